@@ -1,1 +1,2 @@
-"""Seeded workloads, rivals, floors and history; docs/reference/benchmarks.md is the method."""
+"""Seeded workloads, rival programs, floors and history; docs/reference/benchmarks.md has the
+method."""

@@ -1,10 +1,10 @@
-"""What abuse tells and costs: times that must not differ, each pair in turns in one run.
+"""Timing that must not leak information, and what a flood costs; compared in turns in one run.
 
     hourbook bench abuse [--json] [--rounds N] [--record]
 
-``abuse.unknown_key``: from a logon with a key that there is not to its refusal, against one with a
-key that there is and a bad signature. ``abuse.flood``: from an order to its report, one at a time,
-while somebody else floods another instrument, against the same while nobody does.
+``abuse.unknown_key`` is the time from a logon with an unknown key to its refusal, compared with a
+known key and a bad signature. ``abuse.flood`` is the time from an order to its report, one at a
+time, while another client floods another instrument, compared with the same without a flood.
 """
 
 import argparse
@@ -29,14 +29,14 @@ from clients.aio import AsyncClient
 from exchange.gateway.auth import create_key
 
 ROUNDS: Final = 9
-LOGONS: Final = 40  # connections of a round; each is refused twice, once of either kind
+LOGONS: Final = 40  # connections of a round; each gets two refusals, one of either kind
 ORDERS: Final = 200  # timed in a round
-FLOOD_FRAME: Final = 50  # orders and their cancels in one frame, again and again
+FLOOD_FRAME: Final = 50  # orders and their cancels in one frame, sent repeatedly
 FLOOD_RATE: Final = 2_000  # requests a second
 
 
 async def refusal(socket: ClientWebSocketResponse, key: tuple[str, str]) -> float:
-    """Seconds from a logon to its refusal, which must be that of a bad signature."""
+    """Return the seconds from a logon to its refusal, which must be BAD_SIGNATURE."""
     text = logon(*key)
     started = time.perf_counter()
     await socket.send_str(text)
@@ -48,7 +48,7 @@ async def refusal(socket: ClientWebSocketResponse, key: tuple[str, str]) -> floa
 
 
 async def refusals(facts: Facts, folder: Path, rounds: int) -> Iterator[Row]:
-    """The row of unknown keys."""
+    """Return the row of unknown keys."""
     random, ratios, values = Random(1), [], []
     async with ClientSession() as session:
         for _ in range(rounds + 1):
@@ -68,7 +68,7 @@ async def refusals(facts: Facts, folder: Path, rounds: int) -> Iterator[Row]:
 
 
 async def two_books(url: str) -> list[dict[str, Any]]:
-    """The facts that a trader needs of two instruments."""
+    """Return what a trader needs to know of two instruments."""
     async with AsyncClient(url) as client:
         codes = [code for code, data in client.instruments.items() if not data.legs][:2]
         await client.subscribe(*(f"state.{code}" for code in codes))
@@ -76,7 +76,7 @@ async def two_books(url: str) -> list[dict[str, Any]]:
 
 
 async def flood(socket: ClientWebSocketResponse, trader: Trader) -> None:
-    """Send frames of orders and their cancels at the rate, for ever."""
+    """Send frames of orders and their cancels at FLOOD_RATE until cancelled."""
 
     async def read() -> None:
         async for _ in socket:
@@ -94,7 +94,7 @@ async def flood(socket: ClientWebSocketResponse, trader: Trader) -> None:
 
 
 async def floods(facts: Facts, rounds: int) -> Iterator[Row]:
-    """The rows of a flood."""
+    """Return the rows of a flood."""
     calm, flooded = await two_books(facts["ws"])
     percentiles: dict[bool, list[tuple[float, float]]] = {False: [], True: []}
     async with ClientSession() as session:
@@ -121,7 +121,7 @@ def _asked(trader: Trader) -> list[str]:
 
 
 def _flood_rows(percentiles: dict[bool, list[tuple[float, float]]]) -> Iterator[Row]:
-    """Rows of rounds that timed orders without and with a flood; the first of each warmed up."""
+    """Yield the rows of rounds without and with a flood; the first of each is a warm-up."""
     for place, name in enumerate(("p50", "p99")):
         alone, beside = ([one[place] for one in percentiles[kind][1:]] for kind in (False, True))
         ratio = median(b / a for a, b in zip(alone, beside, strict=True))
@@ -131,7 +131,7 @@ def _flood_rows(percentiles: dict[bool, list[tuple[float, float]]]) -> Iterator[
 
 
 def abuse_rows(rounds: int) -> Iterator[Row]:
-    """The rows of this bench."""
+    """Yield the rows of this bench."""
     with (
         tempfile.TemporaryDirectory() as folder,
         server("market", folder, "2") as facts,

@@ -1,12 +1,13 @@
-"""Market access against what aiohttp alone can do, and what several gateways change.
+"""Market access compared with bare aiohttp, and the effect of several gateways.
 
     hourbook bench access [--json] [--rounds N] [--only PART] [--record]
 
-Parts: ``stages`` (a request without sockets), ``orders`` (the path of ``bench path``, against an
-echo whose answers are as long as the market's, in one process, in several, and over picows),
-``latency`` (by offered rate), ``fanout`` (one book update to 200 subscribers), ``slow`` (others
-beside a reader that does not read) and ``idle`` (the memory of a thousand sessions).
-docs/reference/benchmarks.md says what each row means.
+Parts: ``stages`` (a request without sockets), ``orders`` (the path of ``bench path``, compared with
+an echo whose answers are as long as the market's: in one process, in several, and over picows),
+``latency`` (by offered rate), ``fanout`` (one book update to 200 subscribers), ``slow`` (other
+subscribers beside one that never reads) and ``idle`` (the memory of a thousand sessions).
+
+docs/reference/benchmarks.md describes each row.
 """
 
 import argparse
@@ -45,10 +46,10 @@ from exchange.gateway.auth import create_key
 
 ROUNDS: Final = 5
 CONNECTIONS: Final = 8
-REQUESTS: Final = 1_600  # of all connections, each turn
-TURNS: Final = 5  # of a round: short ones, since a machine's other work comes in bursts
+REQUESTS: Final = 1_600  # of all connections, per turn
+TURNS: Final = 5  # of a round; short turns, since other load on a machine comes in bursts
 GATEWAYS: Final = (0, 1, 2)
-ANSWER_BYTES: Final = 330  # of a frame with one ``accepted``
+ANSWER_BYTES: Final = 330  # length of a frame with one ``accepted``
 RATES: Final = (500, 1_000, 2_000)  # requests a second
 OFFERED_SECONDS: Final = 1.0
 SYNCS: Final = 100  # of a round
@@ -63,12 +64,13 @@ ASKED_TIMES: Final = 200
 SESSIONS: Final = 1_000
 KEY_SESSIONS: Final = 16
 MEMORY: Final = "/dev/shm"
-IN_MEMORY: Final = ("stages", "fanout", "slow", "idle")  # their logs are: no disk between
+# Parts whose logs are in memory, so that no disk is timed
+IN_MEMORY: Final = ("stages", "fanout", "slow", "idle")
 PARTS: Final = ("stages", "orders", "latency", "fanout", "slow", "idle")
 
 
 class Bench:
-    """The servers of one run and where they keep their data."""
+    """The servers of one run, and where they keep their data."""
 
     def __init__(self, folder: Path, rounds: int, running: ExitStack) -> None:
         self.folder = folder
@@ -76,7 +78,7 @@ class Bench:
         self.rounds = rounds
 
     def echo(self, answer_bytes: int = 0) -> Facts:
-        """Start an echo."""
+        """Start an echo server."""
         return self._running.enter_context(server("echo", str(answer_bytes)))
 
     def market(self, name: str, gateways: int = 0) -> Facts:
@@ -91,7 +93,7 @@ class Bench:
 
 
 async def orders(bench: Bench) -> Iterator[Row]:
-    """The rows of ``orders``."""
+    """Return the rows of ``orders``."""
     places = {f"gateways_{count}": bench.market(f"g{count}", count) for count in GATEWAYS}
     beside = bench.market("picows")
     if "picows" in beside:
@@ -116,7 +118,7 @@ async def orders(bench: Bench) -> Iterator[Row]:
 
 
 def _compared(name: str, rival: str, unit: str, timed: list[tuple[Timed, Timed]]) -> Iterator[Row]:
-    """Rows of rounds that timed the rival and then the market."""
+    """Yield the rows of rounds that timed the rival and then the market."""
     yield row(f"{name}.{rival}_rate", median(one.rate for one, _ in timed), unit)
     ratio = median(market.rate / bare.rate for bare, market in timed)
     rate = float(f"{median(market.rate for _, market in timed):.6g}")
@@ -129,7 +131,7 @@ def _compared(name: str, rival: str, unit: str, timed: list[tuple[Timed, Timed]]
 
 
 def tree(process: int) -> list[int]:
-    """A process and all its descendants."""
+    """Return a process and all its descendants."""
     found = [process]
     for task in Path(f"/proc/{process}/task").iterdir():
         children = (task / "children").read_text().split()
@@ -146,9 +148,10 @@ async def offered(
     rate: int,
     answered: Callable[[str], int],
 ) -> list[float]:
-    """Seconds from when each request was due, not sent, to its answer, at a rate offered.
+    """Return the seconds from when each request was due (not sent) to its answer, at an offered
+    rate.
 
-    Every connection's answers come in the order of its requests.
+    The answers on a connection must come in the order of its requests.
     """
     due: list[list[float]] = [[] for _ in links]
     found: list[float] = []
@@ -178,7 +181,7 @@ async def offered(
 
 
 async def latency(bench: Bench) -> Iterator[Row]:
-    """The rows of ``latency``."""
+    """Return the rows of ``latency``."""
     echo = Peer(bench.echo(ANSWER_BYTES), echoed)
     market = Peer(bench.market("latency"), answered_by)
     seconds: dict[tuple[str, int], list[float]] = {}
@@ -201,7 +204,7 @@ async def latency(bench: Bench) -> Iterator[Row]:
 
 
 def _syncs(folder: Path) -> list[float]:
-    """Seconds of appends of a frame, each made durable, on the disk of the markets' logs."""
+    """Return the seconds of durable appends of a frame, on the disk of the markets' logs."""
     with probe(folder) as file:
         return [append_seconds(file) for _ in range(SYNCS)]
 
@@ -223,7 +226,7 @@ def _latency_rows(seconds: dict[tuple[str, int], list[float]]) -> Iterator[Row]:
 
 
 async def subscribed(url: str, code: str, count: int) -> list[Listener]:
-    """Listeners that have a book's snapshot."""
+    """Return listeners that have received a book's snapshot."""
     made = [await listen(url) for _ in range(count)]
     for one in made:
         one.say(json.dumps({"op": "subscribe", "request_id": "s", "channels": [f"depth.{code}"]}))
@@ -235,7 +238,8 @@ async def subscribed(url: str, code: str, count: int) -> list[Listener]:
 async def rounds_of(
     listeners: list[Listener], send: Callable[[], Awaitable[None]], count: int, process: int
 ) -> Timed:
-    """Time updates, each sent when all have heard the one before, and the server's CPU for one."""
+    """Time updates, each sent once all listeners have the one before, and the server's CPU per
+    update."""
     upto, cpu = max(one.updates for one in listeners), cpu_seconds(process)
     started = time.perf_counter()
     for number in range(1, count + 1):
@@ -247,7 +251,7 @@ async def rounds_of(
 
 
 async def fanout(bench: Bench) -> Iterator[Row]:
-    """The rows of ``fanout``."""
+    """Return the rows of ``fanout``."""
     facts, bare = bench.market("fanout"), bench.echo()
     found: list[tuple[Timed, Timed]] = []
     async with ClientSession() as session:
@@ -283,7 +287,7 @@ async def _swallow(link: ClientWebSocketResponse) -> None:
 
 
 async def slow(bench: Bench) -> Iterator[Row]:
-    """The rows of ``slow``."""
+    """Return the rows of ``slow``."""
     facts = bench.market("slow")
     seconds: dict[bool, list[float]] = {False: [], True: []}
     spent: dict[bool, list[float]] = {False: [], True: []}
@@ -321,7 +325,7 @@ async def slow(bench: Bench) -> Iterator[Row]:
 
 
 async def _stall(stuck: socket.socket, session: ClientSession, url: str) -> None:
-    """Ask for long answers on a connection that reads none, until the gateway holds some back."""
+    """Request long answers on a connection that never reads, until the gateway holds some back."""
     loop, metrics = asyncio.get_running_loop(), url.replace("ws://", "http://")[:-3] + "/metrics"
     ask = masked(json.dumps({"op": "instruments", "request_id": "i"})) * ASKED_AT_ONCE
     for _ in range(ASKED_TIMES):
@@ -341,9 +345,11 @@ async def _heard_after(
     order: Callable[[], str],
     rate: int,
 ) -> list[float]:
-    """Seconds from when each order was due to the update that shows it, at every listener.
+    """Return the seconds from when each order was due to the update that shows it, at every
+    listener.
 
-    Orders of one batch are one update: each is seen with the first whose sequence is not below its.
+    Orders of one batch make one update: an order is shown by the first update whose sequence is not
+    below its own.
     """
     start, count = time.perf_counter(), int(rate * OFFERED_SECONDS)
     seen: list[list[tuple[int, float]]] = [[] for _ in listeners]
@@ -373,7 +379,7 @@ async def _heard_after(
 
 
 async def _sequences(link: ClientWebSocketResponse, count: int) -> list[int]:
-    """The sequences of the next so many orders of a connection, once all are accepted."""
+    """Return the sequences of a connection's next ``count`` orders, once all are accepted."""
     found: list[int] = []
     while len(found) < count:
         for told in json.loads(await link.receive_str()):
@@ -386,7 +392,7 @@ async def _sequences(link: ClientWebSocketResponse, count: int) -> list[int]:
 
 
 async def idle(bench: Bench) -> Iterator[Row]:
-    """The rows of ``idle``."""
+    """Return the rows of ``idle``."""
     facts = bench.market("idle")
     made: list[Listener] = []
     before = 0
@@ -408,7 +414,7 @@ async def idle(bench: Bench) -> Iterator[Row]:
 
 
 def access_rows(rounds: int, only: Sequence[str]) -> Iterator[Row]:
-    """The rows of this bench."""
+    """Yield the rows of this bench."""
     for name in only:
         with ExitStack() as running:
             memory = MEMORY if name in IN_MEMORY and Path(MEMORY).is_dir() else None
@@ -417,7 +423,7 @@ def access_rows(rounds: int, only: Sequence[str]) -> Iterator[Row]:
 
 
 async def stages(bench: Bench) -> Iterator[Row]:
-    """The rows of ``stages``."""
+    """Return the rows of ``stages``."""
     return await stage_rows(bench.folder / "stages", bench.rounds)
 
 

@@ -1,12 +1,12 @@
-"""What an auction costs: 100,000 crossed orders traded at one price, against sorting their prices.
+"""An auction of 100,000 crossed orders at one price, compared with sorting their prices.
 
     hourbook bench auction [--instructions] [--cache] [--json] [--record]
 
-Each round collects the orders in a fresh engine, times the one command that uncrosses them, and
-times NumPy's sort of the same prices, both by the time of the thread. Figures are medians over
-rounds; both sides of a ratio saw the same machine. Owners, holds, fees and every event are on.
-Then callgrind counts the instructions of the same command for each trade; ``--instructions``
-counts alone, ``--cache`` adds the misses of its model of the caches.
+Each round collects the orders in a fresh engine, times the command that uncrosses them, and times
+NumPy's sort of the same prices, both in CPU time of the thread. Figures are medians over the
+rounds; both sides of a ratio come from the same round. Owners, holds, fees and all events are
+included. Then callgrind counts the instructions of the same command per trade; ``--instructions``
+only counts, ``--cache`` adds the cache misses in callgrind's model.
 """
 
 import argparse
@@ -45,7 +45,7 @@ def record(kind: int, **fields: int) -> bytes:
 
 
 def opening() -> bytes:
-    """One instrument that collects, and accounts with money."""
+    """Return the commands for one instrument that collects orders, and for funded accounts."""
     out = [
         record(CommandKind.LIST, price=CENTRE, quantity=1, session=1, account=1, operator=1,
                target_hi=2 * CENTRE),
@@ -62,12 +62,12 @@ def opening() -> bytes:
 
 
 def ending() -> bytes:
-    """The command that uncrosses."""
+    """Return the command that uncrosses."""
     return record(CommandKind.SET_STATE, tif=TradingState.CONTINUOUS)
 
 
 def crossed(count: int, spread: float) -> tuple[bytes, NDArray[np.int64]]:
-    """Orders around one price, buys a little above it and sells below; and their prices."""
+    """Return orders around one price, buys a little above it and sells below, and their prices."""
     draw = np.random.default_rng(SEED)
     sells = draw.integers(0, 2, count)
     drift = np.where(sells == 1, -spread / 4, spread / 4)
@@ -84,13 +84,13 @@ def crossed(count: int, spread: float) -> tuple[bytes, NDArray[np.int64]]:
 
 
 def batched(orders: bytes) -> list[bytes]:
-    """What collects them, in batches."""
+    """Return the batches that collect the orders."""
     size = BATCH * COMMAND.size
     return [opening(), *(orders[at : at + size] for at in range(0, len(orders), size))]
 
 
 def collected(orders: bytes) -> tuple[Engine, int]:
-    """An engine that has collected them, and its next sequence."""
+    """Return an engine that has collected the orders, and its next sequence."""
     engine, sequence = Engine(), 1
     for batch in batched(orders):
         engine.apply(batch, sequence, 1)
@@ -99,14 +99,14 @@ def collected(orders: bytes) -> tuple[Engine, int]:
 
 
 def trades_in(events: bytes) -> int:
-    """How many of the events are trades."""
+    """Return the number of trades among the events."""
     return sum(event[2] == EventKind.TRADE for event in EVENT.iter_unpack(events))
 
 
 def uncrossed(orders: bytes, prices: NDArray[np.int64]) -> tuple[float, float, int]:
-    """Seconds of the uncross and of the sort, and how many trades there were.
+    """Return the seconds of the uncross and of the sort, and the number of trades.
 
-    The events are let go, as a market does: their memory serves the next round.
+    The events are released, as in a market, so the next round reuses their memory.
     """
     engine, sequence = collected(orders)
     if engine.counts()["orders"] != len(prices):
@@ -136,7 +136,8 @@ def counted_rows(name: str, orders: bytes, *, cache: bool) -> Iterator[Row]:
 
 
 def rows(*, only_count: bool = False, cache: bool = False) -> Iterator[Row]:
-    """All rows; ``only_count``: nothing is timed. Without valgrind nothing is counted."""
+    """Yield all rows; ``only_count``: without timing. Without valgrind, instructions are not
+    counted."""
     for spread in SPREADS:
         orders, prices = crossed(ORDERS, spread)
         name = f"auction.{len(set(prices.tolist()))}_prices"

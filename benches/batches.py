@@ -1,10 +1,10 @@
-"""Orders many in a frame against one in a frame, through the whole path.
+"""Many orders in a frame compared with one order in a frame, over the whole path.
 
     hourbook bench batches [--json] [--requests N] [--rounds N]
 
-A market's mix of requests three ways over the same connections: ``single``, one at a time, the
-next when the last is answered; ``pipelined``, fifty at a time, a frame each; ``frames``, fifty at a
-time in one frame. Every round times all three, one after the other.
+A market's mix of requests is sent in three ways over the same connections: ``single``, one at a
+time, each after the answer to the last; ``pipelined``, fifty at a time, a frame each; ``frames``,
+fifty at a time in one frame. Every round times all three, one after the other.
 """
 
 import argparse
@@ -21,14 +21,14 @@ from benches.path import Peer, Timed, answered_by, server
 from benches.rows import Row, publish, row
 
 AT_ONCE: Final = 50
-REQUESTS: Final = 4_000  # of all connections, each way and round
+REQUESTS: Final = 4_000  # of all connections, per way and round
 ROUNDS: Final = 5
 CONNECTIONS: Final = (1, 4)
 WAYS: Final = ("single", "pipelined", "frames")
 
 
 def frames_of(requests: list[str], way: str) -> list[list[str]]:
-    """What is sent before the next answer is waited for, as frames."""
+    """Return, as frames, what is sent each time before waiting for answers."""
     at_once = 1 if way == "single" else AT_ONCE
     turns = [requests[at : at + at_once] for at in range(0, len(requests), at_once)]
     if way == "frames":
@@ -61,7 +61,7 @@ async def time_way(peer: Peer, way: str, requests: int) -> Timed:
 async def measure(
     peer: Peer, connections: int, requests: int, rounds: int
 ) -> dict[str, list[Timed]]:
-    """All rounds by way; one more comes first and is thrown away."""
+    """Return all rounds by way, after one more round that is discarded."""
     found: dict[str, list[Timed]] = {way: [] for way in WAYS}
     async with ClientSession() as session:
         await peer.connect(session, connections)
@@ -75,7 +75,7 @@ async def measure(
 
 
 def batch_rows(requests: int, rounds: int) -> Iterator[Row]:
-    """The rows of this bench."""
+    """Yield the rows of this bench."""
     for connections in CONNECTIONS:
         with (
             tempfile.TemporaryDirectory() as folder,

@@ -1,4 +1,4 @@
-"""Which functions are called: a measure of work that no machine's load moves."""
+"""Which functions are called: a measure of work that does not depend on the machine's load."""
 
 import contextlib
 import gc
@@ -10,10 +10,10 @@ from typing import Any
 
 @contextlib.contextmanager
 def noted() -> Iterator[list[str]]:
-    """Note the name of every function that this thread calls in the block, Python's and C's.
+    """Record the name of every function that this thread calls in the block, Python's and C's.
 
-    The last three are those that end the block. Nothing is collected in it: what rubbish of before
-    calls on its way out is not the block's work.
+    The last three names are those that end the block. The garbage collector is off, since
+    finalizers of earlier garbage are not the block's work.
     """
     names: list[str] = []
 

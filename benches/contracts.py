@@ -1,9 +1,10 @@
-"""The contract registry over parsing its TOML, and what it lists over the registry's load.
+"""The contract registry compared with parsing its TOML files, and listing compared with that.
 
     hourbook bench contracts [--json] [--rounds N] [--record]
 
-``contracts.toml`` parses the product files and nothing else; ``contracts.load`` reads them and the
-files they refer to, judges every field, and makes the specs. Both in the same rounds.
+``contracts.toml`` only parses the product files. ``contracts.load`` reads them and the files they
+refer to, checks every field and makes the specs. ``contracts.list`` lists a day's instruments. All
+are timed in the same rounds.
 """
 
 import argparse
@@ -24,14 +25,15 @@ DAY: Final = date(2026, 12, 1)
 
 
 def seconds(work: Callable[[], object]) -> float:
-    """Seconds of one call."""
+    """Return the seconds of one call."""
     started = time.perf_counter()
     work()
     return time.perf_counter() - started
 
 
 def registry_rows(rounds: int = ROUNDS) -> Iterator[Row]:
-    """Milliseconds of each step, the median of the rounds, and their ratios within a round."""
+    """Yield the milliseconds of each step, as median of the rounds, and their ratios within a
+    round."""
     files = registry.shipped()
     products = [text.decode() for name, text in files.items() if name not in FILES]
     loaded = registry.read(files)

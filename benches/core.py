@@ -2,10 +2,10 @@
 
     hourbook bench core [--json] [--flow DIR] [--rival PATH] [--instructions]
 
-Every round times, one after another, the floor, the core in batches, in slices of 64 and one
-command a call, and the rival. A figure is the median over the rounds; a ratio is the median of
-the rounds' ratios, so that both sides of it saw the same machine. What the core and the rival
-add up to must be what the workload expects, or the bench fails.
+Every round times, one after another, the floor, the core in batches, in slices of 64 and with one
+command per call, and the rival. A figure is the median over the rounds. A ratio is the median of
+the rounds' ratios, so both sides of it ran under the same load. The totals of the core and the
+rival must be those that the workload expects, or the bench fails.
 """
 
 import argparse
@@ -39,12 +39,13 @@ SLICED_COMMANDS: Final = 100_000  # of each flow, cut into slices and single cal
 ORDER_BYTES: Final = 64
 TABLE_BYTES_MIN: Final = 1 << 17
 ORACLE_COMMANDS: Final = 2_000
-AUCTION: Final = "auction"  # beside the flows: rows of benches/auction.py
+AUCTION: Final = "auction"  # selectable like the flows: rows of benches/auction.py
 
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """A flow to measure: its file, how much of it only fills the books, what is right."""
+    """A flow to measure: its file, the length of its prefix that fills the books, expected
+    totals."""
 
     name: str
     path: Path
@@ -52,7 +53,8 @@ class Subject:
     expected: dict[str, object] | None
 
     def check(self, who: str, totals: dict[str, object]) -> None:
-        """Raises RuntimeError if somebody's totals are not the expected."""
+        """Raise RuntimeError if any of the totals differs from the expected; ``who`` computed
+        them."""
         for name, right in (self.expected or {}).items():
             if totals.get(name) != right:
                 raise RuntimeError(f"{self.name}: {who} has {name} {totals.get(name)}, not {right}")
@@ -73,7 +75,7 @@ class Round:
 
 
 def own_subjects(folder: Path, names: Sequence[str], commands: int) -> Iterator[Subject]:
-    """The project's own workloads, written to files that a rival can read."""
+    """Yield the project's own workloads, written to files that a rival can read."""
     for name in names:
         drawn = workload(name, commands)
         path = folder / f"{name}.bin"
@@ -82,7 +84,7 @@ def own_subjects(folder: Path, names: Sequence[str], commands: int) -> Iterator[
 
 
 def given_subjects(folder: Path) -> Iterator[Subject]:
-    """Every .bin of a folder, with the totals of the .json beside it if there is one."""
+    """Yield every .bin of a folder, with the totals of the .json beside it if there is one."""
     names = Totals.__dataclass_fields__
     for path in sorted(folder.glob("*.bin")):
         facts = path.with_suffix(".json")
@@ -93,7 +95,7 @@ def given_subjects(folder: Path) -> Iterator[Subject]:
 
 
 def floor_table(resting: int) -> "array[int]":
-    """A table as large as the resting orders, rounded up to a power of two."""
+    """Return a table as large as the resting orders, rounded up to a power of two."""
     wanted = max(TABLE_BYTES_MIN, resting * ORDER_BYTES)
     return array("Q", bytes(1 << (wanted - 1).bit_length()))
 
@@ -105,7 +107,7 @@ def time_floor(flow: Flow, table: "array[int]") -> float:
 
 
 def rounds(subject: Subject, count: int, rival: Path | None) -> list[Round]:
-    """Time the subject ``count`` times; raises RuntimeError if anybody's totals are wrong."""
+    """Time the subject ``count`` times; raise RuntimeError if any totals are wrong."""
     raw = subject.path.read_bytes()
     flow = prepare(raw, subject.skip)
     totals = tally(flow, Engine())
@@ -135,7 +137,8 @@ def rounds(subject: Subject, count: int, rival: Path | None) -> list[Round]:
 
 
 def run_rival(rival: Path, subject: Subject, totals: Totals) -> ExternalRun:
-    """One round of the external engine. Its totals must be the core's."""
+    """Run one round of the external engine; raise RuntimeError if its totals differ from the
+    core's."""
     external = run_external(rival, subject.path, subject.skip)
     for name, right in asdict(totals).items():
         if external.totals.get(name, right) != right:
@@ -145,7 +148,8 @@ def run_rival(rival: Path, subject: Subject, totals: Totals) -> ExternalRun:
 
 
 def compared(name: str, rounds: list[Round], of: str, to: str, label: str) -> Row:
-    """The row of field ``of`` with its ratio to field ``to``, both by median over the rounds."""
+    """Return the row of field ``of`` with its ratio to field ``to``, both as medians over the
+    rounds."""
     value = median(getattr(one, of) for one in rounds)
     ratio = median(getattr(one, of) / getattr(one, to) for one in rounds)
     return Row(name, round(value, 2), "ns/command", float(f"{ratio:.4g}"), label)
@@ -154,7 +158,7 @@ def compared(name: str, rounds: list[Round], of: str, to: str, label: str) -> Ro
 def flow_rows(
     subject: Subject, count: int, rival: Path | None, *, count_instructions: bool
 ) -> Iterator[Row]:
-    """All rows of one flow."""
+    """Yield all rows of one flow."""
     name = subject.name
     done = rounds(subject, count, rival)
     yield row(f"{name}.floor", median(one.floor for one in done), "ns/command")
@@ -172,13 +176,14 @@ def flow_rows(
 
 
 def instruction_row(subject: Subject) -> Row:
-    """What callgrind counts of a flow. Raises RuntimeError without valgrind."""
+    """Return callgrind's count for a flow; raise RuntimeError without valgrind."""
     found, commands = flow_count(subject.path, subject.skip)
     return next(count_rows(subject.name, found, commands, "command", cache=False))
 
 
 def package_rows(subject: Subject) -> Iterator[Row]:
-    """The Python rivals on the start of one flow, against the core's batches on all of it."""
+    """Yield the Python rivals on the start of one flow, compared with the core's batches on all of
+    it."""
     raw = subject.path.read_bytes()
     core = time_once(prepare(raw, subject.skip), Engine()).ns_per_command
     label = f"{subject.name}.batch"

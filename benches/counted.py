@@ -1,8 +1,8 @@
-"""What callgrind watches: an engine made ready with some batches, then counted over the others.
+"""The process that callgrind counts: prepare an engine with some batches, then apply the others.
 
     python -m benches.counted FILE        as benches.instructions writes it
 
-A process of its own with few imports, since everything in it is slower by fifty times.
+It is a separate process with few imports, since callgrind slows everything about fifty times.
 """
 
 import sys

@@ -1,9 +1,9 @@
 """The end of a day at full size: settle, post and margin a million positions.
 
-A market is built by trades in a real engine; then every instrument is settled, clearing books the
-variation of every position in durable transactions, and the margin of every account is computed.
-Raw SQLite writes the same postings and positions for comparison, at the end: what it holds is no
-memory of the market's.
+A market is built by trades in a real engine. Then every instrument is settled, clearing books the
+variation of every position in durable transactions, and the margin of every account is computed. At
+the end raw SQLite writes the same postings and positions for comparison; it comes last so that its
+memory is not counted as the market's.
 """
 
 import resource
@@ -56,7 +56,7 @@ class Feed:
     keys: int = 0
 
     def frame(self, *commands: Command, texts: list[tuple[int, str]] | None = None) -> Released:
-        """One batch through the engine."""
+        """Apply one batch to the engine; return what it releases."""
         first = self.sequence + 1
         self.sequence += len(commands)
         packed = b"".join(COMMAND.pack(*astuple(command)) for command in commands)
@@ -71,7 +71,7 @@ class Feed:
 
 
 def codes_of(count: int) -> list[str]:
-    """Cash codes, product by product in time order."""
+    """Return cash codes, by product and delivery month."""
     months = -(-count // len(PRODUCTS))
     first = Month(2026, 12)
     made = [symbol.code(p, first.plus(n)) for p in PRODUCTS for n in range(months)]
@@ -79,7 +79,7 @@ def codes_of(count: int) -> list[str]:
 
 
 def parameters() -> MarginParameters:
-    """Margin parameters that cover every product."""
+    """Return margin parameters that cover every product."""
     products = tuple(
         ProductMargin(
             product=name, bands=(Band(0, 1_250), Band(6, 1_100)), floor_bp=1_000, spread_bp=400,
@@ -92,7 +92,7 @@ def parameters() -> MarginParameters:
 
 
 def opened(feed: Feed, accounts: int, codes: list[str]) -> Iterator[Released]:
-    """Accounts with money, instruments that trade, margin parameters and a business date."""
+    """Yield frames that open funded accounts, trading instruments, margin parameters and a day."""
     for low in range(1, accounts + 1, 1_000):
         commands = []
         for account in range(low, min(low + 1_000, accounts + 1)):
@@ -121,7 +121,8 @@ def opened(feed: Feed, accounts: int, codes: list[str]) -> Iterator[Released]:
 
 
 def traded(feed: Feed, accounts: int, instruments: int) -> Iterator[Released]:
-    """Every account trades every instrument once: odd ones sell, even ones buy."""
+    """Yield frames in which every account trades every instrument once: odd ones sell, even ones
+    buy."""
     for number in range(instruments):
         commands: list[Command] = []
         for seller in range(1, accounts, 2):
@@ -141,7 +142,8 @@ def traded(feed: Feed, accounts: int, instruments: int) -> Iterator[Released]:
 
 
 def raw_seconds(folder: Path, ledger: Path) -> float:
-    """Seconds of raw SQLite for the settlement's postings and positions, in one transaction."""
+    """Return the seconds of raw SQLite for the settlement's postings and positions, in a
+    transaction."""
     source = sqlite3.connect(ledger)
     query = "select p.* from postings p join journal j using (number) where j.kind = 5"
     postings = source.execute(query).fetchall()
@@ -165,14 +167,14 @@ def raw_seconds(folder: Path, ledger: Path) -> float:
 
 
 def peak_mib() -> float:
-    """The most memory this process ever held."""
+    """Return the peak resident memory of this process in MiB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def rows(accounts: int, instruments: int, disk: Path | None) -> Iterator[Row]:
-    """Build the market, end its day, and say how fast and in how much memory.
+    """Build the market, end its day, and yield the rows on speed and memory.
 
-    RuntimeError if clearing differs from the engine anywhere.
+    Raises RuntimeError if clearing differs from the engine anywhere.
     """
     positions = accounts * instruments
     with tempfile.TemporaryDirectory(dir=disk) as name:

@@ -1,8 +1,8 @@
 """The flows of ``bench features``: for each feature of the core one that uses it.
 
-All but the auctions' are the flow ``single``. Some features are used by a trader of ours after
-every tenth of its commands: a probe. Others watch the market while it goes on. Each flow is
-applied as it is built, so that a probe sees the book, and anything refused ends the bench.
+All but the auctions' are based on the flow ``single``. Some features are used by an extra trader
+after every tenth command of the flow: a probe. Others are active in the market while the flow runs.
+Each flow is applied while it is built, so that a probe sees the book; any refusal ends the bench.
 """
 
 from collections.abc import Callable, Generator, Iterable
@@ -34,11 +34,11 @@ from exchange.messages import (
 from exchange.sim.flow import CASH_MICROS, START_NS, Flow, prepare
 
 COMMANDS: Final = 6_000
-EVERY: Final = 10  # commands of the flow for one use of a probe
+EVERY: Final = 10  # commands of the flow per use of a probe
 FLOW_ACCOUNTS: Final = range(1, 129)
-TRADER, OTHER = 129, 130  # accounts of ours
-KEY: Final = 1 << 60  # ids of ours are above it
-REQUEST: Final = 1 << 31  # more than all of them: ids of requests, with other low halves
+TRADER, OTHER = 129, 130  # extra accounts, not of the flow
+KEY: Final = 1 << 60  # ids of the extra orders are above this
+REQUEST: Final = 1 << 31  # offset of request ids, above the number of all extra orders
 FAR_NS: Final = START_NS + 86_400 * 10**9
 MASS: Final = 10  # orders cancelled together
 AUCTION_ORDERS: Final = 10_000
@@ -48,7 +48,8 @@ Event = dict[str, int]
 
 @dataclass(frozen=True, slots=True)
 class Built:
-    """Batches that make an engine ready, those that are counted, how often these use a feature."""
+    """Batches that prepare an engine, batches that are counted, and how often these use the
+    feature."""
 
     ready: list[bytes]
     counted: list[bytes]
@@ -57,7 +58,7 @@ class Built:
 
 @dataclass(slots=True)
 class Market:
-    """An engine that the flow runs through, and what of ours is there."""
+    """An engine that the flow runs through, and the state of the extra accounts."""
 
     setup: list[Command]  # of the flow
     engine: Engine = field(default_factory=Engine)
@@ -67,28 +68,28 @@ class Market:
     kept: list[Command] = field(default_factory=list)  # by a probe, for its next use
 
     def run(self, records: bytes) -> Event:
-        """Apply a batch and keep it; its first event."""
+        """Apply a batch and keep it; return its first event."""
         self.applied.append(records)
         events = self.engine.apply(records, self.sequence, START_NS)
         self.sequence += len(records) // COMMAND_BYTES
         return dict(zip(EVENT_FIELDS, EVENT.unpack_from(events), strict=True))
 
     def do(self, command: Command) -> Event:
-        """Apply a command of ours. Raises RuntimeError if it is refused."""
+        """Apply an extra command; raise RuntimeError if it is refused."""
         event = self.run(COMMAND.pack(*msgspec.structs.astuple(command)))
         if event["kind"] == EventKind.REJECTED:
             raise RuntimeError(f"the engine refused {command}: reason {event['reason']}")
         return event
 
     def cut(self) -> list[bytes]:
-        """What was applied since the last cut, in whole batches."""
+        """Return what was applied since the last cut, in full batches."""
         records = b"".join(self.applied)
         self.applied.clear()
         size = Limit.BATCH_COMMANDS * COMMAND_BYTES
         return [records[at : at + size] for at in range(0, len(records), size)]
 
     def order(self, side: Side, price: int, account: int = TRADER, **fields: int) -> Command:
-        """A limit order of one lot, unless ``fields`` say otherwise."""
+        """Return a limit order of one lot, unless ``fields`` override that."""
         self.keys += 1
         return Command(
             side=side, price=price, account=account, session=1 << 16 | account,
@@ -113,12 +114,12 @@ class Market:
 
     @property
     def ask(self) -> int:
-        """The best price of the sells."""
+        """The best sell price."""
         return int(self.engine.book(0, 1)[1][0][0])
 
     @property
     def inside(self) -> int | None:
-        """A price between the best ones, if there is room."""
+        """A price between the best bid and ask; None if there is no room."""
         bids, _ = self.engine.book(0, 1)
         inside = self.ask - self.step
         return inside if inside > bids[0][0] else None
@@ -131,7 +132,7 @@ Build = Callable[[], Built]
 
 
 def cancelled(order: Command, request: int = 0) -> Command:
-    """The CANCEL of an order, by the trader's own id."""
+    """Return the CANCEL of an order by its client order id."""
     return Command(
         kind=CommandKind.CANCEL, side=order.side, flags=CommandFlag.BY_CLIENT_ID,
         account=order.account, session=order.session, target_lo=order.key_lo, key_lo=request,
@@ -156,7 +157,7 @@ def commands_of(batches: list[bytes]) -> list[Command]:
 
 
 def opened(before: Before) -> Market:
-    """The flow's market with its book filled, ``before``, and two accounts of ours; the trader is
+    """Return the flow's market with its book filled, ``before`` and two extra accounts, both
     long."""
     flow = single()
     market = Market(commands_of(flow.setup))
@@ -184,7 +185,7 @@ def nothing(market: Market) -> Iterable[Command]:
 
 
 def watched(before: Before = nothing) -> Build:
-    """The flow as it is, in a market with something ``before``. Each command is a use."""
+    """Return the unchanged flow, in a market prepared by ``before``; each command is a use."""
 
     def build() -> Built:
         market = opened(before)
@@ -197,7 +198,7 @@ def watched(before: Before = nothing) -> Build:
 
 
 def with_requests() -> Built:
-    """The flow with an id for every request, as a gateway sends it. Each command is a use."""
+    """Build the flow with an id for every request, as a gateway sends it; each command is a use."""
     market = opened(nothing)
     ready = market.cut()
     flow = commands_of(single().timed)
@@ -212,7 +213,7 @@ def with_requests() -> Built:
 
 
 def probed(probe: Probe, before: Before = nothing, *, alone: bool = False) -> Build:
-    """The flow, and the probe now and then; ``alone``: the probe without the flow."""
+    """Return the flow with the probe at intervals; ``alone``: the probe without the flow."""
 
     def build() -> Built:
         market = opened(before)
@@ -229,7 +230,7 @@ def probed(probe: Probe, before: Before = nothing, *, alone: bool = False) -> Bu
 
 
 def use(market: Market, probe: Probe) -> bool:
-    """Do what a probe does once; whether it did anything."""
+    """Run a probe once; return whether it sent any command."""
     acts = probe(market)
     command = next(acts, None)
     used = command is not None
@@ -243,7 +244,7 @@ def use(market: Market, probe: Probe) -> bool:
 
 
 def uncrossed() -> Built:
-    """An auction of its own. Each trade is a use."""
+    """Build a separate auction; each trade is a use."""
     orders, _ = auction.crossed(AUCTION_ORDERS, spread=20.0)
     engine, sequence = auction.collected(orders)
     trades = auction.trades_in(engine.apply(auction.ending(), sequence, START_NS))
@@ -258,7 +259,7 @@ def plain(market: Market) -> dict[str, int]:
 
 
 def rest(fields: Fields = plain, *, asked: bool = False) -> Probe:
-    """An order at the far limit, and its cancel; ``asked``: with a request id."""
+    """Return a probe: an order at the far limit, and its cancel; ``asked``: with a request id."""
 
     def probe(market: Market) -> Generator[Command, Event]:
         order = market.order(Side.SELL, **{"price": market.high} | fields(market))
@@ -269,7 +270,7 @@ def rest(fields: Fields = plain, *, asked: bool = False) -> Probe:
 
 
 def move(flags: int = 0) -> Probe:
-    """An order at the far limit goes a step nearer, and leaves."""
+    """Return a probe: an order at the far limit moves one step closer and is cancelled."""
 
     def probe(market: Market) -> Generator[Command, Event]:
         order = market.order(Side.SELL, market.high)
@@ -285,7 +286,7 @@ def move(flags: int = 0) -> Probe:
 
 
 def lessen(*, asked: bool = False) -> Probe:
-    """An order of two lots loses one, and leaves."""
+    """Return a probe: an order of two lots is reduced to one and cancelled."""
 
     def probe(market: Market) -> Generator[Command, Event]:
         order = market.order(Side.SELL, market.high, quantity=2)
@@ -298,7 +299,7 @@ def lessen(*, asked: bool = False) -> Probe:
 
 
 def take(**fields: int) -> Probe:
-    """An order that takes one lot at the best price."""
+    """Return a probe: an order that takes one lot at the best price."""
 
     def probe(market: Market) -> Generator[Command, Event]:
         price = 0 if fields.get("flags", 0) & CommandFlag.MARKET else market.ask
@@ -313,7 +314,7 @@ def meet(
     *,
     same_owner: bool = False,
 ) -> Probe:
-    """An order between the best prices, and one of the trader's that meets it alone."""
+    """Return a probe: an order between the best prices, and one that trades with it alone."""
 
     def probe(market: Market) -> Generator[Command, Event]:
         price = market.inside
@@ -326,7 +327,7 @@ def meet(
 
 
 def meet_spread(market: Market) -> Generator[Command, Event]:
-    """The same in a calendar spread."""
+    """Like ``meet``, in a calendar spread."""
     spread = {"instrument": 2}
     yield market.order(Side.SELL, 0, OTHER, **spread)
     yield market.order(Side.BUY, 0, tif=TimeInForce.IOC, **spread)
@@ -338,7 +339,7 @@ def take_twice(market: Market) -> Generator[Command, Event]:
 
 
 def elect(market: Market) -> Generator[Command, Event]:
-    """A stop, and what takes one lot at its trigger."""
+    """A stop, and an order that takes one lot at its trigger."""
     price = market.ask
     stop = {"spare": OrderFeature.STOP, "target_hi": price, "flags": CommandFlag.MARKET}
     yield market.order(Side.BUY, 0, tif=TimeInForce.IOC, **stop)
@@ -346,7 +347,7 @@ def elect(market: Market) -> Generator[Command, Event]:
 
 
 def trade_one_of_two(market: Market) -> Generator[Command, Event]:
-    """Of two orders one trades, and the other is cancelled."""
+    """One of two orders trades, and the other is cancelled."""
     order = market.order(Side.SELL, market.high)
     yield order
     yield market.order(Side.BUY, market.ask)
@@ -378,7 +379,7 @@ def cancel_together(market: Market) -> Generator[Command, Event]:
 
 
 def two_sides(market: Market) -> list[Command]:
-    """A bid and an ask at the limits, one step nearer every other time."""
+    """Return a bid and an ask at the limits, one step closer every other time."""
     off = market.step * (market.keys // 2 % 2)
     return [
         market.order(Side.BUY, market.low + off),

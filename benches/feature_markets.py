@@ -1,4 +1,4 @@
-"""What ``bench features`` prepares in a market ahead of the flow."""
+"""What ``bench features`` prepares in a market before the flow."""
 
 from collections.abc import Iterable
 from typing import Final
@@ -26,19 +26,23 @@ U64: Final = (1 << 64) - 1
 
 
 def stops(market: Market) -> Iterable[Command]:
-    """Orders that wait for a price which the flow never trades at."""
+    """Return orders that wait for a price at which the flow never trades."""
     waits = {"spare": OrderFeature.STOP, "target_hi": market.high}
     return [market.order(Side.BUY, market.high, **waits) for _ in range(STOPS)]
 
 
 def protected(**fields: int) -> Before:
-    """Protections of the instrument, so wide that they never act."""
+    """Return protections of the instrument, so wide that they never act."""
     return lambda market: [Command(kind=CommandKind.SET_PROTECTIONS, **fields)]
 
 
 def as_shipped(market: Market) -> Iterable[Command]:
-    """The flow's month among others of its product, each with the protections that the products of
-    ``contracts/data`` have, so wide that they never act. Everybody works in every month."""
+    """Yield the flow's month among others of its product, every account with an order in each
+    month.
+
+    Each month has the protections of the products in ``contracts/data``, so wide that they never
+    act.
+    """
     width = market.high - market.low
     yield from months(market, MONTHS)
     for month in range(MONTHS):
@@ -52,14 +56,14 @@ def as_shipped(market: Market) -> Iterable[Command]:
 
 
 def breaker(which: Breaker) -> Before:
-    """A window of prices that nothing leaves."""
+    """Return a breaker with a price window that is never left."""
     return lambda market: [
         Command(kind=CommandKind.SET_BREAKER, tif=which, price=market.high, target_lo=SECOND_NS)
     ]
 
 
 def loss_limits(market: Market) -> Iterable[Command]:
-    """A daily loss limit of every account, never reached."""
+    """Return a daily loss limit for every account, never reached."""
     return [
         Command(kind=CommandKind.SET_ACCOUNT, account=account, price=Limit.MONEY)
         for account in FLOW_ACCOUNTS
@@ -67,7 +71,7 @@ def loss_limits(market: Market) -> Iterable[Command]:
 
 
 def quotes_protected(market: Market) -> Iterable[Command]:
-    """Of the trader's quotes in the product, so wide that it never acts."""
+    """Yield a protection of the trader's quotes in the product, so wide that it never acts."""
     order = market.order(Side.BUY, market.low)
     yield Command(
         kind=CommandKind.SET_PROTECTION, account=order.account, session=order.session,
@@ -80,7 +84,7 @@ def collecting(market: Market) -> Iterable[Command]:
 
 
 def months(market: Market, count: int) -> Iterable[Command]:
-    """The flow's month, and others like it."""
+    """Yield further months like the flow's."""
     commands = [c for c in market.setup if c.kind in OF_A_MONTH]
     for month in range(1, count):
         for command in commands:
@@ -88,7 +92,7 @@ def months(market: Market, count: int) -> Iterable[Command]:
 
 
 def listed(market: Market, number: int, far: int) -> Iterable[Command]:
-    """The calendar spread of the flow's month with another."""
+    """Yield the commands that list the calendar spread of the flow's month with another."""
     width = market.high - market.low
     yield Command(
         kind=CommandKind.LIST_COMBINATION, instrument=number, quantity=0xF1,  # 1, -1
@@ -99,14 +103,18 @@ def listed(market: Market, number: int, far: int) -> Iterable[Command]:
 
 
 def spread(market: Market) -> Iterable[Command]:
-    """One calendar spread of two months."""
+    """Yield one calendar spread of two months."""
     yield from months(market, 2)
     yield from listed(market, number=2, far=1)
 
 
 def curve(market: Market) -> Iterable[Command]:
-    """A curve of months, and calendar spreads of the flow's with as many of them as may imply. Each
-    has an order on either side, as has its far month: what both imply is at the day's limits."""
+    """Yield a curve of months, and as many calendar spreads of the flow's month as may imply
+    prices.
+
+    Each spread and its far month have an order on either side: the prices that both imply are at
+    the day's limits.
+    """
     low, high, step = market.low, market.high, market.step
     centre = (low + high) // 2 // step * step
     yield from months(market, MONTHS)
@@ -121,7 +129,7 @@ def curve(market: Market) -> Iterable[Command]:
 
 
 def credits(market: Market) -> Iterable[Command]:
-    """The curve with implied prices off, and each spread has a credit."""
+    """Yield the curve with implied prices off, and a margin credit for each spread."""
     yield from curve(market)
     for number in SPREADS:
         yield Command(
@@ -130,7 +138,7 @@ def credits(market: Market) -> Iterable[Command]:
 
 
 def implied(market: Market) -> Iterable[Command]:
-    """The same, and the switches are on."""
+    """Yield the curve with implied prices on."""
     yield from curve(market)
     for number in SPREADS:
         yield Command(kind=CommandKind.SET_IMPLIED, instrument=number, tif=1)

@@ -1,9 +1,9 @@
-"""``hourbook bench features``: what each feature of the core costs, in instructions a use.
+"""``hourbook bench features``: the cost of each feature of the core, in instructions per use.
 
-Callgrind counts a flow that uses the feature and the same flow without it; the difference over the
-number of uses is what one costs, and it is held against the plain order that would have been there
-instead. Load does not matter. ``--table FILE`` renews the table between the two marks in that page:
-docs/concepts/speed.md.
+Callgrind counts a flow that uses the feature and the same flow without it. The difference divided
+by the number of uses is the cost of one use; it is compared with that of the plain order in its
+place. The figures do not depend on load. ``--table FILE`` updates the table between the two marks
+in docs/concepts/speed.md.
 """
 
 import argparse
@@ -55,17 +55,17 @@ SHOWS_ONE: Final = {"spare": int(OrderFeature.ICEBERG), "target_hi": 1, "quantit
 
 @dataclass(frozen=True, slots=True)
 class Feature:
-    """``words``: what one use is. ``instead``: the name of what would be there without it."""
+    """``words`` describes one use. ``instead`` is the name of the feature it is compared with."""
 
     words: str
     build: Build
     instead: str = ""
-    whole: bool = False  # the whole flow is the feature's: there is nothing to take off
+    whole: bool = False  # the flow has no probes: nothing is subtracted
 
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """Instructions of one use, and how many more than those of what would be there instead."""
+    """Instructions of one use, and how many more than those of what it is compared with."""
 
     name: str
     each: float
@@ -73,7 +73,8 @@ class Cost:
 
 
 def watching(words: str, before: Before, instead: str = "plain") -> Feature:
-    """A feature of a market that the flow goes through as it is; each command is a use."""
+    """Return a feature of the market that the unchanged flow runs through; each command is a
+    use."""
     return Feature(words, watched(before), instead, whole=True)
 
 
@@ -173,7 +174,7 @@ FEATURES: Final = {
         "the maker is protected, and its trades are counted",
         probed(hit_quote, markets.quotes_protected), "quote_hit",
     ),
-    # what watches a market
+    # protections and states of a market
     "asked_flow": Feature("every cancel of the flow has a request id", with_requests,
                           whole=True, instead="plain"),
     "stops_wait": watching(
@@ -216,13 +217,13 @@ FEATURES: Final = {
 
 
 def spent(name: str) -> tuple[int, int]:
-    """Instructions of a feature's flow, and its uses."""
+    """Return the instructions of a feature's flow, and its uses."""
     built = FEATURES[name].build()
     return count(built.ready, built.counted).instructions, built.uses
 
 
 def costs(names: list[str]) -> Iterator[Cost]:
-    """What each costs. Whatever one is compared with has to come before it."""
+    """Yield the cost of each; what one is compared with must come before it."""
     each: dict[str, float] = {}
     plain = 0
     with ThreadPoolExecutor(AT_ONCE) as pool, progress("features", printing=True) as advance:
@@ -238,7 +239,7 @@ def costs(names: list[str]) -> Iterator[Cost]:
 
 
 def wanted(names: list[str]) -> list[str]:
-    """Those asked for with what they are compared with, in the order of FEATURES."""
+    """Return the requested features and those they are compared with, in the order of FEATURES."""
     chosen = {"plain", *(names or FEATURES)}
     for name in reversed(FEATURES):
         if name in chosen:
@@ -256,14 +257,14 @@ def rows(found: Iterable[Cost]) -> Iterator[Row]:
 
 
 def kept(costs: Iterable[Cost], found: list[Cost]) -> Iterator[Cost]:
-    """The same as they come; ``found`` has them in the end."""
+    """Yield the costs as they come; collect them in ``found``."""
     for cost in costs:
         found.append(cost)
         yield cost
 
 
 def table(found: list[Cost]) -> str:
-    """The costs in Markdown."""
+    """Return the costs as a Markdown table."""
     lines = ["| one use | instructions | more than | by |", "|---|--:|---|--:|"]
     for cost in found:
         feature = FEATURES[cost.name]
@@ -275,7 +276,7 @@ def table(found: list[Cost]) -> str:
 
 
 def renew(page: Path, found: list[Cost]) -> None:
-    """Put the table between the two marks of a page."""
+    """Replace the table between the two marks of a page."""
     head, rest = page.read_text().split(MARKS[0])
     page.write_text(head + MARKS[0] + table(found) + MARKS[1] + rest.split(MARKS[1])[1])
 

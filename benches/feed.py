@@ -1,10 +1,11 @@
-"""What public data costs the gateway for each event of the released stream.
+"""The gateway's cost of public market data per event of the released stream.
 
     hourbook bench feed [--json] [--commands N] [--rounds N]
 
-One seeded market of two hundred resting orders, whose events are taken in, batch by batch, by feeds
-that take turns: with depth alone, with all that late joiners must find (orders at their places, the
-day's figures), and with each kind of channel joined, its messages made and encoded once. CPU time.
+The events of one seeded market with two hundred resting orders are processed, batch by batch, by
+feeds that take turns: one with depth alone, one with all the state that late joiners need (orders
+in their queues, the day's statistics), and one per kind of channel that is joined, where each
+message is made and encoded once. Figures are CPU time.
 """
 
 import argparse
@@ -52,7 +53,7 @@ Batches = list[list[Event]]
 
 
 def opening() -> Iterator[Command]:
-    """One instrument, and accounts with money."""
+    """Yield the commands for one instrument and funded accounts."""
     yield Command(
         kind=CommandKind.LIST, price=MIDDLE * 1_000, quantity=720, session=1_000, account=1,
         operator=1, target_lo=LOW, target_hi=HIGH,
@@ -69,7 +70,7 @@ def opening() -> Iterator[Command]:
 
 
 def orders(commands: int) -> Iterator[Command]:
-    """Orders around the middle; beyond ``RESTING`` of them the oldest is cancelled."""
+    """Yield orders around the middle; beyond ``RESTING`` of them the oldest is cancelled."""
     chance = Random(SEED)
     entered: list[tuple[int, int]] = []  # account, key
     for key in range(100, 100 + commands):
@@ -90,7 +91,7 @@ def orders(commands: int) -> Iterator[Command]:
 
 
 def released(commands: int) -> Batches:
-    """The events of it all, batch by batch."""
+    """Return all events, batch by batch."""
     engine, sequence, batches = Engine(), 1, []
     wishes = [*opening(), *orders(commands)]
     for at in range(0, len(wishes), BATCH):
@@ -102,7 +103,7 @@ def released(commands: int) -> Batches:
 
 
 def depth_alone(batches: Batches) -> float:
-    """CPU seconds of the one book's depth."""
+    """Return the CPU seconds of the depth of the one book."""
     depth, begun = Depth(), time.process_time()
     for batch in batches[1:]:
         for event in batch:
@@ -112,7 +113,7 @@ def depth_alone(batches: Batches) -> float:
 
 
 def follow(batches: Batches, channel: str) -> float:
-    """CPU seconds of a feed that takes all in; ``all``: nobody listens."""
+    """Return the CPU seconds of a feed with one channel joined; ``all``: with none."""
     feed, wanted = Feed(), set[str]()
     feed.apply(batches[0], 0, {}, ())
     if channel != "all":
@@ -127,21 +128,21 @@ def follow(batches: Batches, channel: str) -> float:
 
 
 def feed_rows(commands: int, rounds: int) -> Iterator[Row]:
-    """The rows of this bench."""
+    """Yield the rows of this bench."""
     batches = released(commands)
     yield from channel_rows(batches, rounds)
     yield from snapshot_rows(batches[0], rounds)
 
 
 def channel_rows(batches: Batches, rounds: int) -> Iterator[Row]:
-    """What an event costs, by what is wanted."""
+    """Yield the cost of an event, by the channel joined."""
     events = sum(map(len, batches[1:]))
     ways = ("bare", "all", *CHANNELS)
     found: dict[str, list[float]] = {way: [] for way in ways}
     for number in range(rounds + 1):
         for way in ways:
             spent = depth_alone(batches) if way == "bare" else follow(batches, way)
-            if number:  # the first is thrown away
+            if number:  # the first is discarded
                 found[way].append(spent)
     for way in ways:
         to = "" if way == "bare" else "bare" if way == "all" else "all"
@@ -155,7 +156,7 @@ def channel_rows(batches: Batches, rounds: int) -> Iterator[Row]:
 
 
 def crowd(count: int) -> Iterator[Event]:
-    """So many orders that rest, on both sides of the middle."""
+    """Yield ``count`` resting orders, on both sides of the middle."""
     chance = Random(SEED)
     for number in range(count):
         side, lots = chance.randint(0, 1), chance.randint(1, 9)
@@ -168,7 +169,8 @@ def crowd(count: int) -> Iterator[Event]:
 
 
 def snapshot_turns(feed: Feed, channel: str) -> list[int]:
-    """Nanoseconds of CPU until the first message may be made, then of each message."""
+    """Return the CPU nanoseconds until the first message can be made, then those of each
+    message."""
     looks = [time.thread_time_ns()]
     feed.join(channel)
     parts = feed.snapshot(channel, 0)
@@ -181,11 +183,12 @@ def snapshot_turns(feed: Feed, channel: str) -> list[int]:
 
 
 def snapshot_rows(opened: list[Event], rounds: int) -> Iterator[Row]:
-    """What one turn of the longest queue's snapshot costs, against all of it in one go."""
+    """Yield the cost of one turn of the longest queue's snapshot, compared with the whole
+    snapshot."""
     feed, channel = Feed(), f"queue.{CODE}"
     feed.apply([*opened, *crowd(QUEUE_ORDERS)], 0, {}, ())
     gc.collect()
-    gc.disable()  # who serves looks for garbage seldom: see exchange/app/collector.py
+    gc.disable()  # a server collects rarely: see exchange/app/collector.py
     try:
         turns = [snapshot_turns(feed, channel) for _ in range(rounds)]
     finally:

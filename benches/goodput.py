@@ -1,10 +1,11 @@
-"""Goodput from an attestation log against msgspec decoding the same file.
+"""Goodput from an attestation log, compared with msgspec decoding the same file.
 
     hourbook bench goodput [--json] [--events N] [--rounds N]
 
-The log is the recorder's: steps, a checkpoint every 500, a disruption every 100,000, a seal
-every 4,096. Decoding is typed, line by line into the same structs, without reading, hashing,
-verifying or adding up anything: the floor of whoever uses msgspec. Both in turns, same bytes.
+The log is written by the recorder: steps, a checkpoint every 500, a disruption every 100,000, a
+seal every 4,096. The rival only decodes bytes in memory, typed and line by line into the same
+structs, without hashing, verifying or adding up anything: the floor for any reader based on
+msgspec. Both take turns on the same log.
 """
 
 import argparse
@@ -45,7 +46,7 @@ WORK: Final = ev.Workload(
 
 
 def write_log(path: Path, steps: int) -> None:
-    """A job of so many steps on one node, with what happens to a job."""
+    """Write the log of a job with so many steps on one node, with checkpoints and disruptions."""
     key = SigningKey(bytes(range(32)))
     now = START_NS
     with path.open("wb") as file:
@@ -70,7 +71,8 @@ def write_log(path: Path, steps: int) -> None:
 
 
 def rows(events: int, rounds: int) -> Iterator[Row]:
-    """The rows; RuntimeError if the account is not what the log was written to say."""
+    """Yield the rows; raise RuntimeError if the account differs from what the log was written
+    for."""
     decode = msgspec.json.Decoder(ev.Event | ev.Seal).decode_lines
     decoded, computed = [], []
     with tempfile.TemporaryDirectory() as folder:

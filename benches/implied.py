@@ -1,11 +1,11 @@
-"""``hourbook bench implied``: what implied prices cost on a curve of 24 months.
+"""``hourbook bench implied``: the cost of implied prices on a curve of 24 months.
 
 A seeded flow of new orders, cancels, replacements, IOC and market orders over 24 monthly futures
-and the 23 calendar spreads between neighbours, each book holding about a hundred orders. Callgrind
-counts instructions a command: of the months' commands alone, where no spread is listed; of all
-commands, with implied prices off; and of all, with them on, so that each may trade through three
-books. Load does not matter. Then the same three are timed, in turn; a ratio of times is the median
-of the rounds'.
+and the 23 calendar spreads between neighbours, with about a hundred orders per book. Callgrind
+counts instructions per command in three modes: the months' commands alone, without spreads; all
+commands, with implied prices off; and all, with them on, so that each may trade through three
+books. The counts do not depend on load. Then the same three are timed in turn; a ratio of times is
+the median of the rounds' ratios.
 """
 
 import argparse
@@ -39,7 +39,7 @@ Record = dict[str, int]
 
 
 def listed(record: Record, mode: str) -> list[Record]:
-    """The command as it is, or what makes a spread of the book that it lists."""
+    """Return the command, or for a spread's book the commands that list the spread."""
     number, kind = record["instrument"], record["kind"]
     if number < MONTHS or kind not in (CommandKind.LIST, CommandKind.SET_RISK):
         return [record]
@@ -58,7 +58,7 @@ def listed(record: Record, mode: str) -> list[Record]:
 
 
 def ordered(record: Record) -> Record:
-    """An order's command; a spread's price lies around zero."""
+    """Return an order's command; the price of a spread is shifted to lie around zero."""
     named = record["kind"] in (CommandKind.CANCEL, CommandKind.REDUCE)
     if record["instrument"] < MONTHS or named or record["flags"] & CommandFlag.MARKET:
         return record
@@ -66,7 +66,7 @@ def ordered(record: Record) -> Record:
 
 
 def changed(batches: list[bytes], mode: str) -> list[bytes]:
-    """The batches as a mode has them."""
+    """Return the batches of a flow, changed for a mode."""
     out = []
     for batch in batches:
         records = [
@@ -81,7 +81,7 @@ def changed(batches: list[bytes], mode: str) -> list[bytes]:
 
 
 def opened(batches: list[bytes], mode: str) -> list[bytes]:
-    """The setup as a mode has it."""
+    """Return the setup of a flow, changed for a mode."""
     out = []
     for batch in batches:
         for fields in COMMAND.iter_unpack(batch):
@@ -108,7 +108,7 @@ def flow_of(mode: str) -> Flow:
 
 
 def implied_trades(flow: Flow) -> int:
-    """How many trades went through an implied price. Raises RuntimeError if none did."""
+    """Return the number of trades through an implied price; raise RuntimeError if there is none."""
     engine = Engine()
     sequence = fill_books(flow, engine)
     found = 0
@@ -123,7 +123,7 @@ def implied_trades(flow: Flow) -> int:
 
 
 def timed_rows() -> Iterator[Row]:
-    """Time of this thread a command, in rounds of all modes one after the other."""
+    """Yield thread CPU time per command, from rounds that run all modes one after the other."""
     flows = [flow_of(mode) for mode in MODES]
     rounds = [[time_once(flow, Engine()).cpu_ns_per_command for flow in flows]
               for _ in range(ROUNDS)]  # fmt: skip

@@ -1,4 +1,4 @@
-"""The settlement index: what one provider can do to it, and how long a month of it takes.
+"""The settlement index: how far one provider can move it, and how long a month of it takes.
 
 hourbook bench index [--json] [--panel FILE] [--plot FOLDER] [--seeds N] [--record]
 """
@@ -15,7 +15,7 @@ from benches.rows import Row, publish
 
 
 def rows(seeds: int, panel: Path | None, plot: Path | None) -> Iterator[Row]:
-    """Every row; draws the pictures on the way where they are asked for."""
+    """Yield every row; draw the pictures if a folder for them is given."""
     points = index_manipulation.points(seeds)
     yield from index_manipulation.rows(points, seeds)
     yield from index_speed.rows()

@@ -1,14 +1,14 @@
-"""How far one provider can move a month's mean, against how fast the index follows the market.
+"""How far one provider can move a month's mean, and how fast the index follows the market.
 
     hourbook bench index [--json] [--panel FILE] [--plot FOLDER] [--record]
 
-Every estimator sees the same seeded panels of sticky quotes. The attack: one provider of k cuts or
-raises its price by 30 % for the whole month, at once or creeping there over ten days; the worst
-provider and sign count, and the figure is how far the month's mean fixing moved. The market: all
-providers reprice by a fifth for good, on one day, each on its own day of thirty, or of a hundred
-and eighty; the figure is the area between the index and the panel's mean change, in days of the
-whole move. ``--panel`` runs the attack on real quotes through the real index (a CSV as for
-``hourbook index fix``); ``--plot`` draws what the documentation shows.
+Every estimator gets the same seeded panels of sticky quotes. The attack: one of k providers cuts or
+raises its price by 30 % for the whole month, at once or gradually over ten days. The worst provider
+and sign count; the figure is how far the month's mean fixing moves. The market: all providers
+reprice by a fifth for good, on one day, or each on its own day of 30 or of 180. The figure is the
+area between the index and the panel's mean change, in days of the whole move. ``--panel`` runs the
+attack on real quotes through the real index (a CSV as for ``hourbook index fix``); ``--plot`` draws
+the pictures of the documentation.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -28,7 +28,7 @@ Estimator = Callable[[Logs, int], Track]
 
 MEMORY: Final = 90  # days before the month
 MONTH: Final = 30
-ANCHOR: Final = 180  # days that an anchor remembers
+ANCHOR: Final = 180  # days of history behind an anchor
 SLOW: Final = 180  # days over which a slow repricing is spread
 MOVE: Final = 0.30
 REPRICING: Final = np.log(0.8)
@@ -37,24 +37,25 @@ PANELS: Final = (3, 4, 5, 6, 9, 12, 18)
 SHOWN: Final = 9
 CHOSEN: Final = "anchored_3"
 SEEDS: Final = 10
-SPREAD: Final = 0.35  # sigma of levels between providers
+SPREAD: Final = 0.35  # standard deviation of the providers' levels, in logs
 
 
 class Habit(NamedTuple):
-    """How a seller changes its quote: how often a day, and by how much around its level."""
+    """How a seller changes its quote: probability per day, and deviation around its level."""
 
     chance: float
     sigma: float
 
 
-# As the sellers of the four products behaved on 49 days of 2026 (prices by gpurentalprices.com,
-# CC BY 4.0; computed here): of nine one lists whatever is offered to it that day, one converts from
-# another currency, the others change a rate card about once in 500 days, then by a quarter.
+# Estimated from the sellers of the four products on 49 days of 2026 (prices by gpurentalprices.com,
+# CC BY 4.0; computed here). Of nine sellers, one lists whatever is offered to it that day, one
+# converts from another currency, and the others change a rate card about once in 500 days, by a
+# quarter.
 HABITS: Final = (Habit(0.5, 0.2), Habit(0.75, 0.005), *[Habit(0.002, 0.25)] * 7)
 
 
 def draw(providers: int, days: int, seed: int) -> Logs:
-    """A panel of quotes around each provider's own level, without any common move."""
+    """Return a panel of quotes around each provider's own level, without any common move."""
     random = np.random.default_rng(seed)
     habits = [HABITS[n % len(HABITS)] for n in range(providers)]
     levels = np.log(3.0) + SPREAD * random.standard_normal(providers)
@@ -74,7 +75,7 @@ def levels_mean(prices: Logs, start: int) -> Track:
 
 
 def trimmed(share: float) -> Estimator:
-    """Equal votes, the ``share`` lowest and highest left out, at least one each."""
+    """Equal votes without the ``share`` lowest and highest, at least one each."""
 
     def path(prices: Logs, start: int) -> Track:
         cut = max(1, int(share * prices.shape[1]))
@@ -99,7 +100,7 @@ def screened_mean(prices: Logs, start: int) -> Track:
 
 
 def chained(cap: float, location: Callable[..., Track] = np.mean) -> Estimator:
-    """The day before, moved by the location of the providers' changes, each capped for the day."""
+    """The day before, moved by the location of the providers' changes, each capped per day."""
 
     def path(prices: Logs, start: int) -> Track:
         changes = np.clip(np.diff(prices[start - 1 :], axis=0), -cap, cap)
@@ -109,7 +110,7 @@ def chained(cap: float, location: Callable[..., Track] = np.mean) -> Estimator:
 
 
 def anchored(clip: float) -> Estimator:
-    """Votes against monthly anchors, clipped about their median: the project's own arithmetic."""
+    """Votes relative to monthly anchors, clipped around their median: the project's own index."""
 
     def path(prices: Logs, start: int) -> Track:
         nanos = np.rint(prices * NANOS).astype(np.int64)
@@ -153,7 +154,8 @@ ESTIMATORS: Final[dict[str, Estimator]] = {
 
 
 def attacks(days: int) -> Iterator[tuple[bool, NDArray[np.float64]]]:
-    """(whether it creeps, what the attacker adds to its log price on each day of the month)."""
+    """Yield (whether it is gradual, what the attacker adds to its log price on each day of the
+    month)."""
     for end in (np.log(1 - MOVE), np.log(1 + MOVE)):
         yield False, np.full(days, end)
         yield True, end * np.minimum(1.0, np.arange(1, days + 1) / CREEP)
@@ -163,12 +165,12 @@ class Moved(NamedTuple):
     """How far the month's mean was moved, as a share of it, by the worst attackers."""
 
     leap: float  # one provider, at once
-    any_way: float  # one provider, at once or creeping
+    any_way: float  # one provider, at once or gradually
     two: float  # two providers together
 
 
 def manipulation(estimator: Estimator, prices: Logs, start: int) -> Moved:
-    """How far the worst providers move the month's mean."""
+    """Return how far the worst providers move the month's mean."""
     honest = np.exp(estimator(prices, start)).mean()
     providers = range(prices.shape[1])
 
@@ -192,13 +194,13 @@ class Follow(NamedTuple):
     """How an index follows a repricing of the whole market: days behind the panel's mean."""
 
     sudden: float  # all on one day
-    staggered: float  # each on its own day of thirty
-    slow: float  # each on its own day of a hundred and eighty
+    staggered: float  # each on its own day of 30
+    slow: float  # each on its own day of 180
     missing: float  # share of the slow move that is not in the index at the end
 
 
 def follow(estimator: Estimator, providers: int, seed: int) -> Follow:
-    """Days behind a repricing of the whole market, and what never arrives."""
+    """Return the days behind a repricing of the whole market, and the share that never arrives."""
     random = np.random.default_rng(seed + 1_000)
     areas, missing = [], 0.0
     for spread_days in (1, MONTH, SLOW):
@@ -221,11 +223,11 @@ class Point(NamedTuple):
     name: str
     moved: Moved
     follow: Follow
-    noise: float  # standard deviation of daily changes where the market stands still
+    noise: float  # standard deviation of daily changes in an unchanged market
 
 
 def point(name: str, providers: int, seeds: int = SEEDS) -> Point:
-    """One estimator on panels of one size."""
+    """Return one estimator's point on panels of one size."""
     estimator = ESTIMATORS[name]
     moved, follows, noise = [], [], []
     for seed in range(seeds):
@@ -242,12 +244,12 @@ def point(name: str, providers: int, seeds: int = SEEDS) -> Point:
 
 
 def points(seeds: int = SEEDS) -> list[Point]:
-    """Every estimator, on panels of the size that is shown."""
+    """Return every estimator's point, on panels of SHOWN providers."""
     return [point(name, SHOWN, seeds) for name in ESTIMATORS]
 
 
 def rows(curve: Sequence[Point], seeds: int = SEEDS) -> Iterator[Row]:
-    """The curve's rows, and how the chosen estimator depends on the number of providers."""
+    """Yield the curve's rows, and how the chosen estimator depends on the number of providers."""
     for one in curve:
         name, moved, behind = f"index.{one.name}", one.moved, one.follow
         yield row(f"{name}.moved", 100 * moved.any_way, "% of the month's mean")

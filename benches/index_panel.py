@@ -1,7 +1,8 @@
-"""The attack of ``index_manipulation`` on real quotes, through the index as it runs.
+"""The attack of ``index_manipulation`` on real quotes, through the real index.
 
-One provider's every observation of the attacked month is changed, and every day of the file fixed
-again: screens, anchors, gates and all. Beside it, equal votes and a capped chain on the same votes.
+Every observation of one provider in the attacked month is changed, and all days of the file are
+fixed again with all screens, anchors and gates. For comparison, equal votes and a capped chain are
+computed from the same votes.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -39,13 +40,13 @@ class Panel(NamedTuple):
 
 
 def load(path: Path) -> tuple[Methodology, Batch]:
-    """The observations of a file under the shipped rules."""
+    """Return the shipped rules, and the observations of a file under them."""
     methodology = rules.load()
     return methodology, read(path.read_bytes(), now_ns=FAR_NS, methodology=methodology)
 
 
 def run(methodology: Methodology, batch: Batch, code: str) -> Panel:
-    """Every day of the file fixed."""
+    """Return the panel with every day of the file fixed."""
     last = batch.days[-1]
     _, fixings = fix_through(
         Tape(), methodology, batch, [code], last, recorded_ns=max(FAR_NS, end_ns(last))
@@ -81,7 +82,7 @@ RIVALS: Final[dict[str, Location]] = {
 
 
 def pushed(batch: Batch, provider: str, first: int, factor: float, creep: int) -> Batch:
-    """The batch with one provider's prices changed from a day on, over ``creep`` days."""
+    """Return the batch with one provider's prices changed from a day on, over ``creep`` days."""
 
     def change(seen: Observation) -> Observation:
         if seen.provider != provider or seen.day < first:
@@ -93,7 +94,7 @@ def pushed(batch: Batch, provider: str, first: int, factor: float, creep: int) -
 
 
 def attack_rows(methodology: Methodology, batch: Batch, honest: Panel) -> Iterator[Row]:
-    """How far the worst provider moves the mean of the file's last month."""
+    """Yield how far the worst provider moves the mean of the file's last month."""
     code, first = honest.code, honest.days[-1].replace(day=1)
     month = np.array([day >= first for day in honest.days]) & ~np.isnan(honest.fixings)
     before = honest.fixings[month].mean()
@@ -117,7 +118,8 @@ def _month_mean(rival: Location, panel: Panel, month: NDArray[np.bool_]) -> floa
 
 
 def noise_rows(panel: Panel) -> Iterator[Row]:
-    """Standard deviation of daily changes on the days that the index was published."""
+    """Yield the standard deviation of daily changes on the days on which the index was
+    published."""
     known = ~np.isnan(panel.fixings)
     own = _noise(panel.fixings[known])
     yield row(f"panel.{panel.code}.index.noise", own, "% a day")
@@ -131,7 +133,7 @@ def _noise(prices: NDArray[np.float64]) -> float:
 
 
 def rows(path: Path, codes: Sequence[str] = ()) -> Iterator[Row]:
-    """The rows of every index."""
+    """Yield the rows of every index."""
     methodology, batch = load(path)
     for code in codes or sorted(methodology.indices):
         honest = run(methodology, batch, code)

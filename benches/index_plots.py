@@ -25,7 +25,7 @@ CREDIT: Final = "Prices by gpurentalprices.com, CC BY 4.0; index and medians com
 
 
 def _pyplot() -> Any:
-    import matplotlib  # noqa: PLC0415 - only whoever draws needs it
+    import matplotlib  # noqa: PLC0415 - needed for drawing only
 
     matplotlib.use("svg")
     matplotlib.rcParams.update({
@@ -38,7 +38,7 @@ def _pyplot() -> Any:
 
 
 def curve(points: Sequence[Point], folder: Path) -> Path:
-    """What one provider can move against how far behind the index is, in two markets."""
+    """Draw how far one provider can move the index against its delay, in two markets."""
     pyplot = _pyplot()
     figure, axes = pyplot.subplots(1, 2, figsize=(9.5, 4.4), sharey=True)
     titles = ("whole market on one day", "each provider on its own day of thirty")
@@ -75,7 +75,7 @@ def _draw_curve(axis: "Axes", points: Sequence[Point], place: int) -> None:
 
 
 def fixings(panels: Sequence[Panel], folder: Path) -> Path:
-    """Every index beside the raw median of the same providers' quotes."""
+    """Draw every index beside the raw median of the same providers' quotes."""
     pyplot = _pyplot()
     figure, axes = pyplot.subplots(2, 2, figsize=(9.5, 6), sharex=True)
     for axis, panel in zip(axes.flat, panels, strict=True):

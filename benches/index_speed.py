@@ -1,7 +1,7 @@
-"""A month's indices from a hundred thousand observations, over reading those observations.
+"""A month's indices from a hundred thousand observations, compared with reading those observations.
 
 Both run in the same rounds on one seeded file: ``read`` parses and checks the CSV, ``fix`` makes
-every day's fixing of all four indices. The index must take less than ten times the reading.
+every day's fixing of all four indices. Fixing must take less than ten times as long as reading.
 """
 
 import random
@@ -19,13 +19,14 @@ from contracts.index.run import end_ns, fix_through
 from contracts.index.tape import Tape
 
 OBSERVATIONS: Final = 100_000
-DAYS: Final = 44  # fourteen to begin with, then a month
+DAYS: Final = 44  # fourteen days of history, then a month
 FIRST: Final = date(2026, 1, 1)
 ROUNDS: Final = 5
 
 
 def observations_csv(count: int, methodology: Methodology) -> bytes:
-    """A seeded file: every provider, every good of the panel, several captures a day."""
+    """Return a seeded file: all providers, all goods of the panel, captures spread over each
+    day."""
     draw = random.Random(11)
     providers, gpus = sorted(methodology.providers), sorted(methodology.gpus)
     levels = {(p, g): 2 + draw.random() for p in providers for g in gpus}
@@ -45,7 +46,7 @@ def observations_csv(count: int, methodology: Methodology) -> bytes:
 
 
 def rows(count: int = OBSERVATIONS, rounds: int = ROUNDS) -> Iterator[Row]:
-    """Observations a second of reading and of fixing, and their ratio."""
+    """Yield the observations per second of reading and of fixing, and the ratio of their times."""
     methodology = rules.load()
     content = observations_csv(count, methodology)
     last = FIRST + timedelta(days=DAYS - 1)

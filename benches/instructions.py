@@ -2,11 +2,11 @@
 
     python -m benches.instructions FLOW.bin [--skip N] [--commands N] [--keep FILE] [--json]
 
-The count is of the first ``--commands`` commands after the prefix of ``--skip`` (from the
-``prefill`` of the .json beside the file unless given). It includes what Python spends to hand
-over each batch. It does not depend on the machine's load, so it is the gate; valgrind must be
-installed. With ``--cache`` callgrind's model of the caches (those of this machine, without its
-prefetching) adds the misses of data.
+The first ``--commands`` commands after the prefix of ``--skip`` are counted (default: the
+``prefill`` of the .json beside the file). The count includes what Python spends on passing each
+batch. It does not depend on the machine's load, so it serves as the gate; valgrind must be
+installed. With ``--cache``, callgrind's cache model (the sizes of this machine, without
+prefetching) adds the data misses.
 """
 
 import argparse
@@ -31,8 +31,8 @@ from exchange.sim.flow_records import RAW_BYTES
 COMMANDS: Final = 200_000
 # The Python-callable wrapper only: a second matching symbol would switch the counting off again.
 COUNTED: Final = "__pyx_pw_*flow_records*apply_all"
-# Callgrind counts every byte of a `rep movsb` as an instruction; above these sizes the C library
-# would copy with it, so it is told to use its vector loops as it does for smaller copies.
+# Callgrind counts every byte of a `rep movsb` as an instruction. The C library would use it above
+# these sizes, so it is told to use its vector loops, as for smaller copies.
 TUNABLES: Final = "glibc.cpu.x86_rep_movsb_threshold=1073741824:" + (
     "glibc.cpu.x86_rep_stosb_threshold=1073741824"
 )
@@ -40,7 +40,7 @@ TUNABLES: Final = "glibc.cpu.x86_rep_movsb_threshold=1073741824:" + (
 
 @dataclass(frozen=True, slots=True)
 class Count:
-    """What callgrind saw. Misses of data, reads and writes: of the first and of the last cache."""
+    """Counts of callgrind: instructions, and data misses (read and write) by cache level."""
 
     instructions: int
     first_misses: int = 0
@@ -48,7 +48,7 @@ class Count:
 
 
 def prefill(path: Path) -> int:
-    """How many commands at the start only fill the book, as the file beside the flow says."""
+    """Return how many commands at the start only fill the book, from the .json beside the flow."""
     facts = path.with_suffix(".json")
     return int(json.loads(facts.read_text())["prefill"]) if facts.exists() else 0
 
@@ -56,10 +56,10 @@ def prefill(path: Path) -> int:
 def count(
     ready: list[bytes], counted: list[bytes], *, keep: Path | None = None, cache: bool = False
 ) -> Count:
-    """What an engine spends on the batches ``counted``, after those that make it ready.
+    """Return what an engine spends on the batches ``counted``, after the batches ``ready``.
 
-    ``keep``: where to leave callgrind's own file. ``cache``: misses too, which takes twice as long.
-    Raises RuntimeError if valgrind is missing or fails, or if nothing was counted.
+    ``keep``: where to leave callgrind's own file. ``cache``: count misses too, which takes twice as
+    long. Raises RuntimeError if valgrind is missing or fails, or if nothing was counted.
     """
     valgrind = shutil.which("valgrind")
     if valgrind is None:
@@ -91,7 +91,7 @@ def count(
 
 
 def _read(text: str) -> Count:
-    """The totals of a callgrind file. Raises RuntimeError if nothing was counted."""
+    """Return the totals of a callgrind file; raise RuntimeError if nothing was counted."""
     lines = dict(line.split(": ", 1) for line in text.splitlines() if ": " in line)
     figures = map(int, lines["totals"].split())
     totals = dict(  # trailing zeros are left out
@@ -114,7 +114,7 @@ def flow_count(
     keep: Path | None = None,
     cache: bool = False,
 ) -> tuple[Count, int]:
-    """What a raw flow's first commands after its prefix cost, and how many those are.
+    """Return the count of a raw flow's first commands after its prefix, and how many those are.
 
     Raises RuntimeError if the engine refuses the flow's setup, or as ``count`` does.
     """
@@ -126,7 +126,7 @@ def flow_count(
 
 
 def count_rows(name: str, found: Count, of: int, unit: str, *, cache: bool) -> Iterator[Row]:
-    """The rows of a count, for each of so many commands or orders."""
+    """Yield the rows of a count, per unit; ``of`` is the number of units."""
     yield row(f"{name}.instructions", found.instructions / of, f"instructions/{unit}")
     if cache:
         yield row(f"{name}.first_misses", found.first_misses / of, f"data misses/{unit}")

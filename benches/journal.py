@@ -1,13 +1,12 @@
-"""The journal against bare appends with the same syncs, and what its checks cost.
+"""The journal compared with bare appends with the same syncs, and the cost of its checks.
 
     hourbook bench journal [--json] [--commands N] [--rounds N] [--batches N ...]
 
-Every round appends the same commands three ways, in turns batch by batch, on the same disk: as
-bare bytes to a file, as bare bytes into room allocated ahead, and as frames of the journal with
-CRC, hash and chain. Each way syncs once a batch, and syncs are counted where the system is called.
-Then a sequencer is given a queue of commands, and its syncs are counted: that is group commit.
-
-Instructions of checksum and chain are callgrind's, of the same frames made with and without them.
+Every round appends the same commands in three ways, in turns batch by batch, on the same disk: as
+bare bytes to a file, as bare bytes into preallocated room, and as frames of the journal with CRC,
+hash and chain. Each way syncs once per batch; the system calls are counted. Then a sequencer gets a
+queue of commands and its syncs are counted, which shows group commit. The instructions of checksum
+and chain are callgrind's, for the same frames made with and without them.
 """
 
 import argparse
@@ -69,7 +68,7 @@ class Counting(LocalStorage):
 
 
 def commands_of(count: int) -> bytes:
-    """Records of the project's own flow, ``count`` of them."""
+    """Return ``count`` command records of the project's own flow."""
     drawn = workload("single", count)
     flow = prepare(drawn.raw, drawn.prefill)
     return b"".join((*flow.prefix, *flow.timed))[: count * COMMAND_BYTES]
@@ -88,7 +87,7 @@ def opening_of(first: int, count: int, previous: bytes) -> Opening:
 
 
 class Bare:
-    """Plain appends of as many bytes as the frames have, with or without room ahead."""
+    """Plain appends of as many bytes as the frames have, with or without preallocated room."""
 
     def __init__(self, path: Path, room: int) -> None:
         self._handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o644)
@@ -107,7 +106,7 @@ class Bare:
 
 
 class Frames:
-    """The same as frames of a fresh log, each made durable by the journal."""
+    """The same batches as frames of a new log, each made durable by the journal."""
 
     def __init__(self, directory: Path) -> None:
         self._storage = Counting(directory)
@@ -130,7 +129,10 @@ class Frames:
 
 
 def time_ways(folder: Path, batches: list[bytes]) -> dict[str, tuple[float, int]]:
-    """Seconds and syncs of each way. They take turns batch by batch: a shared disk has moods."""
+    """Return the seconds and syncs of each way.
+
+    The ways take turns batch by batch, since the speed of a shared disk changes.
+    """
     room = sum(len(HEADER) + len(batch) * 9 // 8 for batch in batches)
     ways: dict[str, Bare | Frames] = {
         "bare": Bare(folder / "bare", 0),
@@ -154,7 +156,7 @@ def time_ways(folder: Path, batches: list[bytes]) -> dict[str, tuple[float, int]
 def append_rows(
     folder: Path, records: bytes, size: int, commands: int, rounds: int
 ) -> Iterator[Row]:
-    """The rows of one batch size. Raises RuntimeError if the syncs are not the same."""
+    """Yield the rows of one batch size; raise RuntimeError if the numbers of syncs differ."""
     count = min(commands, size * SYNCS_MAX)
     batches = batches_of(records[: count * COMMAND_BYTES], size)
     done = [time_ways(folder, batches) for _ in range(rounds)]
@@ -174,7 +176,7 @@ def append_rows(
 
 
 async def group_commit(folder: Path, records: bytes) -> tuple[int, int]:
-    """Commands and syncs of a sequencer whose queue is kept full by several sources."""
+    """Return the commands and syncs of a sequencer whose queue is kept full by several sources."""
     storage = Counting(folder / "grouped")
     sequencer = Sequencer.open(
         folder / "grouped", Engine(), storage=storage, spec_hash=bytes(32), exchange_id=bytes(16)
@@ -192,7 +194,7 @@ async def group_commit(folder: Path, records: bytes) -> tuple[int, int]:
 
 
 def make_frames(kind: str, records: bytes, size: int) -> None:
-    """What callgrind counts: ``COUNTED_FRAMES`` frames, sealed or only put together."""
+    """Make ``COUNTED_FRAMES`` frames for callgrind, with seal or without."""
     batches, previous, first = batches_of(records, size), NO_HASH, 1
     for number in range(COUNTED_FRAMES):
         batch = batches[number % len(batches)]
@@ -207,7 +209,8 @@ def make_frames(kind: str, records: bytes, size: int) -> None:
 
 
 def instructions(kind: str, size: int) -> int:
-    """Instructions of a whole process that makes the frames. Raises RuntimeError."""
+    """Return the instructions of a process that makes the frames; raise RuntimeError if it
+    fails."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "callgrind.out"
         done = subprocess.run(

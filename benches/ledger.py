@@ -1,12 +1,12 @@
-"""Durable transfers per second against raw SQLite, and the end of a day at full size.
+"""Durable transfers per second compared with raw SQLite, and the end of a day at full size.
 
     hourbook bench ledger                 transfers, batches of 1, 100, 1,000 and 8,000
     hourbook bench ledger --day           10,000 accounts x 100 instruments x 1,000,000 positions
 
-A batch counts once it is durable: SQLite's write-ahead log with synchronous FULL on both sides. Raw
-SQLite writes the same rows, account totals and batch marks, judged beforehand. Both take turns
-batch by batch on the same disk. ``core`` is the ledger alone by the time of one core, which no
-neighbour on the machine and no disk can take from it.
+A batch counts once it is durable: both sides use SQLite's write-ahead log with synchronous FULL.
+Raw SQLite writes the same rows, account totals and batch marks, computed beforehand. Both take
+turns batch by batch on the same disk. ``core`` is the ledger alone in CPU time of one core, which
+does not depend on the disk or on other load.
 """
 
 import argparse
@@ -37,7 +37,7 @@ STAMP: Final = 1_800_000_000_000_000_000
 
 
 def transfers_of(count: int, seed: int = 6) -> list[Transfer]:
-    """Transfers among a thousand accounts, one in ten a hold."""
+    """Return transfers among a thousand accounts, one in ten a hold."""
     draw = random.Random(seed)
     names = [f"cash/{number}" for number in range(ACCOUNTS)]
     return [
@@ -56,7 +56,7 @@ Written = tuple[list[Any], list[Any], list[Any]]  # rows, totals, marks of batch
 
 
 class Raw:
-    """The same rows by SQLite alone, in one transaction a batch."""
+    """The same rows written by SQLite alone, one transaction per batch."""
 
     def __init__(self, path: Path) -> None:
         store = Transfers(path)  # the same schema
@@ -77,7 +77,7 @@ class Raw:
 
 
 def judged(batches: Sequence[Sequence[Transfer]]) -> list[Written]:
-    """What a book makes of the batches: the rows that raw SQLite writes."""
+    """Return what a book makes of the batches: the rows that raw SQLite writes."""
     book = Book()
     for account in accounts():
         book.open(account)
@@ -94,10 +94,10 @@ def judged(batches: Sequence[Sequence[Transfer]]) -> list[Written]:
 
 
 def time_round(folder: Path, size: int, count: int, number: int) -> tuple[float, float, float]:
-    """Seconds of the ledger and of raw SQLite for the same transfers, and the ledger's own of a
-    core.
+    """Return the seconds of the ledger and of raw SQLite for the same transfers, and the ledger's
+    CPU.
 
-    RuntimeError if the two files do not end with the same rows.
+    Raises RuntimeError if the two files do not end with the same rows.
     """
     asked = transfers_of(count, number)
     batches = [asked[at : at + size] for at in range(0, count, size)]
@@ -126,7 +126,7 @@ def time_round(folder: Path, size: int, count: int, number: int) -> tuple[float,
 
 
 def transfer_rows(options: argparse.Namespace) -> Iterator[Row]:
-    """Rates of both, and their ratio, by size of batch."""
+    """Yield the rates of both, and their ratio, by batch size."""
     with tempfile.TemporaryDirectory(dir=options.disk) as name:
         for size in options.batches:
             count = max(size, PER_BATCH_SIZE.get(size, 100 * size) // options.divide)
@@ -142,7 +142,7 @@ def transfer_rows(options: argparse.Namespace) -> Iterator[Row]:
 
 
 def peak_mib() -> float:
-    """The most memory this process ever held."""
+    """Return the peak resident memory of this process in MiB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 

@@ -1,4 +1,4 @@
-"""Connections that cost their process next to nothing: they count what comes, and parse no JSON."""
+"""Connections with very low overhead: they count what arrives and parse no JSON."""
 
 import asyncio
 import os
@@ -8,7 +8,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 DEPTH: Final = b'"type":"depth"'
-RECEIVE_BYTES: Final = 4_096  # of the kernel's buffer of one who does not read
+RECEIVE_BYTES: Final = 4_096  # kernel buffer of a client that does not read
 _HELLO: Final = (
     "GET {path} HTTP/1.1\r\nHost: {host}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
     "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: aG91cmJvb2stYmVuY2hlcw==\r\n\r\n"
@@ -16,7 +16,7 @@ _HELLO: Final = (
 
 
 def masked(text: str) -> bytes:
-    """A text frame as a client sends it, under a mask of zeros."""
+    """Return a text frame as a client sends it, masked with zeros."""
     data = text.encode()
     size = len(data)
     head = bytes([0x81, 0x80 | size]) if size < 126 else b"\x81\xfe" + size.to_bytes(2, "big")
@@ -24,7 +24,8 @@ def masked(text: str) -> bytes:
 
 
 class Listener(asyncio.Protocol):
-    """One WebSocket. ``frames`` counts what comes, ``updates`` the changes of a book in it."""
+    """One WebSocket. ``frames`` counts the frames received, ``updates`` the book changes in
+    them."""
 
     def __init__(self, url: str) -> None:
         parts = urlsplit(url)
@@ -83,7 +84,7 @@ async def listen(url: str) -> Listener:
 
 
 async def deaf(url: str, texts: list[str]) -> socket.socket:
-    """Open a connection that says something and then never reads."""
+    """Open a connection that sends the texts and then never reads."""
     parts, loop = urlsplit(url), asyncio.get_running_loop()
     made = socket.socket()
     made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BYTES)
@@ -91,12 +92,12 @@ async def deaf(url: str, texts: list[str]) -> socket.socket:
     await loop.sock_connect(made, (parts.hostname, parts.port))
     hello = _HELLO.format(path=parts.path, host=parts.netloc).encode()
     await loop.sock_sendall(made, hello)
-    await loop.sock_recv(made, RECEIVE_BYTES)  # the server's hello
+    await loop.sock_recv(made, RECEIVE_BYTES)  # the server's handshake
     await loop.sock_sendall(made, b"".join(map(masked, texts)))
     return made
 
 
 def resident_bytes(process: int) -> int:
-    """What a process holds in memory."""
+    """Return the resident memory of a process in bytes."""
     with open(f"/proc/{process}/statm") as file:
         return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")

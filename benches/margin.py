@@ -1,12 +1,12 @@
-"""The scan over a whole book, sixteen scenarios a position, over a plain sum of the same arrays.
+"""The margin scan of a whole book, sixteen scenarios a position, compared with a plain sum.
 
     hourbook bench margin [--json] [--accounts N] [--rounds N] [--record]
 
-``margin.scan`` margins a made-up, seeded book of accounts x 100 instruments on one core: every
-part, every product, every account's total. ``margin.floor`` is what no scan can do without: each
-position's lots times its rate, summed by account, once per scenario. Both in the same rounds;
-``margin.peak`` is the memory that the scan needs beside the book. The run fails below a million
-positions of sixteen scenarios a second of one core's time.
+``margin.scan`` computes the margin of a seeded book of accounts x 100 instruments: every component,
+every product, every account's total. ``margin.floor`` is the least that any scan must do: each
+position's lots times its rate, summed by account, once per scenario. Both run in the same rounds,
+in CPU time of all threads. ``margin.peak`` is the memory that the scan needs in addition to the
+book. The run fails below a million positions of sixteen scenarios per second of CPU time.
 """
 
 import argparse
@@ -34,7 +34,8 @@ Book = tuple[Ints, Ints, Ints]
 
 
 def book(accounts: int) -> tuple[Book, Rates]:
-    """A book in which everybody holds something of everything, in a random order."""
+    """Return a book in which every account holds every instrument, in random order, and its
+    rates."""
     draw = np.random.default_rng(SEED)
     spot = (np.arange(INSTRUMENTS) < PRODUCTS).astype(np.int64)
     rates = Rates(
@@ -55,7 +56,7 @@ def book(accounts: int) -> tuple[Book, Rates]:
 
 
 def floor(held: Book, rates: Rates) -> Ints:
-    """Each position's lots times its rate, by account, sixteen times."""
+    """Return each position's lots times its rate, summed by account, sixteen times."""
     who, what, net = held
     order = np.argsort(who, kind="stable")
     what, net = what[order], net[order]
@@ -67,14 +68,14 @@ def floor(held: Book, rates: Rates) -> Ints:
 
 
 def seconds(work: Callable[[], object]) -> float:
-    """Processor seconds of one call, of all threads."""
+    """Return the CPU seconds of one call, over all threads."""
     started = time.process_time()
     work()
     return time.process_time() - started
 
 
 def margin_rows(accounts: int = ACCOUNTS, rounds: int = ROUNDS) -> Iterator[Row]:
-    """Positions a second, the median of the rounds, with the ratio to the floor in its round."""
+    """Yield the positions per second, as median of the rounds, with the ratio to the floor."""
     held, rates = book(accounts)
     works: dict[str, Callable[[], object]] = {
         "margin.floor": lambda: floor(held, rates),

@@ -1,8 +1,8 @@
-"""Bytes per resting order, all structures counted, in two ways that must tell the same story.
+"""Bytes per resting order over all structures, measured in two ways that should agree.
 
-What the process grew by (resident set, in a process of its own, its inputs made beforehand) and
-what the engine says it uses. The market is the one with the most overhead an order: many
-instruments with wide limits, ``ORDERS`` resting orders of 128 accounts.
+One is the growth of the process (resident set, in a process of its own, with its inputs made
+beforehand), the other what the engine reports. The market is the one with the most overhead per
+order: many instruments with wide limits, ``ORDERS`` resting orders of 128 accounts.
 """
 
 import json
@@ -24,7 +24,8 @@ LEVELS: Final = 900  # price levels of each side; limits are twice as many
 
 
 def resting_flow(orders: int, instruments: int) -> bytes:
-    """Orders that all rest, spread evenly at random; the last record is the only one not needed."""
+    """Return orders that all rest, spread evenly at random, and one record more that is not
+    used."""
     draw = random.Random(17)
     records = []
     for order_id in range(1, orders + 2):
@@ -36,13 +37,13 @@ def resting_flow(orders: int, instruments: int) -> bytes:
 
 
 def resident_bytes() -> int:
-    """This process's resident set."""
+    """Return this process's resident set in bytes."""
     status = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmRSS:"))
 
 
 def measure(orders: int, instruments: int) -> dict[str, float]:
-    """Fill an engine in this process; bytes per resting order by resident set and by account."""
+    """Fill an engine in this process; return bytes per resting order, resident and as reported."""
     flow = prepare(resting_flow(orders, instruments), skip=orders)
     before = resident_bytes()
     engine = Engine()
@@ -53,7 +54,7 @@ def measure(orders: int, instruments: int) -> dict[str, float]:
 
 
 def memory_rows(orders: int = ORDERS, instruments: int = INSTRUMENTS) -> Iterator[Row]:
-    """The rows of this bench, measured in a fresh process."""
+    """Yield the rows of this bench, measured in a fresh process."""
     done = subprocess.run(
         [sys.executable, "-m", "benches.memory", str(orders), str(instruments)],
         cwd=Path(__file__).parents[1],

@@ -1,13 +1,13 @@
-"""How far GPU-minutes of published MLPerf training results can be foretold from the rounds before.
+"""How well GPU-minutes of published MLPerf training results can be predicted from earlier rounds.
 
 Computed from published MLPerf results, not verified by MLCommons. The target is the log of
-accelerator-minutes to train. The model is a Gaussian process with a Student-t likelihood: a level
-per benchmark, a slope in the log of cluster size per benchmark and architecture, effects of GPU
-class (about the inverse of its dense peak), of class within benchmark, of software's progress from
-round to round, and of the submitter; each as strong as its standard deviation in ``CHOSEN`` allows.
+accelerator-minutes to train. The model is a Gaussian process with a Student-t likelihood. It has a
+level per benchmark, a slope in the log of cluster size per benchmark and architecture, and effects
+of GPU class (around the inverse of its dense peak), of class within benchmark, of software progress
+from round to round, and of the submitter. ``CHOSEN`` holds the prior standard deviation of each.
 
-``CHOSEN`` was found by ``search`` on rounds 3.1 to 5.0 alone: each of 4.0, 4.1 and 5.0 foretold
-from those before it. Round 5.1 played no part in choosing anything; ``verdict`` foretells it.
+``CHOSEN`` was found by ``search`` on rounds 3.1 to 5.0 alone: each of 4.0, 4.1 and 5.0 predicted
+from those before it. Round 5.1 was not used to choose anything; ``verdict`` predicts it.
 """
 
 import csv
@@ -29,7 +29,7 @@ OTHERS_LEAST: Final = 3
 _TIMES: Final = {"3.1": 0.0, "4.0": 1.0, "4.1": 2.0, "5.0": 3.0, "5.1": 4.0}
 _RENAMED: Final = {"gnn": "rgat", "ssd": "retinanet"}  # one benchmark under two names
 _REFERENCE_TFLOPS: Final = 989.4
-# Dense bf16 TFLOP/s, rounded, of the data sheets: the mean around which a class's effect is found.
+# Dense bf16 TFLOP/s from the data sheets, rounded: the mean of a class's effect.
 PEAKS: Final = {
     "A100-PCIe": 312, "A100-SXM": 312, "H100-SXM": 989.4, "H100-PCIe": 756, "H100-NVL": 835,
     "H200-SXM": 989.4, "H200-NVL": 835, "B200-SXM": 2250, "GB200-NVL72": 2500, "MI300X": 1307,
@@ -70,7 +70,7 @@ _REWEIGHTS: Final = 3
 
 @dataclass(frozen=True)
 class Results:
-    """Results as columns, one entry a result."""
+    """Results as columns, one entry per result."""
 
     y: Array  # log accelerator-minutes
     size: Array  # log of accelerators over eight
@@ -90,7 +90,8 @@ class Results:
 
 
 def load(folder: Path) -> Results:
-    """Closed-division results of rounds 3.1 to 5.1 with time and size, of classes with a peak."""
+    """Return closed-division results of rounds 3.1 to 5.1 with time and size, of classes with a
+    peak."""
     with (folder / FILE).open(newline="") as file:
         rows = [
             row
@@ -115,7 +116,7 @@ def load(folder: Path) -> Results:
 
 
 def _kernel(a: Results, b: Results, scale: Mapping[str, float]) -> Array:
-    """Covariance of two sets of results: the sum of what they have in common."""
+    """Return the covariance of two sets of results: the sum of the effects they share."""
 
     def same(name: str) -> Array:
         return np.asarray(getattr(a, name)[:, None] == getattr(b, name)[None, :], dtype=float)
@@ -146,11 +147,11 @@ def _kernel(a: Results, b: Results, scale: Mapping[str, float]) -> Array:
 
 
 def foretell(seen: Results, new: Results, scale: Mapping[str, float] = CHOSEN) -> Array:
-    """Log accelerator-minutes of new results, from those seen."""
+    """Predict the log accelerator-minutes of new results from those seen."""
     inside, across = _kernel(seen, seen, scale), _kernel(new, seen, scale)
     rest = seen.y - (_MEAN - seen.peak)
     weight, solved = np.ones(len(seen)), rest
-    for _ in range(_REWEIGHTS):  # a result far from the others loses its weight
+    for _ in range(_REWEIGHTS):  # Student-t likelihood: outliers lose weight
         solved = np.linalg.solve(inside + np.diag(scale["noise"] ** 2 / weight), rest)
         left = rest - inside @ solved
         weight = (scale["tail"] + 1) / (scale["tail"] + (left / scale["noise"]) ** 2)
@@ -163,7 +164,7 @@ def _least_squares(seen: Results, new: Results, columns: Callable[[Results], Arr
 
 
 def baselines(seen: Results, new: Results) -> Iterator[tuple[str, Array]]:
-    """Simpler forecasts, each with a level per benchmark."""
+    """Yield simpler forecasts, each with a level per benchmark."""
     benchmarks, classes = np.unique(seen.benchmark), np.unique(seen.gpu)
 
     def levels(r: Results) -> Array:
@@ -186,7 +187,8 @@ def baselines(seen: Results, new: Results) -> Iterator[tuple[str, Array]]:
 
 
 def split(results: Results, round_: str) -> tuple[Results, Results, Array]:
-    """What came before a round, its results of known benchmarks, and whose class is known."""
+    """Return the results before a round, its results of known benchmarks, and whose class is
+    known."""
     before = [r for r in (*ROUNDS, LAST) if _TIMES[r] < _TIMES[round_]]
     seen = results.only(np.isin(results.round, before))
     new = results.only(
@@ -196,12 +198,12 @@ def split(results: Results, round_: str) -> tuple[Results, Results, Array]:
 
 
 def errors(off: Array) -> tuple[float, float]:
-    """Root mean square and median of the size of log errors."""
+    """Return the root mean square and the median of absolute log errors."""
     return float(np.sqrt(np.mean(off**2))), float(np.median(np.abs(off)))
 
 
 def validate(results: Results, scale: Mapping[str, float]) -> list[tuple[float, float, float]]:
-    """Per round 4.0 to 5.0: RMS and median where the class is known, RMS of all."""
+    """Return per round 4.0 to 5.0: RMS and median for known classes, RMS of all."""
     scores = []
     for round_ in ROUNDS[1:]:
         seen, new, known = split(results, round_)
@@ -211,8 +213,9 @@ def validate(results: Results, scale: Mapping[str, float]) -> list[tuple[float, 
 
 
 def search(results: Results, seed: int, tries: int) -> tuple[float, dict[str, float]]:
-    """The scales that foretell rounds 4.0 to 5.0 best, kept near ``START``."""
-    inside = results.only(np.isin(results.round, ROUNDS))  # the last round is not even here
+    """Return the least cost and the scales that predict rounds 4.0 to 5.0 best, kept near
+    ``START``."""
+    inside = results.only(np.isin(results.round, ROUNDS))  # the last round is excluded
     rng = np.random.default_rng(seed)
     free = [name for name in START if name not in _FIXED]
 
@@ -243,7 +246,8 @@ class Verdict:
 
 
 def verdict(results: Results) -> Verdict:
-    """Foretell the last round from all before it; baselines where class and benchmark are known."""
+    """Predict the last round from all earlier ones; baselines for known classes and benchmarks
+    only."""
     seen, new, known = split(results, LAST)
     off = foretell(seen, new) - new.y
     scores = {name: errors((forecast - new.y)[known]) for name, forecast in baselines(seen, new)}
@@ -253,9 +257,12 @@ def verdict(results: Results) -> Verdict:
 
 
 def work_spread(results: Results, others: int = OTHERS_LEAST) -> tuple[int, float, float]:
-    """How many results, and how far their log GPU-minutes lie from the median of the same round,
-    benchmark and class at eight accelerators, where so many others have one: standard deviation,
-    and a robust one (1.4826 times the median distance).
+    """Return how far results at eight accelerators lie from the median of their group, in log
+    minutes.
+
+    A group has the same round, benchmark and class; groups with fewer than ``others`` other results
+    are left out. Returns the number of results, the standard deviation, and a robust one (1.4826
+    times the median distance).
     """
     groups: dict[tuple[str, str, str], list[float]] = {}
     for place in np.flatnonzero(results.size == 0):
@@ -266,11 +273,12 @@ def work_spread(results: Results, others: int = OTHERS_LEAST) -> tuple[int, floa
 
 
 def persistence(results: Results, others: int = OTHERS_LEAST) -> tuple[int, float, float]:
-    """Pairs, correlation and standard deviation of submitters' own factors, round to next round.
+    """Return whether submitters' own factors persist from one round to the next.
 
-    A submitter's factor in a round is the median over its results of the log of its GPU-minutes
+    A submitter's factor in a round is the median, over its results, of the log of its GPU-minutes
     over the median of others' in the same round, benchmark, class and size, where there are at
-    least so many others.
+    least ``others`` others. Returns the number of pairs, their correlation, and the standard
+    deviation.
     """
     keys = list(
         zip(results.round, results.benchmark, results.gpu, results.size.round(6), strict=True)
@@ -298,14 +306,15 @@ def persistence(results: Results, others: int = OTHERS_LEAST) -> tuple[int, floa
 
 
 def by_group(labels: Sequence[str], off: Array) -> list[tuple[str, int, float, float]]:
-    """(group, results, RMS, median) of errors, the largest group first."""
+    """Return (group, results, RMS, median) of errors, the largest group first."""
     names = sorted(set(labels), key=lambda name: (-list(labels).count(name), name))
     where = np.array(labels)
     return [(name, int((where == name).sum()), *errors(off[where == name])) for name in names]
 
 
 def worst_submitter(found: Verdict) -> tuple[str, float]:
-    """The submitter without whom the error is least, and that error: to explain, not to exclude."""
+    """Return the submitter whose removal lowers the error most, and that error; none is
+    excluded."""
     off, names = found.off[found.known], found.new.submitter[found.known]
     without = {str(name): errors(off[names != name])[0] for name in np.unique(names)}
     worst = min(without, key=lambda name: without[name])

@@ -1,11 +1,11 @@
-"""The normalization against real data: what it foretells, would have charged, and does not do.
+"""The normalization on real data: what it predicts, what it would have charged, and its limits.
 
     hourbook bench normalization [--data FOLDER] [--plot FOLDER] [--search TRIES] [--json]
 
-Three parts: GPU-minutes of the last round of published benchmark results foretold from the rounds
-before (benches/mlperf.py), months of a fault trace delivered and trued up, and how much of price
-dispersion a factor explains. The data are no part of the project; docs/concepts/normalization.md
-reports what came of them.
+Three parts: GPU-minutes of the last round of published benchmark results predicted from earlier
+rounds (benches/mlperf.py), months of a fault trace delivered and trued up, and how much of price
+dispersion a factor explains. The data are not part of the project; docs/concepts/normalization.md
+reports the results.
 """
 
 import argparse
@@ -22,7 +22,7 @@ DATA: Final = Path(__file__).parents[2] / "shared" / "data"
 
 
 def forecast_rows(results: mlperf.Results) -> Iterator[Row]:
-    """The forecast of the last round against simpler ones, and how the model was chosen."""
+    """Yield the forecast of the last round beside simpler ones, and how the model was chosen."""
     for round_, (rms, middle, _) in zip(
         mlperf.ROUNDS[1:], mlperf.validate(results, mlperf.CHOSEN), strict=True
     ):
@@ -48,7 +48,7 @@ def forecast_rows(results: mlperf.Results) -> Iterator[Row]:
 
 
 def rows(data: Path, plot: Path | None) -> Iterator[Row]:
-    """Every row; draws the pictures on the way where they are asked for."""
+    """Yield every row; draw the pictures if a folder for them is given."""
     results = mlperf.load(data)
     yield from forecast_rows(results)
     there = normalization_faults.node_months(data)

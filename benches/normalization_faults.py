@@ -1,8 +1,8 @@
-"""Month windows of goodput from a year of real faults, and what true-ups would have come of them.
+"""Monthly goodput from a year of real faults, and the true-ups that would have resulted.
 
 Trace: stepfun-ai/InfiniteHBD-Trace, Apache-2.0: 400 servers, 349 days, eight GPUs a server assumed.
-A server with no fault was there all the time; overlapping faults of one server are one. A month is
-30 days. Only outages are in the trace: restarts and lost steps would come on top.
+A server without faults counts as always available; overlapping faults of one server are merged. A
+month is 30 days. The trace has outages only: restarts and lost steps would come on top.
 """
 
 import csv
@@ -34,18 +34,18 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True)
 class Outcome:
-    """True-ups of one delivery unit over all months: shares of deliveries, mean of invoice."""
+    """True-ups of one delivery unit over all months: shares of deliveries, and their mean."""
 
     unit: str
     deliveries: int
     charged: float
     failed: float
-    mean_true_up: float  # of the invoice, over deliveries that did not fail
+    mean_true_up: float  # share of the invoice, over deliveries that did not fail
     lost: float  # mean share of hours lost
 
 
 def node_months(folder: Path) -> Array:
-    """Share of each 30-day month that each server was there: servers x months."""
+    """Return the available share of each 30-day month for each server: servers x months."""
     down: dict[str, list[tuple[float, float]]] = defaultdict(list)
     with (folder / FILE).open(newline="") as file:
         for fault in csv.DictReader(file):
@@ -63,7 +63,7 @@ def node_months(folder: Path) -> Array:
 
 
 def union(spans: list[tuple[float, float]]) -> list[tuple[float, float]]:
-    """The spans without overlap."""
+    """Return the spans merged so that none overlap."""
     merged: list[tuple[float, float]] = []
     for start, end in sorted(spans):
         if merged and start <= merged[-1][1]:
@@ -74,7 +74,8 @@ def union(spans: list[tuple[float, float]]) -> list[tuple[float, float]]:
 
 
 def deliveries(there: Array, nodes: int) -> Array:
-    """Delivered share of units of so many servers, by month: every server, or seeded draws."""
+    """Return the delivered share of units of so many servers, by month: all servers, or seeded
+    draws."""
     if nodes == 1:
         return np.asarray(there.ravel())
     rng = np.random.default_rng(20240330)
@@ -87,7 +88,8 @@ def deliveries(there: Array, nodes: int) -> Array:
 
 
 def outcome(unit: str, shares: Array) -> Outcome:
-    """What the H100 node grade's rules make of these deliveries, each fixed at par."""
+    """Return the result of these deliveries under the H100 node grade's rules, each fixed at
+    par."""
     loaded = grades.load()
     rules, par = loaded.rules[-1], loaded.grade("H100-NODE").par_delivered_e4
     month = Month(2026, 11)
@@ -116,7 +118,7 @@ def outcomes(there: Array) -> list[Outcome]:
 
 
 def rows(there: Array) -> Iterator[Row]:
-    """The rows of the trace."""
+    """Yield the rows of the trace."""
     fleet = there.mean(axis=0)
     yield row("faults.fleet_month_mean", 100 * float(fleet.mean()), "% of hours")
     yield row("faults.fleet_month_least", 100 * float(fleet.min()), "% of hours")

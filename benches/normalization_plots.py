@@ -15,7 +15,7 @@ GREY: Final = "#777777"
 
 
 def _pyplot() -> Any:
-    import matplotlib  # noqa: PLC0415 - only whoever draws needs it
+    import matplotlib  # noqa: PLC0415 - needed for drawing only
 
     matplotlib.use("svg")
     matplotlib.rcParams.update({
@@ -34,7 +34,7 @@ def _save(figure: Any, path: Path, credit: str) -> None:
 
 
 def forecast(found: Verdict, folder: Path) -> None:
-    """Foretold against published GPU-minutes of the last round."""
+    """Draw predicted against published GPU-minutes of the last round."""
     figure, axis = _pyplot().subplots(figsize=(6.4, 4.6))
     published = found.new.y / np.log(10)
     foretold = (found.new.y + found.off) / np.log(10)
@@ -53,7 +53,7 @@ def forecast(found: Verdict, folder: Path) -> None:
 
 
 def months(there: Array, folder: Path) -> None:
-    """Delivered share of a month by size of the delivery unit."""
+    """Draw the delivered share of a month by size of the delivery unit."""
     figure, axis = _pyplot().subplots(figsize=(6.4, 4.0))
     for (unit, nodes), colour in zip(UNITS.items(), (RED, GREY, BLUE), strict=True):
         shares = np.sort(deliveries(there, nodes))
@@ -70,7 +70,7 @@ def months(there: Array, folder: Path) -> None:
 
 
 def prices(found: list[Quote], work_sd: float, folder: Path) -> None:
-    """Prices by GPU, with the width that the factor's bounds and the benchmark's spread have."""
+    """Draw prices by GPU, with the factor's bounds and the benchmark's spread."""
     figure, axis = _pyplot().subplots(figsize=(6.4, 4.0))
     names = sorted({quote.gpu for quote in found})
     for place, gpu in enumerate(names):

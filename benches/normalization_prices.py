@@ -1,8 +1,8 @@
-"""How little of what providers' prices differ by a conversion factor explains.
+"""How little of the dispersion of providers' prices a conversion factor explains.
 
-Prices: gpurentalprices.com, CC BY 4.0: on-demand quotes read on their own day, the median of each
-provider's over the panel. Factors: computed from published MLPerf results, not verified by
-MLCommons, for the few clouds in both: the median over its results of GPU-minutes over its peers'.
+Prices: gpurentalprices.com, CC BY 4.0: on-demand quotes fetched on their own day, each provider's
+median over the panel. Factors: computed from published MLPerf results, not verified by MLCommons,
+for the few clouds in both: the median over its results of GPU-minutes over its peers'.
 """
 
 import csv
@@ -31,7 +31,7 @@ HYPERSCALERS: Final = frozenset({"aws", "azure", "gcp"})
 
 @dataclass(frozen=True)
 class Quote:
-    """One provider's price of one GPU, against the median of all providers' (logs)."""
+    """One provider's price of one GPU; ``away`` is its log distance from all providers' median."""
 
     gpu: str
     provider: str
@@ -40,7 +40,7 @@ class Quote:
 
 
 def quotes(folder: Path) -> list[Quote]:
-    """Median on-demand price of each provider and GPU quoted on enough days."""
+    """Return the median on-demand price of each provider and GPU quoted on enough days."""
     days: dict[tuple[str, str], list[float]] = defaultdict(list)
     with (folder / PRICES).open(newline="") as file:
         for line in csv.DictReader(file):
@@ -56,23 +56,24 @@ def quotes(folder: Path) -> list[Quote]:
 
 
 def factors(folder: Path) -> dict[str, float]:
-    """Log of work per GPU-minute against peers, of the clouds that have any, by panel name."""
+    """Return the log of work per GPU-minute against peers, by panel name, of clouds with
+    results."""
     seen: dict[str, list[float]] = defaultdict(list)
     with (folder / FACTORS).open(newline="") as file:
         for line in csv.DictReader(file):
             if line["cloud"] in PROVIDERS and line["vs_peer_median"]:
-                # The column is own over peers' minutes: above one is worse.
+                # The column is own minutes over peers' minutes: above one is worse.
                 seen[PROVIDERS[line["cloud"]]].append(-math.log(float(line["vs_peer_median"])))
     return {provider: median(values) for provider, values in seen.items()}
 
 
 def spread(found: list[Quote]) -> float:
-    """Standard deviation of log prices around the median of the same GPU."""
+    """Return the standard deviation of log prices around the median of the same GPU."""
     return float(np.sqrt(np.mean([quote.away**2 for quote in found])))
 
 
 def rows(folder: Path, work_sd: float, robust_sd: float) -> Iterator[Row]:
-    """The rows of the panel; the two are how much work per GPU-minute differs (log)."""
+    """Yield the rows of the panel; the two deviations are those of work per GPU-minute (log)."""
     found, known = quotes(folder), factors(folder)
     yield row("prices.spread", 100 * spread(found), "sd of log price x 100")
     small = [quote for quote in found if quote.provider not in HYPERSCALERS]

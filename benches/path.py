@@ -1,15 +1,14 @@
-"""The whole path of an order, against a bare echo of the same messages.
+"""The whole path of an order, compared with a bare echo of the same messages.
 
     hourbook bench path [--json] [--requests N] [--rounds N]
 
 A request goes through WebSocket, gateway, journal with fsync and matching, and its report comes
-back. The rival is an aiohttp server that sends each message back, with as many connections and
-as many messages in flight. Server and rival run in processes of their own; every round times
-both, one after the other, with one client. Half the connections buy what the other half sells.
-
-Two mixes: ``mixed`` is a market's (of twenty requests ten enter orders that rest, nine cancel
-one of those, one trades, so the book keeps its depth); in ``trades`` every order trades. Three
-markets: one as it is by default, one whose clearing runs ``apart`` in a process of its own, and
+back. The rival is an aiohttp server that sends each message back, with as many connections and as
+many messages in flight. Market and rival run in processes of their own; every round times both, one
+after the other, with one client. Half the connections buy what the other half sells. There are two
+mixes. ``mixed`` is a market's: of twenty requests, ten enter orders that rest, nine cancel one of
+those and one trades, so the book keeps its depth. In ``trades`` every order trades. There are three
+markets: one with default settings, one whose clearing runs ``apart`` in a process of its own, and
 one that is ``kept`` on one processor.
 """
 
@@ -39,13 +38,13 @@ from exchange.messages.wire import signed_text
 
 CONNECTIONS: Final = 4
 IN_FLIGHT: Final = 64
-REQUESTS: Final = 8_000  # of all connections, each round; a position limit bounds what may trade
+REQUESTS: Final = 8_000  # of all connections, each round; a position limit bounds the trades
 ONE_AT_A_TIME: Final = 500
 ROUNDS: Final = 7
 SETTLE_SECONDS: Final = 0.5  # for clearing to book the trades before single orders are timed
-DEPTH: Final = 400  # orders that each connection has in the book before the first round
+DEPTH: Final = 400  # orders of each connection in the book before the first round
 LEVELS: Final = 20  # of a side's book, behind its best
-FRAME: Final = bytes(290)  # as long as what one lone order makes the journal write
+FRAME: Final = bytes(290)  # as long as what the journal writes for a single order
 SIDES: Final = ("buy", "sell")
 Facts = dict[str, Any]
 
@@ -60,7 +59,7 @@ PLACES: Final = {  # part of a row's name -> settings of that market
 
 @dataclass(frozen=True, slots=True)
 class Timed:
-    """One run of requests: a second, and CPU seconds of the serving process for each."""
+    """One run of requests: requests per second, and CPU seconds of the server per request."""
 
     rate: float
     cpu: float
@@ -82,7 +81,7 @@ class Trip:
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """(echo, market) by mix and place; of single orders, by place."""
+    """(echo, market) by mix and place; single orders by place."""
 
     rates: dict[tuple[str, str], tuple[Timed, Timed]]
     trips: dict[str, Trip]
@@ -90,7 +89,7 @@ class Round:
 
 @contextmanager
 def server(*arguments: str) -> Iterator[Facts]:
-    """Run benches/servers.py; yields what it announced."""
+    """Run benches/servers.py; yield the facts that it prints."""
     process = subprocess.Popen(
         [sys.executable, "-m", "benches.servers", *arguments],
         cwd=Path(__file__).parents[1],
@@ -112,24 +111,24 @@ def server(*arguments: str) -> Iterator[Facts]:
 
 
 class Trader:
-    """The requests of one connection. Buyers and sellers are neighbours and alike."""
+    """The requests of one connection; even numbers buy, odd numbers sell."""
 
     def __init__(self, facts: Facts, number: int) -> None:
         self._instrument = facts["instrument"]
         dollars, mills = facts["price"].split(".")
         self._mid = 1000 * int(dollars) + int(mills)
         self._number = number
-        self._sign = (-1, 1)[number % 2]  # which way this side's prices lie from the middle
+        self._sign = (-1, 1)[number % 2]  # direction of this side's prices from the middle
         self._entered = 0
         self._resting: deque[str] = deque()  # orders to cancel, oldest first
 
     def opening(self) -> list[str]:
-        """Orders that rest: DEPTH at the best price and as many behind."""
+        """Return orders that rest: DEPTH at the best price and as many behind."""
         best = [self._enter(self._number, self._sign) for _ in range(DEPTH)]
         return best + [self._rest() for _ in range(DEPTH)]
 
     def mixed(self, count: int) -> list[str]:
-        """A market's mix of requests, ``count`` or a few less."""
+        """Return a market's mix of ``count`` requests, rounded down to a multiple of twenty."""
         requests = []
         for _ in range(count // 20):
             for _ in range(9):
@@ -139,15 +138,16 @@ class Trader:
         return requests
 
     def trades(self, count: int, turn: int) -> list[str]:
-        """Orders at the middle, where only this round's rest. Sides change with the turn."""
+        """Return orders at the middle, where only this round's rest; sides alternate with the
+        turn."""
         return [self._enter(self._number + turn, 0) for _ in range(count)]
 
     def lone(self) -> list[str]:
-        """Orders that find nothing at their price."""
+        """Return IOC orders that find nothing at their price."""
         return [self._enter(self._number, 0, "IOC") for _ in range(ONE_AT_A_TIME)]
 
     def resting(self) -> str:
-        """An order that rests, and is a change of the book."""
+        """Return an order that rests, and so changes the book."""
         return self._rest()
 
     def _rest(self) -> str:
@@ -185,14 +185,14 @@ def logon(key_id: str, secret: str) -> str:
 
 
 def echoed(frame: str) -> int:
-    """How many requests a frame of the echo answers."""
+    """Return how many requests a frame of the echo answers."""
     return 1
 
 
 def answered_by(frame: str) -> int:
-    """How many requests a frame of the market answers. Raises RuntimeError for a reject.
+    """Return how many requests a frame of the market answers; raise RuntimeError for a reject.
 
-    An order is answered when it is accepted; of the other reports only a cancel's answer names
+    An order is answered when it is accepted; of the other reports only the answer to a cancel names
     a request.
     """
     if '"type":"rejected"' in frame:
@@ -204,7 +204,7 @@ def answered_by(frame: str) -> int:
 async def pump(
     socket: ClientWebSocketResponse, requests: list[str], answered: Callable[[str], int]
 ) -> None:
-    """Send all requests, IN_FLIGHT unanswered at most, and wait for every answer."""
+    """Send all requests, with at most IN_FLIGHT unanswered, and wait for every answer."""
     sent = done = 0
     while done < len(requests):
         while sent < min(done + IN_FLIGHT, len(requests)):
@@ -218,7 +218,7 @@ async def rate(
     requests: list[list[str]],
     answered: Callable[[str], int],
 ) -> float:
-    """Requests a second over all connections at once."""
+    """Return the requests per second over all connections at once."""
     started = time.perf_counter()
     await asyncio.gather(
         *(pump(s, mine, answered) for s, mine in zip(sockets, requests, strict=True))
@@ -229,7 +229,7 @@ async def rate(
 async def trip(
     socket: ClientWebSocketResponse, request: str, answered: Callable[[str], int]
 ) -> float:
-    """Seconds from sending one request to its answer."""
+    """Return the seconds from sending one request to its answer."""
     started = time.perf_counter()
     await socket.send_str(request)
     while not answered(await socket.receive_str()):
@@ -239,7 +239,7 @@ async def trip(
 
 @contextmanager
 def probe(directory: Path) -> Iterator[File]:
-    """A file to append to as the journal does: into room that was allocated before."""
+    """Yield a file to append to as the journal does: into room that was allocated before."""
     file = LocalStorage(directory).open("append.probe", write=True)
     file.truncate(0)
     assert make_room(file), "the disk is full"
@@ -249,7 +249,7 @@ def probe(directory: Path) -> Iterator[File]:
 
 
 def append_seconds(file: File) -> float:
-    """Seconds to append a frame to a file and make it durable."""
+    """Return the seconds to append a frame to a file and make it durable."""
     started = time.perf_counter()
     file.append(FRAME)
     file.sync()
@@ -257,22 +257,22 @@ def append_seconds(file: File) -> float:
 
 
 class Peer:
-    """A server's connections and, of a market, those who trade over them."""
+    """The connections to a server and, for a market, the traders that use them."""
 
     def __init__(self, facts: Facts, answered: Callable[[str], int]) -> None:
         self._facts = facts
         self._answered = answered
         self.links: list[ClientWebSocketResponse] = []
         self.traders: list[Trader] = []
-        self.processes: list[int] = []  # whose CPU time counts; none: the server's
+        self.processes: list[int] = []  # whose CPU time counts; empty: the server's
 
     async def connect(self, session: ClientSession, connections: int) -> None:
-        """Connect; log on and fill the book if it is a market."""
+        """Connect; for a market, also log on and fill the book."""
         self.links = [await session.ws_connect(self._facts["ws"]) for _ in range(connections)]
         for link, key in zip(self.links, self._facts.get("keys", ()), strict=False):
             await link.send_str(logon(*key))
             while '"type":"logged_on"' not in (answer := await link.receive_str()):
-                if '"type":"rejected"' in answer:  # else a heartbeat
+                if '"type":"rejected"' in answer:  # anything else is a heartbeat
                     raise RuntimeError(f"the logon was refused: {answer}")
             self.traders.append(Trader(self._facts, len(self.traders)))
         if self.traders:
@@ -285,21 +285,21 @@ class Peer:
         return Timed(found, (self._cpu() - before) / sum(map(len, requests)))
 
     async def timed(self, work: Awaitable[None], requests: int) -> Timed:
-        """Time what sends so many requests and waits for their answers."""
+        """Time work that sends so many requests and waits for their answers."""
         before, started = self._cpu(), time.perf_counter()
         await work
         seconds = time.perf_counter() - started
         return Timed(requests / seconds, (self._cpu() - before) / requests)
 
     def _cpu(self) -> float:
-        """CPU seconds of the server so far, where the system tells; else 0."""
+        """CPU seconds of the server so far; 0 where the system does not report them."""
         return sum(map(cpu_seconds, self.processes or [self._facts["pid"]]))
 
 
 async def trips(echo: Peer, market: Peer, directory: Path) -> Trip:
     """Time single orders.
 
-    In turns with an echo and an append, since a disk is faster or slower from second to second.
+    They take turns with an echo and an append, since the speed of a disk changes within seconds.
     """
     echoes, answers, syncs = [], [], []
     with probe(directory) as file:
@@ -311,9 +311,8 @@ async def trips(echo: Peer, market: Peer, directory: Path) -> Trip:
 
 
 def cpu_seconds(process: int) -> float:
-    """CPU seconds of a process so far, its threads that live included, where the system tells;
-    else 0.
-    """
+    """Return a process's CPU seconds so far, over its live threads; 0 where the system reports
+    none."""
     try:
         threads = list(Path(f"/proc/{process}/task").iterdir())
         spent = [int((one / "schedstat").read_text().split()[0]) for one in threads]
@@ -325,7 +324,7 @@ def cpu_seconds(process: int) -> float:
 async def measure(
     echo: Peer, markets: dict[str, Peer], directory: Path, requests: int, rounds: int, each: int
 ) -> list[Round]:
-    """All rounds; one more comes first and is thrown away. ``each``: connections."""
+    """Return all rounds, after one more that is discarded. ``each``: connections."""
     done = []
     async with ClientSession() as session:
         for peer in (echo, *markets.values()):
@@ -349,7 +348,7 @@ async def measure(
 
 
 def path_rows(requests: int, rounds: int, connections: int) -> Iterator[Row]:
-    """The rows of this bench."""
+    """Yield the rows of this bench."""
     with ExitStack() as running:
         folder = running.enter_context(tempfile.TemporaryDirectory())
         echo = Peer(running.enter_context(server("echo")), echoed)
@@ -369,8 +368,10 @@ def path_rows(requests: int, rounds: int, connections: int) -> Iterator[Row]:
 
 
 def _trip_rows(name: str, trips: list[Trip], beside: list[Trip]) -> Iterator[Row]:
-    """``beside``: those of the default market. Their echoes and syncs are everybody's measure: a
-    market that is kept where the client was moves it, and slows the echo that it is held against.
+    """Yield the rows of single orders.
+
+    ``beside`` are those of the default market. Their echoes and syncs are the base for all markets,
+    because a market kept on the client's processor displaces the client and slows its own echo.
     """
     yield row(f"{name}echo_round_trip", 1e6 * median(one.echo for one in trips), "us")
     yield row(f"{name}fsync", 1e6 * median(one.fsync for one in trips), "us")

@@ -1,6 +1,6 @@
-"""The gateway's sessions behind picows, for benches/access.py: no part of a market.
+"""The gateway's sessions behind picows, for benches/access.py; not part of a market.
 
-The session code is the gateway's own; only the WebSocket beneath it is another library's.
+The session code is the gateway's own; only the WebSocket library differs.
 """
 
 import asyncio

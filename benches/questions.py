@@ -1,9 +1,9 @@
-"""What questions to a log cost, against a plain replay of it in the same run.
+"""The cost of queries to a log, compared with a plain replay of it in the same run.
 
     hourbook bench questions [--json] [--commands N] [--rounds N]
 
-The market directory is written by the sequencer itself. Every round then asks each question, with a
-plain replay right before it: a search, an order's life, other parameters, every export.
+The market directory is written by the sequencer itself. Every round then runs each query right
+after a plain replay: a search, the life of an order, other parameters, every export.
 """
 
 import argparse
@@ -47,12 +47,12 @@ Question = Callable[[Path], object]
 
 
 def replayed(directory: Path) -> object:
-    """The measure: every frame read, applied and compared."""
+    """The base: read, apply and compare every frame."""
     return walk.replay(directory)
 
 
 def shown(directory: Path) -> walk.Replayed:
-    """As `hourbook replay` on a terminal: with a bar."""
+    """Like `hourbook replay` on a terminal: with a progress bar."""
     file = io.StringIO()
     with Progress(console=Console(file=file, force_terminal=True)) as bar:
         task = bar.add_task("replaying", total=None)
@@ -62,7 +62,7 @@ def shown(directory: Path) -> walk.Replayed:
 
 
 def verified(directory: Path) -> object:
-    """As `hourbook replay --verify` on a terminal: and the engine checks itself at the end."""
+    """Like `hourbook replay --verify` on a terminal: with the engine's self-check at the end."""
     done = shown(directory)
     done.engine.check()
     return done
@@ -91,7 +91,7 @@ _orders: dict[Path, int] = {}
 
 
 def some_order(directory: Path) -> int:
-    """The first order that rested in the second half of the log."""
+    """Return the first order that rested in the second half of the log."""
     if directory not in _orders:
         frames = list(walk.batches(directory))
         for _, events in frames[len(frames) // 2 :]:
@@ -103,7 +103,7 @@ def some_order(directory: Path) -> int:
 
 
 def exported(suffix: str) -> Question:
-    """Every record into a file of that kind."""
+    """Return the query that exports every record into a file of a kind."""
 
     def export(directory: Path) -> None:
         picture = Picture()
@@ -147,14 +147,15 @@ QUESTIONS: Final[dict[str, Question]] = {
 
 
 def timed(question: Question, directory: Path) -> float:
-    """Processor seconds of one answer, all threads together: what else runs does not count."""
+    """Return the CPU seconds of one query over all threads: other load does not count."""
     started = time.process_time()
     question(directory)
     return time.process_time() - started
 
 
 def question_rows(name: str, commands: int, rounds: int, asked: Sequence[str]) -> Iterator[Row]:
-    """The rows of one workload; every answer is compared with a plain replay right before it."""
+    """Yield the rows of one workload; every query is compared with a plain replay right before
+    it."""
     drawn = workload(name, commands)
     flow = prepare(drawn.raw, drawn.prefill)
     plain: dict[str, list[float]] = {question: [] for question in asked}

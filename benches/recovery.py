@@ -2,13 +2,12 @@
 
     hourbook bench recovery [--json] [--orders N] [--tail N] [--rounds N]
 
-A sequencer writes a log: orders that rest, and then ``--tail`` commands of a market's mix behind
-them; the snapshot is taken between the two. Rows ``snapshot.*`` hold writing and restoring it
-against copying its bytes to and from the page cache, and what it does to the batches of an engine
-that works beside it. Rows ``recovery.*`` hold a start in a fresh process, as after a kill, against
-reading the bytes that it needs and against a start that reads the whole log. Their figures are CPU
-time: all of it is copying and computing, and a busy machine does not change that much. Rows
-``pause.*`` are by the wall.
+A sequencer writes a log: orders that rest, then ``--tail`` commands of a market's mix; the snapshot
+is taken between the two. Rows ``snapshot.*`` compare writing and restoring it with copying its
+bytes to and from the page cache. Rows ``recovery.*`` compare a start in a fresh process, as after a
+kill, with reading the bytes that it needs and with a start that reads the whole log. Their figures
+are CPU time, since all of it is copying and computing; other load changes them little. Rows
+``pause.*`` show how snapshots delay the batches of an engine on the same machine, in wall time.
 """
 
 import argparse
@@ -45,7 +44,8 @@ WORKING_SECONDS: Final = 3.0  # of an engine at work alone, before a snapshot be
 
 
 class PageCache(LocalStorage):
-    """Local files whose replacing ends in the page cache: the disk is no part of the ratio."""
+    """Local files that are replaced in the page cache only, so that the disk is not in the
+    ratio."""
 
     def replace(self, name: str, data: bytes) -> None:
         path = self.directory / name
@@ -55,13 +55,14 @@ class PageCache(LocalStorage):
 
 
 def drawn(orders: int, tail: int) -> Flow:
-    """The commands: one market, the same for the same numbers."""
+    """Return the commands: the same market for the same numbers."""
     profile = Profile(16, (45, 40, 5, 5, 3, 2), orders, 900, symbols=SYMBOLS)
     return prepare(b"".join(Draw(profile, profile.seed).records(tail)), orders)
 
 
 def seconds(work: Callable[[], object]) -> float:
-    """CPU time of it in all threads, the kernel's part included: copying is nothing else."""
+    """Return the CPU time of a call in all threads, including the kernel's, where copying
+    happens."""
     started = time.process_time()
     work()
     return time.process_time() - started
@@ -76,7 +77,7 @@ async def submit(sequencer: Sequencer, batches: list[bytes]) -> None:
 
 
 async def write_market(directory: Path, flow: Flow) -> int:
-    """The log, with a snapshot before the timed part; the sequence of the snapshot."""
+    """Write the log, with a snapshot before the timed part; return the snapshot's sequence."""
     sequencer = Sequencer.open(directory, Engine(), clock=lambda: START_NS, **IDENTITY)  # type: ignore[arg-type]
     running = asyncio.create_task(sequencer.run())
     await submit(sequencer, [*flow.setup, *flow.prefix])
@@ -91,7 +92,7 @@ async def write_market(directory: Path, flow: Flow) -> int:
     return header.sequence
 
 
-# A snapshot against copying its bytes
+# A snapshot compared with copying its bytes
 
 
 def write_once(storage: LocalStorage, engine: snapshots.Engine, shadow: Shadow) -> None:
@@ -130,16 +131,16 @@ def snapshot_rows(directory: Path, rounds: int) -> Iterator[Row]:
 
 
 def slower(name: str, size: float, took: list[float], base: list[float], to: str) -> Row:
-    """MiB/s of something, and how many times as long as its base it takes."""
+    """Return MiB/s of a step, and the ratio of its time to that of its base."""
     ratio = median(a / b for a, b in zip(took, base, strict=True))
     return Row(name, round(size / median(took), 2), "MiB/s", float(f"{ratio:.4g}"), to)
 
 
-# What an engine at work feels of it
+# The effect on an engine at work
 
 
 def batch_seconds(flow: Flow, until: Callable[[], bool]) -> list[float]:
-    """The time of every batch of 4096 commands, again and again until told."""
+    """Return the time of every batch of 4,096 commands, repeated until ``until`` is true."""
     took: list[float] = []
     while not until():
         engine, sequence = Engine(), 1
@@ -155,7 +156,7 @@ def batch_seconds(flow: Flow, until: Callable[[], bool]) -> list[float]:
 
 
 def pause_rows(directory: Path, flow: Flow) -> Iterator[Row]:
-    """The longest of an engine's batches alone, and while another process takes snapshots."""
+    """Yield an engine's longest batch alone, and while another process takes snapshots."""
     end = time.monotonic() + WORKING_SECONDS
     alone = batch_seconds(flow, lambda: time.monotonic() >= end)
     command = [sys.executable, "-m", "benches.recovery", "--snapshots", str(directory)]
@@ -169,7 +170,7 @@ def pause_rows(directory: Path, flow: Flow) -> Iterator[Row]:
 
 
 def take_snapshots(directory: Path) -> None:
-    """Three proven snapshots, one after another: what a shadow does at its busiest."""
+    """Take three verified snapshots one after another: the highest load of a shadow."""
     shadow = Shadow(directory, Engine())
     for _ in range(3):
         shadow.write(prove=Engine())
@@ -179,7 +180,8 @@ def take_snapshots(directory: Path) -> None:
 
 
 def open_market(directory: Path, from_snapshot: bool) -> None:
-    """Open the market, say how long it took and to what state, and end as a killed process."""
+    """Open the market, print how long it took and the state reached, and exit like a killed
+    process."""
     engine = Engine()
     started = time.process_time()
     sequencer = Sequencer.open(
@@ -193,7 +195,7 @@ def open_market(directory: Path, from_snapshot: bool) -> None:
 
 
 def started(directory: Path, *, from_snapshot: bool) -> tuple[float, str]:
-    """Seconds of a start in a process of its own, and the state it came to."""
+    """Return the seconds of a start in a separate process, and the state it reached."""
     flags = [] if from_snapshot else ["--from-start"]
     command = [sys.executable, "-m", "benches.recovery", "--open", str(directory), *flags]
     told = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
@@ -201,7 +203,10 @@ def started(directory: Path, *, from_snapshot: bool) -> tuple[float, str]:
 
 
 def read_behind(directory: Path, sequence: int) -> int:
-    """Read the bytes that a start needs; how many: the snapshot, the log and the tape behind it."""
+    """Read the bytes that a start needs; return their number.
+
+    They are the snapshot, and the log and the tape behind it.
+    """
     storage, size = LocalStorage(directory), 0
     header = sealed.read_header(storage, sealed.list_files(storage, snapshots.KIND)[0][2])
     _, point, _ = sealed.load(storage, sealed.list_files(storage, snapshots.KIND)[0][2])
@@ -224,7 +229,7 @@ def read_behind(directory: Path, sequence: int) -> int:
 
 
 def core_seconds(flow: Flow, directory: Path) -> float:
-    """The tail applied to an engine from memory."""
+    """Return the seconds to apply the tail to an engine from memory."""
     shadow = Shadow(directory, Engine())
     engine, sequence = shadow.engine, shadow.point.sequence + 1
     started = time.process_time()
@@ -242,7 +247,7 @@ def recovery_rows(directory: Path, flow: Flow, sequence: int, rounds: int) -> It
         took.append(quick)
         reading.append(seconds(lambda: read_behind(directory, sequence)))
         core.append(core_seconds(flow, directory))
-        if number == 0:  # the long way is only there to be compared with
+        if number == 0:  # the slow way is needed only once, for comparison
             slow, right = started(directory, from_snapshot=False)
             if state != right:
                 raise RuntimeError(f"a start from the snapshot came to {state}, not {right}")

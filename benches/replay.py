@@ -1,10 +1,10 @@
-"""Replay from the log against the batched core, on the same commands.
+"""Replay from the log, compared with the batched core on the same commands.
 
     hourbook bench replay [--json] [--commands N] [--rounds N]
 
 A market directory is written by the sequencer itself. Every round then replays it, reading and
-verifying each frame and comparing each recorded digest, and applies the same commands to an
-engine straight from memory.
+verifying each frame and comparing each recorded digest, and applies the same commands to an engine
+straight from memory.
 """
 
 import argparse
@@ -24,7 +24,7 @@ from exchange.messages import COMMAND_BYTES
 from exchange.sequencer import Sequencer, replay
 from exchange.sim.flow import START_NS, Flow, prepare
 
-COMMANDS: Final = 500_000  # a short log would time the hash of its last state
+COMMANDS: Final = 500_000  # with a short log, the hash of the last state would dominate
 ROUNDS: Final = 5
 
 
@@ -44,7 +44,7 @@ async def write_log(directory: Path, flow: Flow) -> None:
 
 
 def core_seconds(batches: list[bytes]) -> float:
-    """Seconds to apply the batches to an empty engine, straight from memory."""
+    """Return the seconds to apply the batches to an empty engine, straight from memory."""
     engine, sequence = Engine(), 1
     started = time.perf_counter()
     for batch in batches:
@@ -54,7 +54,7 @@ def core_seconds(batches: list[bytes]) -> float:
 
 
 def replay_rows(name: str, commands: int, rounds: int) -> Iterator[Row]:
-    """The rows of one workload. Raises RuntimeError if the replay does not hold."""
+    """Yield the rows of one workload; raise RuntimeError if the replay differs from the log."""
     drawn = workload(name, commands)
     flow = prepare(drawn.raw, drawn.prefill)
     batches = [*flow.setup, *flow.prefix, *flow.timed]

@@ -1,8 +1,8 @@
-"""Other engines behind one face: the oracle, two from PyPI, and any external binary.
+"""Other engines behind one interface: the oracle, two from PyPI, and any external program.
 
-``order-matching`` and ``lightmatchingengine`` come with the ``bench`` extra. Neither can reduce
-an order or drop what is left of one, so the adapters do that in the engine's own objects; neither
-has owners, risk or reports. Each is asked for its number of trades, which must be the expected.
+``order-matching`` and ``lightmatchingengine`` come with the ``bench`` extra. Neither can reduce an
+order or cancel the rest of one, so the adapters do that in the engine's own objects; neither has
+owners, risk or reports. The number of trades of each must be the expected one.
 """
 
 import importlib
@@ -24,7 +24,7 @@ FAR: Final = 1 << 40  # beyond every price of a workload
 
 
 class Rival(Protocol):
-    """An engine fed one raw record at a time."""
+    """An engine that gets one raw record at a time."""
 
     trades: int
 
@@ -48,7 +48,7 @@ class LightMatchingEngine:
             return
         order = self.resting.get(order_id)
         if order is None or order.leaves_qty == 0:
-            return  # its own cancel fails on an order that is filled
+            return  # the package's cancel fails for a filled order
         if kind == REDUCE and quantity < order.leaves_qty:
             order.leaves_qty -= quantity
             return
@@ -115,14 +115,15 @@ class OrderMatching:
             self.engine.cancel_order(str(order_id))
 
 
-PACKAGES: Final[dict[str, tuple[Callable[[], Rival], int]]] = {  # commands each can do in a second
+# Commands that each can do in a second
+PACKAGES: Final[dict[str, tuple[Callable[[], Rival], int]]] = {
     "lightmatchingengine": (LightMatchingEngine, 20_000),
     "order-matching": (OrderMatching, 300),
 }
 
 
 def time_package(name: str, raw: bytes, prefill: int) -> float:
-    """Nanoseconds per command of a package on the commands after ``prefill``.
+    """Return nanoseconds per command of a package on the commands after ``prefill``.
 
     Raises ImportError without the ``bench`` extra and RuntimeError if its trades are wrong.
     """
@@ -141,7 +142,7 @@ def time_package(name: str, raw: bytes, prefill: int) -> float:
 
 
 def new_oracle() -> Core:
-    """The slow and obvious engine of the tests, which live beside the benches."""
+    """Return the simple reference engine of the tests, whose folder lies beside the benches."""
     tests = str(Path(__file__).parents[1] / "tests")
     if tests not in sys.path:
         sys.path.append(tests)
@@ -164,7 +165,7 @@ class ExternalRun:
 
 
 def run_external(program: Path, flow: Path, skip: int) -> ExternalRun:
-    """Run ``program FLOW 1 --skip N``, which prints one JSON line with the fields of ``flow``.
+    """Run ``program FLOW 1 --skip N``, which prints one JSON line with its times and totals.
 
     Raises RuntimeError if it fails or prints anything else.
     """

@@ -1,4 +1,4 @@
-"""What every bench prints: one row per figure, as text or JSON; and the history file."""
+"""The output of every bench: one row per figure, as text or JSON; and the history file."""
 
 import json
 import subprocess
@@ -30,7 +30,8 @@ class Row:
 
 
 def row(name: str, value: float, unit: str, base: float | None = None, to: str = "") -> Row:
-    """A row with its ratio to ``base`` where one is given; four significant digits are kept."""
+    """Return a row, with its ratio to ``base`` if given; the ratio keeps four significant
+    digits."""
     ratio = None if base is None else float(f"{value / base:.4g}")
     return Row(name, float(f"{value:.6g}"), unit, ratio, None if base is None else to)
 

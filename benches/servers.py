@@ -1,13 +1,13 @@
-"""What benches/path.py and access.py talk to, each in a process of its own until its input closes.
+"""The servers for benches/path.py and access.py, each in a process that runs until stdin closes.
 
     python -m benches.servers echo [BYTES]
     python -m benches.servers market DIR ACCOUNTS [SETTING=VALUE ...]
 
 ``market`` is the whole market as ``hourbook serve`` runs it with these settings, with accounts that
-can trade; its sessions are served by picows too, where that is installed. ``echo`` answers every
-WebSocket message with itself, or with so many bytes, and what comes over ``/send`` goes out to all
-who are connected to ``/take``; otherwise it is as bare as aiohttp gets.
-Each prints one JSON line with its address and what its clients need.
+can trade; its sessions are also served by picows if that is installed and there are no separate
+gateways. ``echo`` is a minimal aiohttp server: it answers every WebSocket message with itself, or
+with BYTES bytes; what comes over ``/send`` goes to everybody connected to ``/take``. Each prints
+one JSON line with its address and what its clients need.
 """
 
 import asyncio
@@ -82,7 +82,7 @@ async def serve_echo(reply_bytes: int) -> None:
 async def open_market(
     directory: Path, accounts: int, settings: Settings
 ) -> tuple[Market, dict[str, object]]:
-    """A market with accounts that can trade, and what their clients need."""
+    """Return a market with accounts that can trade, and what their clients need."""
     market = await Market.start(directory, settings=settings)
     calm_collector()
     short_turns()

@@ -1,9 +1,10 @@
-"""``hourbook bench soak``: does a market that serves for an hour stay as large as it was?
+"""``hourbook bench soak``: does the memory of a market that serves for an hour stay constant?
 
-A real ``hourbook serve`` under a steady rate of orders from real clients, which come and go. Once a
-second its resident memory and its open descriptors are taken. Once ``WARM_ORDERS`` have filled
-every table that has a bound, both are judged: descriptors must not rise, and memory no more than
-``GROWTH_MAX`` over the rest by its trend. In the end the log is replayed and every hash compared.
+A real ``hourbook serve`` gets a steady rate of orders from real clients, which come and go. Its
+resident memory and open descriptors are sampled once a second. After ``WARM_ORDERS`` orders every
+bounded table is full, and both are judged from then on: descriptors must not rise, and the linear
+trend of memory may grow by at most ``GROWTH_MAX``. At the end the log is replayed and every hash
+compared.
 """
 
 import argparse
@@ -33,14 +34,15 @@ from exchange.gateway.auth import create_key
 CLIENTS: Final = 4
 WORKERS: Final = 8  # of one client, each with one order under way
 RATE: Final = 400  # orders a second, of all clients together
-LIVE_SECONDS: Final = 20.0  # of one connection; then the client goes and another one comes
-ORDERS_MAX: Final = 50  # an account's working orders: beyond, the oldest is cancelled
+# Mean life of a connection; then the client leaves and another one comes
+LIVE_SECONDS: Final = 20.0
+ORDERS_MAX: Final = 50  # an account's working orders; above this, the oldest is cancelled
 SPREAD_TICKS: Final = 20
 # The gateway remembers the last FINISHED_ORDERS that ended: until then it grows by design.
 WARM_ORDERS: Final = FINISHED_ORDERS * 3 // 2
 JUDGED_SAMPLES: Final = 60  # at least
 GROWTH_MAX: Final = 0.05  # of memory over the judged part
-DESCRIPTORS_MAX: Final = CLIENTS + 1  # that the last part may have more than the first
+DESCRIPTORS_MAX: Final = CLIENTS + 1  # by how many the second half's maximum may exceed the first's
 CASH: Final = "900000000"
 
 
@@ -57,11 +59,11 @@ class Trend(msgspec.Struct, frozen=True):
     """A straight line through samples, by least squares."""
 
     start: float
-    slope: float  # a second
+    slope: float  # per second
 
     @classmethod
     def of(cls, points: list[tuple[float, float]]) -> "Trend":
-        """Fit; at least two moments."""
+        """Fit the line; there must be at least two different moments."""
         count = len(points)
         middle = sum(x for x, _ in points) / count
         mean = sum(y for _, y in points) / count
@@ -71,7 +73,7 @@ class Trend(msgspec.Struct, frozen=True):
 
 
 class Load:
-    """Clients that trade at a steady rate. ``orders`` counts what was answered."""
+    """Clients that trade at a steady rate. ``orders`` counts those answered."""
 
     def __init__(self, url: str, keys: list[tuple[str, str]], rate: float) -> None:
         self.orders = 0
@@ -87,7 +89,7 @@ class Load:
                 tasks.create_task(self._account(key, Random(number)))
 
     def end(self) -> None:
-        """Let everybody go."""
+        """Stop all clients."""
         self._over.set()
 
     async def _account(self, key: tuple[str, str], random: Random) -> None:
@@ -103,12 +105,13 @@ class Load:
     async def _work(self, client: AsyncClient, code: str, random: Random, leave: float) -> None:
         due = time.monotonic()
         while time.monotonic() < leave and not self._over.is_set():
-            due = max(due + self._pause, time.monotonic() - 1)  # what is late is not made up for
+            # Do not make up for a delay of over 1 s
+            due = max(due + self._pause, time.monotonic() - 1)
             await asyncio.sleep(max(0.0, due - time.monotonic()))
             try:
                 await self._step(client, code, random)
             except (ConnectionLost, NotConnected, OutcomeUnknown):
-                return  # the next client goes on
+                return  # the next client continues
 
     async def _step(self, client: AsyncClient, code: str, random: Random) -> None:
         mark = round(float(client.states[code].mark) * 1_000) if code in client.states else 3_000
@@ -119,7 +122,7 @@ class Load:
         going = self._going.setdefault(client, set())
         if len(client.orders) - len(going) > ORDERS_MAX:
             oldest = next(key for key in client.orders if key not in going)
-            going.add(oldest)  # or every worker would cancel the same one
+            going.add(oldest)  # otherwise every worker would cancel the same one
             try:
                 await client.cancel(oldest)
             finally:
@@ -127,7 +130,7 @@ class Load:
 
 
 class Server:
-    """``hourbook serve`` and what the system says of it."""
+    """``hourbook serve`` in a process, and what the system reports on it."""
 
     def __init__(self, directory: Path) -> None:
         command = [sys.executable, "-m", "exchange.cli", "serve", "--data", str(directory)]
@@ -137,14 +140,14 @@ class Server:
         self._folder = Path(f"/proc/{self.process.pid}")
 
     def sample(self, seconds: float, orders: int) -> Sample:
-        """Look at it now."""
+        """Return a sample of it now."""
         status = (self._folder / "status").read_text()
         resident = next(line for line in status.splitlines() if line.startswith("VmRSS"))
         descriptors = sum(1 for _ in (self._folder / "fd").iterdir())
         return Sample(seconds, int(resident.split()[1]) / 1024, descriptors, orders)
 
     def stop(self) -> None:
-        """SIGTERM, and wait."""
+        """Send SIGTERM, and wait."""
         self.process.terminate()
         self.process.communicate(timeout=120)
 
@@ -162,7 +165,7 @@ async def accounts(directory: Path) -> list[tuple[str, str]]:
 
 
 async def measure(directory: Path, seconds: float, rate: float) -> list[Sample]:
-    """Serve, trade and look, once a second; then stop and verify."""
+    """Serve, trade and sample once a second; then stop and verify the log."""
     server = Server(directory)
     try:
         load = Load(server.ready["ws"], await accounts(directory), rate)
@@ -192,7 +195,7 @@ def show(sample: Sample, seconds: float) -> None:
 
 
 def judge(samples: list[Sample]) -> tuple[list[Row], list[str]]:
-    """The rows, and what is not flat."""
+    """Return the rows, and the faults: too few samples, or growth."""
     judged = [one for one in samples if one.orders >= WARM_ORDERS]
     is_warm = len(judged) >= JUDGED_SAMPLES
     judged = judged if is_warm else samples[len(samples) // 2 :]
@@ -228,8 +231,8 @@ def judge(samples: list[Sample]) -> tuple[list[Row], list[str]]:
 
 
 def draw(samples: list[Sample], folder: Path) -> Path:
-    """Memory and descriptors over time."""
-    import matplotlib  # noqa: PLC0415 - only whoever draws needs it
+    """Draw memory and descriptors over time."""
+    import matplotlib  # noqa: PLC0415 - needed for drawing only
 
     matplotlib.use("svg")
     matplotlib.rcParams.update({"svg.hashsalt": "hourbook", "svg.fonttype": "none"})
@@ -263,7 +266,7 @@ def options() -> argparse.Namespace:
 
 
 def main() -> Iterator[str]:
-    """Run it; yield what is not flat."""
+    """Run the bench; yield its faults."""
     chosen = options()
     with tempfile.TemporaryDirectory(prefix="hourbook-soak-") as folder:
         samples = asyncio.run(measure(Path(folder), chosen.seconds, chosen.rate))

@@ -1,8 +1,8 @@
-"""What a request costs between its frame and its report, stage by stage: for benches/access.py.
+"""The cost of a request between its frame and its report, stage by stage, for benches/access.py.
 
-The parts of a market in one thread, no sockets and no sync between them: the sessions take frames,
-the sequencer journals and matches the batch, the hub releases it, the sessions give up the frames
-that they would send.
+The parts of a market run in one thread, without sockets or syncs between them: the sessions take
+frames, the sequencer journals and matches the batch, the hub releases it, and the sessions return
+the frames that they would send.
 """
 
 import time
@@ -24,12 +24,12 @@ from exchange.gateway.session import JSON
 CONNECTIONS: Final = 8
 REQUESTS: Final = 20  # of each connection in a batch: once through the mix
 BATCHES: Final = 40  # of a round
-COUNTED: Final = 5  # batches whose calls are counted: each is like the others
+COUNTED: Final = 5  # batches whose calls are counted: all are alike
 STAGES: Final = ("receive", "match", "release", "take")
 
 
 class Walk:
-    """A market that is led from stage to stage by hand."""
+    """A market that is driven from stage to stage by hand."""
 
     def __init__(self, market: Market, facts: dict[str, Any]) -> None:
         self._hub, self._sequencer = market.hub, market.sequencer
@@ -42,13 +42,14 @@ class Walk:
         self.batch([trader.opening() for trader in self.traders])
 
     def requests(self) -> list[list[str]]:
-        """Of each connection, those of a batch."""
+        """Return a batch's requests for each connection."""
         return [trader.mixed(REQUESTS) for trader in self.traders]
 
     def batch(
         self, asked: list[list[str]], clock: Callable[[], int] = time.thread_time_ns
     ) -> list[int]:
-        """Lead the requests through; what the clock said of each stage."""
+        """Run the requests through all stages; return the difference of ``clock`` for each
+        stage."""
         looks = [clock()]
         self._receive(asked)
         looks.append(clock())
@@ -72,13 +73,13 @@ class Walk:
                 session.receive(requests[turn], time.time_ns())
 
     def calls(self, asked: list[list[str]]) -> list[int]:
-        """How many functions the interpreter calls in each stage, Python's and C's."""
+        """Return how many functions the interpreter calls in each stage, Python's and C's."""
         with noted() as names:
             return self.batch(asked, names.__len__)
 
 
 async def stage_rows(folder: Path, rounds: int) -> Iterator[Row]:
-    """The rows of ``stages``."""
+    """Return the rows of ``stages``."""
     market, facts = await open_market(folder, CONNECTIONS, Settings())
     walk = Walk(market, facts)
     taken: Counter[str] = Counter()

@@ -1,11 +1,10 @@
-"""Named seeded order flows of the project's own, with what a right engine makes of them.
+"""Named seeded order flows of the project's own, with the totals of a correct engine.
 
-A workload is a raw flow (docs/reference/benchmarks.md: 32-byte records), so that an external
-engine can be given the same bytes. It is drawn against a small exact book of heaps, which keeps
-the number of resting orders near its target, names orders that are really there, and knows every
-trade: the expected totals come from it, not from the engine under test.
-
-Same name, seed and length, same bytes: all draws are integers from ``random.Random``.
+A workload is a raw flow (docs/reference/benchmarks.md: 32-byte records), so that an external engine
+can be given the same bytes. It is drawn against a small exact book of heaps. This keeps the number
+of resting orders near its target, names orders that exist, and knows every trade: the expected
+totals come from it, not from the engine under test. The same name, seed and length give the same
+bytes: all draws are integers from ``random.Random``.
 """
 
 import heapq
@@ -23,23 +22,24 @@ NEW, CANCEL, REDUCE, REPLACE, IOC, MARKET = range(1, 7)
 MIDDLE: Final = 10_000
 FNV_START: Final = 0xCBF29CE484222325
 FNV_PRIME: Final = 0x100000001B3
-DEAD_NAMED_OF: Final = 100  # one in so many orders named is any earlier one, most of them gone
+# One in so many named orders is drawn from all earlier ones, most of which are gone
+DEAD_NAMED_OF: Final = 100
 
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """How a flow is drawn. ``mix``: parts per hundred of each kind, in the order of the kinds."""
+    """How a flow is drawn. ``mix``: percent of each kind, in the order of the kinds."""
 
     seed: int
     mix: tuple[int, int, int, int, int, int]
-    resting: int  # orders to hold in all books together; as many new ones fill the books first
+    resting: int  # target in all books together; as many new orders fill the books first
     spread_levels: int  # new orders lie up to so many levels behind the middle
     symbols: int = 1
-    crossing: int = 8  # percent of new and replace that may trade at once
+    crossing: int = 8  # percent of new orders and replacements that may trade at once
     taking_lots: int = 60  # largest IOC or market order
-    id_gap: int = 1  # ids are that far apart at most
+    id_gap: int = 1  # largest distance between two ids
     middle: int = MIDDLE
-    steady: bool = True  # the number of resting orders is held
+    steady: bool = True  # whether the number of resting orders is kept near its target
 
 
 PROFILES: Final = {
@@ -58,7 +58,7 @@ LOTS: Final = 50  # largest new order
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """A flow, how many of its commands only fill the books, and what it adds up to."""
+    """A flow, how many of its commands only fill the books, and its totals."""
 
     name: str
     raw: bytes
@@ -76,7 +76,8 @@ class Order:
 
 @dataclass(slots=True)
 class Books:
-    """Price-time priority said plainly: a heap of (price, arrival, id) per symbol and side."""
+    """Price-time priority in its simplest form: a heap of (price, arrival, id) per symbol and
+    side."""
 
     orders: dict[int, Order] = field(default_factory=dict)
     heaps: dict[tuple[int, int], list[tuple[int, int, int]]] = field(default_factory=dict)
@@ -103,7 +104,8 @@ class Books:
                 self.enter(arg, Order(side, symbol, price, quantity), NEW)
 
     def enter(self, taker_id: int, taker: Order, kind: int) -> None:
-        sign = -1 if taker.side else 1  # a seller's best price is the highest, a buyer's the lowest
+        # Heaps hold the smallest first: a seller's best price is the highest
+        sign = -1 if taker.side else 1
         heap = self.heaps.setdefault((taker.symbol, 1 - taker.side), [])
         while heap and taker.leaves:
             ranked, _, maker_id = heap[0]
@@ -148,7 +150,7 @@ class Books:
 
 
 class Draw:
-    """Draws the commands of one profile against the books they lead to."""
+    """Draws the commands of one profile against the books that result from them."""
 
     def __init__(self, profile: Profile, seed: int) -> None:
         self.profile = profile
@@ -159,7 +161,7 @@ class Draw:
         self.kinds = [kind for kind, parts in enumerate(profile.mix, NEW) for _ in range(parts)]
 
     def records(self, commands: int) -> Iterator[bytes]:
-        """The prefill, then ``commands`` more, each applied to the books as it is drawn."""
+        """Yield the prefill, then ``commands`` more, each applied to the books as it is drawn."""
         for number in range(self.profile.resting + commands):
             kind = NEW if number < self.profile.resting else self.kind()
             named = 0 if kind in (NEW, IOC, MARKET) else self.pick()
@@ -171,7 +173,7 @@ class Draw:
             yield RAW.pack(*record)
 
     def kind(self) -> int:
-        """A kind of the mix, steered to hold the number of resting orders."""
+        """Return a kind of the mix, adjusted to hold the number of resting orders."""
         kind = self.random.choice(self.kinds)
         if not self.profile.steady:
             return kind
@@ -183,7 +185,7 @@ class Draw:
         return kind
 
     def pick(self) -> int:
-        """The id of a resting order, now and then of any earlier one; 0 if none is known."""
+        """Return the id of a resting order, sometimes of any earlier one; 0 if none is known."""
         if self.random.randrange(DEAD_NAMED_OF) == 0:
             return self.random.randrange(1, self.next_id)
         while self.known:
@@ -216,7 +218,8 @@ class Draw:
         return kind, side, symbol, lots, price, self.fresh(), 0
 
     def price(self, side: int) -> int:
-        """Behind the middle, nearer levels more often; or, for the crossing part, across it."""
+        """Return a price behind the middle, nearer levels more often; for the crossing part, across
+        it."""
         levels = self.profile.spread_levels
         behind = 1 + min(self.random.randrange(levels), self.random.randrange(levels))
         if self.random.randrange(100) < self.profile.crossing:
@@ -233,7 +236,7 @@ class Draw:
 
 
 def workload(name: str, commands: int, *, seed: int | None = None) -> Workload:
-    """The named profile with ``commands`` commands after its prefill.
+    """Return the named profile's flow with ``commands`` commands after its prefill.
 
     Raises KeyError for a name that is not in PROFILES.
     """

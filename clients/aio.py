@@ -1,11 +1,11 @@
-"""The async client: a thin shell of sockets, tasks and time around ``clients.session``.
+"""The async client: sockets, tasks and time around ``clients.session``.
 
     async with AsyncClient("ws://localhost:8000", key_id, secret) as client:
         outcome = await client.enter("H100Z26", "buy", 2, "2.650")
 
-The first connection must succeed. After that a broken one is made again until ``close``: the
-client logs on, gets what it missed, joins its channels and repeats what was not answered, under
-the same ids. Every event is delivered once.
+The first connection must succeed. After that a broken connection is made again until ``close``: the
+client logs on, receives what it missed, subscribes to its channels again and repeats unanswered
+requests under the same ids. Every event is delivered once.
 """
 
 import random
@@ -79,7 +79,7 @@ BatchOutcome: TypeAlias = AnyResponse | OutcomeUnknown
 
 CONNECT_SECONDS: Final = 10.0
 ANSWER_SECONDS: Final = 10.0
-WATCH_SECONDS: Final = 0.5  # how often the server's silence is judged
+WATCH_SECONDS: Final = 0.5  # between two checks of the server's silence
 _Answer = TypeVar("_Answer", bound=AnyResponse)
 _One = TypeVar("_One", bound=AnyResponse)
 _Other = TypeVar("_Other", bound=AnyResponse)
@@ -97,7 +97,8 @@ def _sent(
 def _sent(
     build: Callable[..., AnyCommand], /, *kinds: type
 ) -> Callable[..., Coroutine[Any, Any, Any]]:
-    """What builds a command as what also sends it, and returns its answer or its reject."""
+    """Turn a method that builds a command into one that sends it and returns its answer or
+    reject."""
 
     @wraps(build)
     async def send(client: "AsyncClient", /, *args: Any, **kwargs: Any) -> Any:
@@ -111,7 +112,7 @@ def _sent(
 
 
 class AsyncClient:
-    """One account's client, or without a key one of public data only."""
+    """One account's client; without a key, one of public data only."""
 
     def __init__(
         self,
@@ -129,12 +130,12 @@ class AsyncClient:
         chance: Callable[[], float] = random.random,
         connect: Connect = Transport.open,
     ) -> None:
-        """``key`` is a ``Key``, or the id of one with ``secret``; none: public data only.
+        """``key`` is a ``Key``, or the id of one with ``secret``; without it only public data.
 
-        ``after`` is the ``position`` at which an earlier client of this account stopped: what
-        came since is delivered first. ``grace_ms`` is how long the exchange waits for a
-        reconnect before it cancels, with ``cancel_on_disconnect``, the session's orders.
-        ``connect`` opens each connection: a WebSocket, unless a simulation brings its own.
+        ``after`` is the ``position`` at which an earlier client of this account stopped: the
+        reports since then are delivered first. With ``cancel_on_disconnect`` the exchange cancels
+        the session's orders ``grace_ms`` after a disconnect, unless the client has reconnected.
+        ``connect`` opens each connection: a WebSocket, or that of a simulation.
         """
         self.url = websocket_url(url)
         self._session = Session(
@@ -146,7 +147,7 @@ class AsyncClient:
             after=after,
         )
         self._build = Requests(self._session.feed, self._session.portfolio, self._session.next_id)
-        #: What is asked over HTTP: history, statements, keys. It connects when it is used.
+        #: History, statements and keys over HTTP. It connects on first use.
         self.rest = AsyncRest(url, self._session.key or "", clock_ns=clock_ns, chance=chance)
         self._link = Link(
             self.url,
@@ -173,7 +174,8 @@ class AsyncClient:
 
     @property
     def position(self) -> Position | None:
-        """The last report seen: give it as ``after`` to a later client to miss nothing."""
+        """The last report seen: pass it as ``after`` to a later client, which then misses
+        nothing."""
         return self._session.position
 
     @property
@@ -183,7 +185,7 @@ class AsyncClient:
 
     @property
     def states(self) -> dict[str, InstrumentState]:
-        """Last state of each instrument whose state channel is joined."""
+        """Last state of each instrument whose state channel is subscribed."""
         return self._session.feed.states
 
     @property
@@ -198,43 +200,48 @@ class AsyncClient:
 
     @property
     def feed(self) -> Feed:
-        """All public data that was joined: books of each channel, statistics, prints."""
+        """All subscribed public data: books by channel, statistics, settlement prices and the
+        like."""
         return self._session.feed
 
     def book(self, instrument: str, cut: str = "") -> Book:
-        """The local book, live while its ``depth`` channel is joined; ``cut`` is the rest of that
-        channel's name, ``top10.100ms`` for one. ``queue`` and ``top`` are likewise."""
+        """The local book, live while its ``depth`` channel is subscribed.
+
+        ``cut`` is the rest of that channel's name, such as ``top10.100ms``; ``queue`` and ``top``
+        take it as well. Raises ValueRefused if the instrument is not listed.
+        """
         return self._session.feed.book(instrument, cut)
 
     def queue(self, instrument: str, cut: str = "") -> QueueBook:
-        """Every order of the book at its rank, live while its ``queue`` channel is joined."""
+        """Every order of the book with its rank, live while its ``queue`` channel is subscribed."""
         return self._session.feed.queue(instrument, cut)
 
     def top(self, instrument: str, cut: str = "") -> TopBook:
-        """The best level of each side, live while its ``top`` channel is joined."""
+        """The best level of each side, live while its ``top`` channel is subscribed."""
         return self._session.feed.top(instrument, cut)
 
     def scale(self, instrument: str) -> PriceScale:
-        """Ticks to and from text for a listed instrument. KeyError if it is not listed."""
+        """Converts ticks to and from text for a listed instrument. KeyError if it is not listed."""
         return self._session.feed.scales[instrument]
 
     def price_text(self, instrument: str, ticks: int) -> str:
-        """A price in ticks as dollars per GPU-hour."""
+        """Return a price in ticks as dollars per GPU-hour."""
         return self.scale(instrument).text(ticks)
 
     def next_id(self) -> str:
-        """A client order id or request id never used before."""
+        """Return an id for an order or request that was never used before."""
         return self._session.next_id()
 
     @property
     def build(self) -> Requests:
-        """Makes requests without sending them, for ``send_batch`` and ``preview``."""
+        """Builds requests without sending them, for ``send_batch`` and ``preview``."""
         return self._build
 
     def events(self) -> EventStream:
-        """Everything that arrives from now on, in order: reports, public data, connections.
+        """Return a stream of everything that arrives from now on: reports, public data,
+        connections.
 
-        Depth arrives here after the local book has taken it in.
+        Depth messages are delivered after the local book has applied them.
         """
         return self._link.events()
 
@@ -248,7 +255,7 @@ class AsyncClient:
         await self.close()
 
     async def connect(self) -> None:
-        """Connect, log on, and learn instruments, positions and working orders.
+        """Connect, log on, and query instruments, positions and working orders.
 
         Raises ConnectionLost, LogonRefused, OutcomeUnknown.
         """
@@ -260,12 +267,12 @@ class AsyncClient:
             raise
 
     async def close(self) -> None:
-        """Disconnect for good; harmless to repeat. Streams end."""
+        """Disconnect for good; may be repeated. Streams end."""
         await self._link.close()
         await self.rest.close()
 
-    # --- requests: what ``build`` makes of the same arguments, sent, and its answer or its reject.
-    # Each raises what ``build`` does, NotConnected and OutcomeUnknown. ---
+    # --- requests: each sends what ``build`` makes of the same arguments, and returns the answer or
+    # the reject. Each raises what ``build`` does, NotConnected and OutcomeUnknown. ---
 
     enter = _sent(Requests.enter, Accepted)
     cancel = _sent(Requests.cancel, Cancelled)
@@ -277,15 +284,17 @@ class AsyncClient:
     protect = _sent(Requests.protect, Protection)
 
     async def send_batch(self, requests: Sequence[AnyCommand]) -> list[BatchOutcome]:
-        """Send many commands, made by ``build``, in as few frames as may be; the outcome of each.
+        """Send many commands, made by ``build``, in as few frames as possible; return each outcome.
 
-        A bad one spoils itself alone. OutcomeUnknown stands where no answer came: send that one
-        again. Raises NotConnected, TooMany, and ValueRefused if an id is pending otherwise.
+        Each command succeeds or fails by itself. OutcomeUnknown is the outcome of one without an
+        answer: send it again. Raises NotConnected, TooMany, and ValueRefused if an id is pending
+        for another command.
         """
         return await self._link.ask_many(requests)
 
     async def preview(self, order: Enter | Replace | Quote) -> Previewed:
-        """What an order or quote made by ``build`` would do if it were sent now; nothing happens.
+        """Return what an order or quote made by ``build`` would do if it were sent now. Nothing
+        changes.
 
         Raises RequestRefused, NotConnected, OutcomeUnknown.
         """
@@ -293,41 +302,41 @@ class AsyncClient:
         return await self._query(request, Previewed)
 
     async def cancel_after(self, timeout_ms: int) -> CancelAfterSet:
-        """Have the exchange cancel this session's orders unless this is called again in time;
-        0 takes that back. Raises as ``preview`` does.
-        """
+        """Have the exchange cancel this session's orders unless this is called again within
+        ``timeout_ms``; 0 turns that off. Raises as ``preview`` does."""
         request = CancelAfter(request_id=self._session.next_id(), timeout_ms=timeout_ms)
         return await self._query(request, CancelAfterSet)
 
     async def subscribe(self, *channels: str) -> None:
-        """Join public channels: ``top.CODE``, ``depth.CODE``, ``queue.CODE``, ``trades.CODE``,
-        ``state.CODE``, ``statistics.CODE``, ``settlements``, ``fixings``, ``factors``, and cuts of
-        them. Raises RequestRefused."""
-        if not self._session.feed.can_show(channels):  # what was listed since it was last asked
+        """Subscribe to public channels: ``top.CODE``, ``depth.CODE``, ``queue.CODE``,
+        ``trades.CODE``, ``state.CODE``, ``statistics.CODE``, ``settlements``, ``fixings``,
+        ``factors``, and their limited, grouped or conflated forms. Raises RequestRefused,
+        NotConnected, OutcomeUnknown."""
+        if not self._session.feed.can_show(channels):  # listed since the last query
             await self.query_instruments()
         request = Subscribe(request_id=self._session.next_id(), channels=list(channels))
         await self._query(request, Subscribed)
 
     async def unsubscribe(self, *channels: str) -> None:
-        """Leave channels. Raises RequestRefused."""
+        """End subscriptions. Raises as ``subscribe`` does."""
         request = Unsubscribe(request_id=self._session.next_id(), channels=list(channels))
         await self._query(request, Unsubscribed)
 
     async def query_account(self) -> AccountReport:
-        """Cash, requirement and positions as of the answer's sequence."""
+        """Return cash, requirement and positions as of the answer's sequence."""
         return await self._query(QueryAccount(request_id=self._session.next_id()), AccountReport)
 
     async def query_orders(self) -> Orders:
-        """The account's working orders as of the answer's sequence."""
+        """Return the account's working orders as of the answer's sequence."""
         return await self._query(QueryOrders(request_id=self._session.next_id()), Orders)
 
     async def query_order(
         self, client_order_id: str | None = None, *, order_id: str | None = None
     ) -> OrderStatus:
-        """What is known of one order, by one of its ids, as of the answer's sequence.
+        """Return the state of one order, by one of its ids, as of the answer's sequence.
 
-        One that is under way is waited for, a second at most: it is ``unknown`` then, which is
-        neither a reject nor the promise of one. Raises RequestRefused.
+        If the order is still on its way, the answer waits for it up to a second; after that the
+        state is ``unknown``, and the order may still arrive. Raises RequestRefused.
         """
         request = QueryOrder(
             request_id=self._session.next_id(), client_order_id=client_order_id, order_id=order_id
@@ -335,16 +344,16 @@ class AsyncClient:
         return await self._query(request, OrderStatus)
 
     async def query_instruments(self) -> Instruments:
-        """Every listed instrument."""
+        """Return every listed instrument."""
         request = ListInstruments(request_id=self._session.next_id())
         return await self._query(request, Instruments)
 
     async def margin(self) -> Margin:
-        """The account's money: what it has, what its orders and positions hold, what is free."""
+        """Return the account's money: cash, what orders and positions require, and what is free."""
         return margin_of(await self.query_account())
 
     async def statement(self, date: int = 0) -> StatementReport:
-        """The statement of a business date (yyyymmdd), or of the account's whole life.
+        """Return the statement of a business date (yyyymmdd), or of all time.
 
         It comes over HTTP, as clearing has booked it. Raises as ``clients.rest`` does.
         """
@@ -359,11 +368,11 @@ class AsyncClient:
         strip_id: str | None = None,
         time_in_force: TimeInForceText | None = None,
     ) -> dict[str, BatchOutcome]:
-        """Enter all months of a strip in one frame: an order of each leg's lots at its price in
-        ``prices``, at the market for one that is not named. The outcome of each, by instrument.
+        """Enter all months of a strip in one frame; return the outcomes by instrument.
 
-        Called again with the same ``strip_id`` it is a retry: each order exists once.
-        Raises as ``send_batch`` does.
+        One order per leg, of its lots, at its price in ``prices``, or a market order without one.
+        Called again with the same ``strip_id`` it is a retry: each order is entered once. Raises as
+        ``send_batch`` does.
         """
         known = strip_id if strip_id is not None else self.next_id()
         legs = [leg for leg in strip.legs if leg.lots]
@@ -382,7 +391,7 @@ class AsyncClient:
         return {leg.instrument: outcome for leg, outcome in zip(legs, outcomes, strict=True)}
 
     async def refresh(self) -> None:
-        """Learn instruments and, with a key, positions and working orders from the exchange."""
+        """Query instruments and, with a key, positions and working orders."""
         await self.query_instruments()
         if self._session.key is not None:
             await self.query_account()

@@ -1,7 +1,7 @@
-"""The client's copies of one instrument's book, and the proof that they are the exchange's.
+"""The client's copies of an instrument's book, verified against the exchange's checksums.
 
-``Book`` has levels (``depth``, whole or cut), ``QueueBook`` every order at its rank (``queue``),
-``TopBook`` the best level of each side (``top``). Prices are ticks, quantities lots.
+``Book`` has levels (``depth``, full or limited), ``QueueBook`` every order with its rank
+(``queue``), ``TopBook`` the best level of each side (``top``). Prices are ticks, quantities lots.
 """
 
 from collections.abc import Iterable, Iterator
@@ -33,8 +33,8 @@ _Key = TypeVar("_Key", int, tuple[int, int])  # price; price and rank
 
 
 class _Sides(Local, Generic[_Key]):
-    """Both sides as lots by key. A key begins with the price, of bids with its negative, so that
-    the best is first."""
+    """Both sides as lots by key. A key begins with the price, negated for bids, so that the best is
+    first."""
 
     def __init__(self, instrument: str, scale: PriceScale, channel: str) -> None:
         super().__init__(channel, instrument)
@@ -45,7 +45,7 @@ class _Sides(Local, Generic[_Key]):
     def _first(
         self, side: "SortedDict[_Key, int]", count: int | None
     ) -> Iterator[tuple[_Key, int]]:
-        """The first ``count`` (None: all) of a side; none unless the copy is live."""
+        """Return a side's first ``count`` entries (None: all); none unless the copy is live."""
         return islice(side.items(), count if self.is_live else 0)
 
     def _put(self, side: "SortedDict[_Key, int]", key: _Key, quantity: str) -> None:
@@ -67,29 +67,30 @@ class Book(_Sides[int]):
         super().__init__(instrument, scale, channel or f"depth.{instrument}")
 
     def bids(self, count: int | None = None) -> list[tuple[int, int]]:
-        """The best ``count`` bids (None: all) as (price_ticks, lots), highest first."""
+        """Return the best ``count`` bids (None: all) as (price_ticks, lots), highest first."""
         return [(-price, lots) for price, lots in self._first(self._bids, count)]
 
     def asks(self, count: int | None = None) -> list[tuple[int, int]]:
-        """The best ``count`` asks (None: all) as (price_ticks, lots), lowest first."""
+        """Return the best ``count`` asks (None: all) as (price_ticks, lots), lowest first."""
         return list(self._first(self._asks, count))
 
     @property
     def best_bid(self) -> tuple[int, int] | None:
-        """The highest bid as (price_ticks, lots)."""
+        """The highest bid as (price_ticks, lots); None if there is none."""
         return next(iter(self.bids(1)), None)
 
     @property
     def best_ask(self) -> tuple[int, int] | None:
-        """The lowest ask as (price_ticks, lots)."""
+        """The lowest ask as (price_ticks, lots); None if there is none."""
         return next(iter(self.asks(1)), None)
 
     def checksum(self) -> int:
-        """CRC32 of the best ten bids, then the best ten asks, each (ticks, lots) as <i64."""
+        """Return the CRC32 of the best ten bids, then the best ten asks, each (ticks, lots) as
+        <i64."""
         return _crc(_LEVEL, self.bids(CHECKSUM_LEVELS) + self.asks(CHECKSUM_LEVELS))
 
     def apply(self, message: DepthSnapshot | DepthDelta) -> Step:
-        """Take one message of the depth channel in. ProtocolError if a price is unreadable."""
+        """Apply one message of the depth channel. ProtocolError if a price is unreadable."""
         if isinstance(message, DepthDelta):
             return self._follow(message, lambda: self._change(message))
         if self.is_live and message.sequence < self.sequence:
@@ -106,48 +107,51 @@ class Book(_Sides[int]):
 
 
 class QueueBook(_Sides[tuple[int, int]]):
-    """One instrument's orders, each at its rank: within a price the lower number trades first."""
+    """One instrument's orders with their ranks: within a price the lower rank trades first."""
 
     def __init__(self, instrument: str, scale: PriceScale, channel: str = "") -> None:
         super().__init__(instrument, scale, channel or f"queue.{instrument}")
-        self._part = 1  # of a snapshot, that comes next
-        self._of = 0  # the sequence of that snapshot
+        self._part = 1  # the next part of a snapshot
+        self._of = 0  # sequence of that snapshot
 
     def bids(self, count: int | None = None) -> list[tuple[int, int, int]]:
-        """The first ``count`` bids (None: all) as (rank, price_ticks, lots), in order."""
+        """Return the first ``count`` bids (None: all) as (rank, price_ticks, lots), in trading
+        order."""
         return [(rank, -price, lots) for (price, rank), lots in self._first(self._bids, count)]
 
     def asks(self, count: int | None = None) -> list[tuple[int, int, int]]:
-        """The first ``count`` asks (None: all) as (rank, price_ticks, lots), in order."""
+        """Return the first ``count`` asks (None: all) as (rank, price_ticks, lots), in trading
+        order."""
         return [(rank, price, lots) for (price, rank), lots in self._first(self._asks, count)]
 
     def bid_levels(self) -> list[tuple[int, int, int]]:
-        """The bids by price as (price_ticks, lots, orders), highest first."""
+        """Return the bids by price as (price_ticks, lots, orders), highest first."""
         return _levels(self.bids())
 
     def ask_levels(self) -> list[tuple[int, int, int]]:
-        """The asks by price as (price_ticks, lots, orders), lowest first."""
+        """Return the asks by price as (price_ticks, lots, orders), lowest first."""
         return _levels(self.asks())
 
     def lots_ahead(self, side: str, rank: int) -> int:
-        """Lots at the same price that trade before the order of that rank. KeyError: no such."""
+        """Return the lots at the same price that trade before the order of that rank. KeyError if
+        there is no such order."""
         orders = self.bids() if side == "buy" else self.asks()
         prices = {known: at for known, at, _ in orders}
         price = prices[rank]
         return sum(lots for other, at, lots in orders if at == price and other < rank)
 
     def checksum(self) -> int:
-        """CRC32 of the first ten bids, then the first ten asks, each as three <i64."""
+        """Return the CRC32 of the first ten bids, then the first ten asks, each as three <i64."""
         return _crc(_ORDER, self.bids(CHECKSUM_LEVELS) + self.asks(CHECKSUM_LEVELS))
 
     def apply(self, message: QueueSnapshot | QueueDelta) -> Step:
-        """Take one message of the queue channel in. ProtocolError if a price is unreadable."""
+        """Apply one message of the queue channel. ProtocolError if a price is unreadable."""
         if isinstance(message, QueueDelta):
             return self._follow(message, lambda: self._change(message))
         return self._start(message)
 
     def _start(self, snapshot: QueueSnapshot) -> Step:
-        """Take one part of a snapshot in; the last one makes the copy live."""
+        """Apply one part of a snapshot; the last one makes the copy live."""
         if self.is_live and snapshot.sequence < self.sequence:
             return Step.IGNORED
         if snapshot.part == 1:
@@ -178,12 +182,12 @@ class TopBook(Local):
 
     @property
     def bid(self) -> tuple[int, int, int] | None:
-        """The highest bid."""
+        """The highest bid; None if there is none, or the copy is not live."""
         return self._read(self._message.bid) if self._message and self.is_live else None
 
     @property
     def ask(self) -> tuple[int, int, int] | None:
-        """The lowest ask."""
+        """The lowest ask; None if there is none, or the copy is not live."""
         return self._read(self._message.ask) if self._message and self.is_live else None
 
     def _read(self, level: TopLevel | None) -> tuple[int, int, int] | None:
@@ -193,11 +197,11 @@ class TopBook(Local):
         return self.scale.read(price), read_quantity(quantity), orders
 
     def checksum(self) -> int:
-        """What the last message's figures prove."""
+        """Return the checksum of the last message's figures."""
         return self._message.proof() if self._message else 0
 
     def apply(self, message: TopOfBook) -> Step:
-        """Take one message in. Each is whole, so that none can be missed for long."""
+        """Apply one message. Each is complete by itself, so a missed one is soon made up for."""
         if message.sequence < self.sequence:
             return Step.IGNORED
         self._begin()

@@ -1,8 +1,9 @@
-"""Prices and quantities as users write them, and as integers. The only place that converts.
+"""Conversion of prices and quantities between user input, integers and the wire. No other module
+converts.
 
-A price is a ``str`` or ``Decimal`` in USD per GPU-hour ("2.650"), or an ``int`` count of ticks.
-A quantity is lots: ``int``, ``str`` or ``Decimal``, always whole. A ``float`` is refused: the
-number that it holds is hardly ever the one that was typed.
+A price is a ``str`` or ``Decimal`` in USD per GPU-hour ("2.650"), or an ``int`` count of ticks. A
+quantity is lots: ``int``, ``str`` or ``Decimal``, always whole. A ``float`` is refused, since its
+value is hardly ever exactly the one that was typed.
 """
 
 from decimal import Decimal, InvalidOperation
@@ -12,11 +13,11 @@ from clients.errors import ProtocolError, ValueRefused
 from contracts.decimal_text import DecimalTextError, format_price, parse_price, parse_quantity
 
 Number: TypeAlias = int | str | Decimal
-CACHED_TEXTS: Final = 65_536  # prices remembered per instrument
+CACHED_TEXTS: Final = 65_536  # prices cached per instrument
 
 
 def checked_decimal(value: Number, name: str) -> Decimal:
-    """``value`` as a finite Decimal; ValueRefused for a float, a bool or anything else."""
+    """Return ``value`` as a finite Decimal; ValueRefused for a float, a bool or anything else."""
     if isinstance(value, float):
         raise ValueRefused(f"{name} {value!r} is a float; write it as a string, '{value}'")
     if isinstance(value, bool) or not isinstance(value, int | str | Decimal):
@@ -31,7 +32,7 @@ def checked_decimal(value: Number, name: str) -> Decimal:
 
 
 def quantity_text(value: Number) -> str:
-    """``value`` as the wire has it, whole lots, 1 or more. ValueRefused otherwise."""
+    """Return ``value`` as the wire's text: whole lots, 1 or more. ValueRefused otherwise."""
     number = checked_decimal(value, "quantity")
     if number != number.to_integral_value() or number < 1:
         raise ValueRefused(f"quantity {value} is not a whole number of lots, 1 or more")
@@ -39,7 +40,7 @@ def quantity_text(value: Number) -> str:
 
 
 def read_quantity(text: str) -> int:
-    """Lots of a quantity from the exchange; ProtocolError if it is none."""
+    """Return the lots in a quantity from the exchange; ProtocolError if it is invalid."""
     try:
         return parse_quantity(text)
     except DecimalTextError as error:
@@ -47,7 +48,7 @@ def read_quantity(text: str) -> int:
 
 
 class PriceScale:
-    """Ticks of one instrument, to and from text.
+    """Converts an instrument's ticks to and from text.
 
     >>> scale = PriceScale("0.001", 3)
     >>> scale.ticks("2.65"), scale.text(2650)
@@ -57,11 +58,12 @@ class PriceScale:
     def __init__(self, tick: str, decimals: int) -> None:
         self.tick = Decimal(tick)
         self.decimals = decimals
-        self._units = parse_price(tick, decimals)  # of the last decimal, in one tick
+        self._units = parse_price(tick, decimals)  # units of the last decimal per tick
         self._read: dict[str, int] = {}
 
     def ticks(self, value: Number) -> int:
-        """Whole ticks of a user's price; ValueRefused names the nearest price that is one."""
+        """Return a user's price in whole ticks; ValueRefused off the tick, naming the nearest
+        price."""
         number = checked_decimal(value, "price")
         if isinstance(value, int):
             return value
@@ -72,11 +74,11 @@ class PriceScale:
         return ticks
 
     def text(self, ticks: int) -> str:
-        """Ticks as dollars per GPU-hour, in fixed point."""
+        """Return ticks as dollars per GPU-hour, in fixed point."""
         return format_price(ticks * self._units, self.decimals)
 
     def read(self, text: str) -> int:
-        """Ticks of a price from the exchange; ProtocolError if it is none."""
+        """Return the ticks of a price from the exchange; ProtocolError if it is invalid."""
         known = self._read.get(text)
         if known is not None:
             return known

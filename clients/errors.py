@@ -25,7 +25,7 @@ class HourbookError(Exception):
 
 
 class ValueRefused(HourbookError, ValueError):
-    """A price, quantity or id that cannot be meant, refused before anything was sent."""
+    """A price, quantity or id that is not valid, refused before anything was sent."""
 
 
 class NotConnected(HourbookError):
@@ -37,9 +37,8 @@ class ConnectionLost(HourbookError):
 
 
 class LogonRefused(HourbookError):
-    """The server refused the logon. ``reason`` is the reject reason's name; ``retryable`` says
-    that another attempt may succeed.
-    """
+    """The server refused the logon. ``reason`` is the reject reason's name; ``retryable`` means
+    that another attempt may succeed."""
 
     def __init__(self, reason: str, text: str = "", *, retryable: bool = False) -> None:
         super().__init__(f"logon refused: {reason} {text}".rstrip())
@@ -49,8 +48,7 @@ class LogonRefused(HourbookError):
 
 class RequestRefused(HourbookError):
     """The server refused a subscription, a query or an HTTP request. ``reason`` is the reject
-    reason's name, ``retryable`` says that the same may succeed later, after ``retry_after_ms``.
-    """
+    reason's name; ``retryable`` means that the same may succeed later, after ``retry_after_ms``."""
 
     def __init__(
         self,
@@ -67,7 +65,7 @@ class RequestRefused(HourbookError):
 
 
 def refusal(rejected: Rejected) -> RequestRefused:
-    """The exception of a reject, whose text has all that it says."""
+    """Return the exception for a reject, with all its fields in the text."""
     said = [f"{rejected.field}:" if rejected.field else "", rejected.detail or ""]
     said += [f"({rejected.observed})" if rejected.observed else ""]
     said += [f"limit {rejected.limit}" if rejected.limit else ""]
@@ -80,7 +78,7 @@ def refusal(rejected: Rejected) -> RequestRefused:
 
 
 class TooMany(HourbookError):
-    """A limit of the client is reached: ``what`` would pass ``limit``."""
+    """A limit of the client is reached: ``what`` would exceed ``limit``."""
 
     def __init__(self, what: str, limit: int) -> None:
         super().__init__(f"{what}: the limit is {limit}")
@@ -89,7 +87,7 @@ class TooMany(HourbookError):
 
 
 class OutcomeUnknown(HourbookError):
-    """No answer came in time. The command may have been done: retry with the same id."""
+    """No answer came in time. The command may have been performed: retry with the same id."""
 
     def __init__(self, request: str) -> None:
         super().__init__(f"no answer to {request!r} yet; retry with the same id, never a new one")
@@ -101,11 +99,11 @@ class ProtocolError(HourbookError):
 
 
 class Corrupt(HourbookError):
-    """Received data is not whole."""
+    """Received data is incomplete or wrong."""
 
 
 class Gap(Corrupt):
-    """A message is missing: ``expected`` should have preceded, ``found`` did."""
+    """A message is missing: the previous sequence should be ``expected``, but is ``found``."""
 
     def __init__(self, channel: str, expected: int, found: int) -> None:
         super().__init__(f"{channel}: expected previous sequence {expected}, found {found}")

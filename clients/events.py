@@ -1,4 +1,4 @@
-"""What a client tells its user, in the order in which it came, and the stream that carries it."""
+"""The events that a client delivers, in order of arrival, and the stream that carries them."""
 
 import asyncio
 from collections import deque
@@ -11,18 +11,18 @@ from clients.errors import HourbookError, TooMany
 from clients.marks import Missed as Missed
 from exchange.messages.wire import AnyResponse
 
-EVENTS_MAX: Final = 65_536  # events that a stream holds for a reader that does not keep up
+EVENTS_MAX: Final = 65_536  # events held for a reader that does not keep up
 
 
 class Connected(msgspec.Struct, frozen=True):
-    """The client is ready. After a break every missed report has come before this."""
+    """The client is ready. After a reconnect all missed reports have been delivered before this."""
 
     account: int | None
     session: int
 
 
 class Disconnected(msgspec.Struct, frozen=True):
-    """The connection broke; the client tries again. Books are not live until it is back."""
+    """The connection broke; the client reconnects. Books are not live until then."""
 
     reason: str
 
@@ -44,7 +44,7 @@ class EventStream:
         self._failure: HourbookError | None = None
 
     def put(self, event: AnyEvent) -> None:
-        """Add one event; the client does this."""
+        """Add one event; called by the client."""
         if len(self._events) >= EVENTS_MAX:
             self.end(TooMany("events that wait to be read", EVENTS_MAX))
             self._forget(self)
@@ -53,12 +53,12 @@ class EventStream:
         self._more.set()
 
     def end(self, failure: HourbookError | None = None) -> None:
-        """Let the reader have what is there, then stop, or raise ``failure``."""
+        """End the stream after the events it holds, or with ``failure``."""
         self._ended, self._failure = True, failure
         self._more.set()
 
     def left(self) -> AnyEvent | None:
-        """Take the next of what is there; None if nothing is."""
+        """Take the next event it holds; None if there is none."""
         return self._events.popleft() if self._events else None
 
     def close(self) -> None:

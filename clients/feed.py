@@ -1,4 +1,4 @@
-"""The public side of a connection: channels joined, local copies, and what repairs them."""
+"""The public side of a connection: subscriptions, local copies, and their repair."""
 
 from collections.abc import Callable, Iterable
 from difflib import get_close_matches
@@ -37,19 +37,19 @@ AnyPicture: TypeAlias = (
 AnyPublic: TypeAlias = AnyPicture | AnyOnce | ChannelMark
 Told: TypeAlias = AnyPicture | AnyOnce | Missed
 _Copy = TypeVar("_Copy", Book, QueueBook, TopBook)
-_COPIED: Final = frozenset({"depth", "queue", "top"})  # channels that a copy follows
+_COPIED: Final = frozenset({"depth", "queue", "top"})  # channels with a local copy
 
 
 class States(dict[str, InstrumentState]):
-    """The last state of each instrument whose state channel is joined."""
+    """The last state of each instrument whose state channel is subscribed."""
 
     def __missing__(self, code: str) -> InstrumentState:
         raise KeyError(f"nothing is known of {code}: subscribe to state.{code} first")
 
 
 class Feed:
-    """Instruments known, channels joined, a local copy per channel that shows a book, and the
-    last of what is told whole: states, statistics, settlement prices, fixings, factor tables."""
+    """The known instruments, the subscribed channels, a local copy per channel of a book, and the
+    last states, statistics, settlement prices, fixings and factor tables."""
 
     def __init__(self, next_id: Callable[[], str]) -> None:
         self.instruments: dict[str, InstrumentData] = {}
@@ -62,35 +62,36 @@ class Feed:
         self.copies: dict[str, Local] = {}  # by channel
         self.marks: dict[str, Marked] = {}  # by channel
         self.channels: set[str] = set()
-        self.sequence = 0  # up to which all that the channels said has come
+        self.sequence = 0  # all channels are complete up to here
         self._next_id = next_id
-        self._is_behind = False  # the channels are being joined again, from ``sequence`` on
+        self._is_behind = False  # channels are being subscribed again, from ``sequence`` on
         self._repairing: set[str] = set()
-        self._asked: dict[str, Subscribe] = {}  # by the feed itself, by request id
-        self._later: list[Subscribe] = []  # refused for now: asked again with the next heartbeat
+        # Subscriptions made by the feed itself, by request id
+        self._asked: dict[str, Subscribe] = {}
+        self._later: list[Subscribe] = []  # refused for now: repeated at the next heartbeat
 
     def adopt(self, answer: Instruments) -> None:
-        """Take the exchange's list of instruments."""
+        """Apply the exchange's list of instruments."""
         for data in answer.instruments:
             self.instruments[data.code] = data
             if data.code not in self.scales:
                 self.scales[data.code] = PriceScale(data.tick, data.decimals)
 
     def book(self, instrument: str, cut: str = "") -> Book:
-        """The book of a listed instrument, WAITING until its depth channel is joined. ``cut`` is
-        the rest of the channel's name, ``top10.100ms`` for one."""
+        """Return the book of a listed instrument, WAITING until its depth channel is subscribed.
+        ``cut`` is the rest of the channel's name, such as ``top10.100ms``. Raises ValueRefused."""
         return self._copy(Book, _channel("depth", self._listed(instrument), cut), instrument)
 
     def queue(self, instrument: str, cut: str = "") -> QueueBook:
-        """Every order of a listed instrument's book, likewise of its queue channel."""
+        """Return every order of a listed instrument's book; likewise for its queue channel."""
         return self._copy(QueueBook, _channel("queue", self._listed(instrument), cut), instrument)
 
     def top(self, instrument: str, cut: str = "") -> TopBook:
-        """The best levels of a listed instrument, likewise of its top channel."""
+        """Return the best levels of a listed instrument; likewise for its top channel."""
         return self._copy(TopBook, _channel("top", self._listed(instrument), cut), instrument)
 
     def _listed(self, instrument: str) -> str:
-        """The code, if the exchange has listed it. Raises ValueRefused."""
+        """Return the code if the exchange has listed it. Raises ValueRefused."""
         if instrument not in self.scales:
             near = ", ".join(get_close_matches(instrument, self.scales)) or "nothing like it"
             raise ValueRefused(f"no instrument is called {instrument!r}; there is {near}")
@@ -107,13 +108,13 @@ class Feed:
         return copy
 
     def can_show(self, channels: Iterable[str]) -> bool:
-        """Whether the instruments of all those that a copy follows are known: it needs their tick.
-        If not, the exchange is to be asked for its list before they are joined."""
+        """Whether the instruments of all channels with a copy are known, since a copy needs their
+        tick. If not, query the instruments before subscribing."""
         named = (channel.split(".") for channel in channels)
         return all(rest[0] in self.scales for kind, *rest in named if kind in _COPIED and rest)
 
     def joined(self, answer: Subscribed) -> None:
-        """The exchange confirmed a subscription."""
+        """Note that the exchange confirmed a subscription."""
         self._asked.pop(answer.request_id, None)
         self.channels.update(answer.channels)
         self._repairing.difference_update(answer.channels)
@@ -122,7 +123,7 @@ class Feed:
                 self.copies[channel].resume()
 
     def left(self, answer: Unsubscribed) -> None:
-        """The exchange confirmed that channels are left."""
+        """Note that the exchange confirmed the end of subscriptions."""
         for channel in answer.channels:
             self._leave(channel)
 
@@ -133,8 +134,8 @@ class Feed:
             self.copies[channel].forget()
 
     def beat(self, sequence: int) -> list[AnyRequest]:
-        """Take a heartbeat of a connection that is ready, and return what to send: all that its
-        channels said up to the sequence has come, unless one is still to be joined."""
+        """Handle a heartbeat of a ready connection, and return the requests to send. The channels
+        are complete up to its sequence, unless a subscription is still under way."""
         if not self._asked and not self._later:
             self._is_behind = False
             self._advance(sequence)
@@ -146,8 +147,10 @@ class Feed:
             self.sequence = max(self.sequence, sequence)
 
     def take(self, message: AnyPublic) -> tuple[Told | None, list[AnyRequest]]:
-        """Take public data in; return what to tell, and what to send, which is nothing unless a
-        copy is broken or a message missing: joining a channel again brings what is needed.
+        """Handle public data; return the event to deliver and the requests to send.
+
+        Requests are needed only if a copy is wrong or a message missing: subscribing again repairs
+        both.
         """
         if isinstance(message, ChannelMark):
             return self._mark(message)
@@ -220,11 +223,12 @@ class Feed:
         return [request]
 
     def refused(self, rejected: Rejected) -> list[AnyRequest]:
-        """What to send once a subscription of the feed's own was rejected.
+        """Return the requests to send after a subscription of the feed itself was rejected.
 
-        If the exchange does not know where the channels stopped, one from the start; nothing yet if
-        the refusal passes. Else one of them cannot be joined: each half is asked for, and so on,
-        until that one is alone; it is given up.
+        If the exchange cannot continue from the given sequence, the channels are subscribed from
+        the start. A retryable reject is repeated at the next heartbeat. Otherwise one of the
+        channels cannot be subscribed: each half is tried, and so on, until that channel is alone;
+        it is then given up.
         """
         request = self._asked.pop(rejected.request_id or "", None)
         if request is None:
@@ -244,7 +248,7 @@ class Feed:
         return self._subscribe(first, request.after) + self._subscribe(second, request.after)
 
     def lost(self) -> None:
-        """The connection is gone: no copy is current."""
+        """Note that the connection is gone: no copy is current."""
         self._is_behind = True
         self._repairing.clear()
         self._asked.clear()
@@ -253,9 +257,9 @@ class Feed:
             copy.pause()
 
     def rejoin(self, except_for: Iterable[str]) -> list[AnyRequest]:
-        """What to send on a new connection to go on in the channels of the old one.
+        """Return the requests that continue the channels of the old connection on a new one.
 
-        A copy that was not live then has nothing to go on from: its channel begins anew.
+        A copy that was not live cannot be continued: its channel starts anew.
         """
         channels = sorted(self.channels.difference(except_for))
         anew = [channel for channel in channels if self._begins_anew(channel)]
@@ -266,7 +270,7 @@ class Feed:
             if some
             for request in self._subscribe(some, after)
         ]
-        return [*asked, Ping()] if asked else []  # its answer comes behind all that was missed
+        return [*asked, Ping()] if asked else []  # its answer comes after all that was missed
 
     def _begins_anew(self, channel: str) -> bool:
         if channel.partition(".")[0] not in _COPIED:

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all."""
+"""Files that appear only when complete."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,12 +7,12 @@ from pathlib import Path
 
 @contextmanager
 def written(file: Path) -> Iterator[Path]:
-    """Where to write a result: beside ``file``, which appears only when all of it is there.
+    """Yield a path beside ``file`` to write to; it is renamed to ``file`` at the end of the block.
 
-    What is there and is no file, as a device or a pipe, is written itself: it must not be replaced.
-    Raises OSError where it cannot be put in its place.
+    If ``file`` is a device or a pipe, it is written directly, since it must not be replaced. If the
+    block raises, nothing appears. Raises OSError if the file cannot be renamed.
     """
-    file = file.resolve()  # what a link names, /dev/stdout say, is meant
+    file = file.resolve()  # a link, such as /dev/stdout, means its target
     if file.exists() and not file.is_file():
         yield file
         return

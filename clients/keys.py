@@ -1,8 +1,8 @@
-"""API keys: where they are read from, and what they sign.
+"""API keys: where they are read from, and how they sign.
 
-``hourbook keys create ACCOUNT`` prints a key with a secret (HMAC-SHA256); with ``--public-key`` its
-owner keeps an Ed25519 private key in a PEM file. What signs is kept in no attribute: no ``repr``,
-pickle or traceback of a ``Key`` shows it.
+``hourbook keys create ACCOUNT`` prints a key with a secret (HMAC-SHA256); with ``--public-key`` the
+owner keeps an Ed25519 private key in a PEM file. The secret is stored in no attribute, so that no
+``repr``, pickle or traceback of a ``Key`` shows it.
 """
 
 import hmac
@@ -19,26 +19,27 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from clients.errors import ValueRefused
 
 Algorithm: TypeAlias = Literal["hmac-sha256", "ed25519"]
-FILE_VARIABLE: Final = "HOURBOOK_KEY"  # a file, as `hourbook keys create` printed it
-ID_VARIABLE: Final = "HOURBOOK_KEY_ID"  # or the id alone
-SECRET_VARIABLE: Final = "HOURBOOK_SECRET"  # with one of these
+FILE_VARIABLE: Final = "HOURBOOK_KEY"  # a file with the output of `hourbook keys create`
+ID_VARIABLE: Final = "HOURBOOK_KEY_ID"  # or the key's id
+SECRET_VARIABLE: Final = "HOURBOOK_SECRET"  # and one of these two
 PRIVATE_KEY_VARIABLE: Final = "HOURBOOK_PRIVATE_KEY"  # a PEM file
 
 
 class _File(msgspec.Struct):
     key_id: str
     secret: str = ""
-    private_key: str = ""  # a PEM file, beside this one
+    private_key: str = ""  # path of a PEM file, relative to this one
 
     def __repr__(self) -> str:
         return f"_File({self.key_id!r})"
 
 
 class Key:
-    """One API key. Its nonces rise over all that is signed with it, logons and HTTP alike."""
+    """One API key. Its nonces rise over all that it signs, logons and HTTP requests alike."""
 
     def __init__(self, key_id: str, algorithm: Algorithm, sign: Callable[[bytes], str]) -> None:
-        """``sign`` gives a text's signature in hexadecimal: of a key held elsewhere, say."""
+        """``sign`` returns a text's signature in hexadecimal, for example from a key held
+        elsewhere."""
         self.key_id = key_id
         self.algorithm = algorithm
         self.sign = sign
@@ -48,13 +49,13 @@ class Key:
         return f"Key({self.key_id!r}, {self.algorithm!r})"
 
     def next_nonce(self, now_ns: int) -> int:
-        """The time, or what follows the last nonce if that is more."""
+        """Return a nonce: the time in ns, or the last nonce plus one if that is more."""
         self._nonce = max(self._nonce + 1, now_ns)
         return self._nonce
 
     @classmethod
     def hmac(cls, key_id: str, secret: str) -> "Key":
-        """A key with a secret."""
+        """Return a key with a secret."""
         secret_bytes = secret.encode()
         return cls(
             key_id, "hmac-sha256", lambda text: hmac.new(secret_bytes, text, "sha256").hexdigest()
@@ -62,7 +63,8 @@ class Key:
 
     @classmethod
     def ed25519(cls, key_id: str, pem: bytes) -> "Key":
-        """A key whose private half is PEM, without a password. ValueRefused if it is none."""
+        """Return a key with a private key in PEM, without a password. ValueRefused if it is
+        invalid."""
         private = _private_key(pem)
         del pem
         if private is None:
@@ -71,9 +73,10 @@ class Key:
 
     @classmethod
     def from_file(cls, path: str | Path, private_key: str | Path = "") -> "Key":
-        """A key from what ``hourbook keys create`` printed. An Ed25519 one has a PEM file too:
-        ``private_key``, or as the file's own ``private_key`` names it from beside itself.
-        Raises ValueRefused.
+        """Return a key from the output of ``hourbook keys create``. Raises ValueRefused.
+
+        An Ed25519 key also needs a PEM file: ``private_key``, or the file's own ``private_key``,
+        relative to it.
         """
         found = _read(Path(path))
         if found is None:
@@ -89,9 +92,9 @@ class Key:
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> "Key":
-        """A key from ``HOURBOOK_KEY`` (a file) or ``HOURBOOK_KEY_ID``, with ``HOURBOOK_SECRET`` or
-        ``HOURBOOK_PRIVATE_KEY`` (a PEM file). Raises ValueRefused if none is there.
-        """
+        """Return a key from ``HOURBOOK_KEY`` (a file) or ``HOURBOOK_KEY_ID``, with
+        ``HOURBOOK_SECRET`` or ``HOURBOOK_PRIVATE_KEY`` (a PEM file). Raises ValueRefused if there
+        is none."""
         pem = environment.get(PRIVATE_KEY_VARIABLE, "")
         if FILE_VARIABLE in environment:
             return cls.from_file(environment[FILE_VARIABLE], pem)
@@ -114,13 +117,13 @@ class Key:
 
 
 def key_of(key: Key | str, secret: str) -> Key | None:
-    """A key as a client is given it: whole, or as id and secret; None for no id."""
+    """Return the key from a client's arguments: a Key, or id and secret; None without an id."""
     if isinstance(key, Key):
         return key
     return Key.hmac(key, secret) if key else None
 
 
-# These answer None, and their callers raise, so that no frame of a traceback has held a secret.
+# These return None and their callers raise, so that no frame of a traceback holds a secret.
 
 
 def _private_key(pem: bytes) -> Ed25519PrivateKey | None:

@@ -1,4 +1,4 @@
-"""Keeps one session connected: sockets, tasks and time, and who waits for which answer."""
+"""Keeps one session connected: sockets, tasks and time, and the futures of awaited answers."""
 
 import asyncio
 import contextlib
@@ -20,12 +20,12 @@ from clients.session import Health, Key, Pending, Session, State
 from clients.transport import AnyTransport, Connect
 from exchange.messages.wire import AnyCommand, AnyRequest, AnyResponse, LoggedOn, Ping
 
-WATCH_SECONDS: Final = 0.5  # how often the server's silence is judged
-FIRST_LOGONS: Final = 5  # of a client that was never logged on, refused for now or by its nonce
+WATCH_SECONDS: Final = 0.5  # between two checks of the server's silence
+FIRST_LOGONS: Final = 5  # attempts of a client's first logon, while refusals are retryable
 
 
 class Link:
-    """A session's connections, one after the other, until ``close`` or a refusal for good."""
+    """A session's connections, one after the other, until ``close`` or a final refusal."""
 
     def __init__(
         self,
@@ -57,7 +57,7 @@ class Link:
         return self._ready.is_set()
 
     def events(self) -> EventStream:
-        """A stream of everything that arrives from now on."""
+        """Return a stream of everything that arrives from now on."""
         stream = EventStream(self._forget)
         if self._failure is not None or (self._running is not None and self._running.done()):
             stream.end(self._failure)
@@ -84,7 +84,7 @@ class Link:
             raise self._failure
 
     async def close(self) -> None:
-        """Disconnect for good; harmless to repeat. Streams end."""
+        """Disconnect for good; may be repeated. Streams end."""
         if self._running is not None:
             self._running.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -92,7 +92,7 @@ class Link:
         self._finish(self._failure)
 
     def _ended(self, running: asyncio.Task[None]) -> None:
-        """A fault of the client itself must reach whoever uses it."""
+        """Pass a fault of the client itself on to its users."""
         if not running.cancelled() and (fault := running.exception()) is not None:
             failure = ConnectionLost(f"the client failed: {fault!r}")
             failure.__cause__ = fault
@@ -107,11 +107,12 @@ class Link:
         for future in self._answers.values():
             if not future.done():
                 future.set_exception(failure or ConnectionLost("the client was closed"))
-                future.exception()  # seen, even if nobody waits for this answer any more
+                # Marks it as retrieved, even if nobody awaits this answer any more
+                future.exception()
         self._answers.clear()
 
     async def _run(self) -> None:
-        """Keep a connection up until cancelled or refused for good."""
+        """Keep a connection up until cancelled or finally refused."""
         attempt = 0
         while True:
             try:
@@ -129,7 +130,7 @@ class Link:
             attempt += 1
 
     async def _stay_connected(self) -> None:
-        """One connection, from its opening to its end. Raises LogonRefused, ConnectionLost."""
+        """Run one connection from its opening to its end. Raises LogonRefused, ConnectionLost."""
         transport = await self._connect(self._url, msgpack=self._msgpack)
         self._transport = transport
         watch = asyncio.create_task(self._watch(transport))
@@ -155,24 +156,24 @@ class Link:
 
     def _announce(self) -> None:
         self._was_ready = True
-        known = self._session.pending  # what was given up is forgotten there
+        known = self._session.pending  # without the requests that were given up
         self._answers = {key: one for key, one in self._answers.items() if key in known}
         self._ready.set()
         self._deliver(Connected(self._session.account, self._session.session_id))
 
     async def _watch(self, transport: AnyTransport) -> None:
-        """Ask a quiet server for a heartbeat; close the connection to a dead one."""
+        """Send a Ping to a quiet server; close the connection to a dead one."""
         while True:
             await asyncio.sleep(WATCH_SECONDS)
             health = self._session.health(self._clock_ns())
             if health is Health.DEAD:
                 return await transport.close()
             if health is Health.QUIET:
-                with contextlib.suppress(ConnectionLost):  # the reader sees it too
+                with contextlib.suppress(ConnectionLost):  # the reader notices it as well
                     await transport.send(Ping())
 
     async def _take(self, transport: AnyTransport, frame: list[AnyResponse]) -> None:
-        """Take in all messages of one frame before anybody is told or anything is sent."""
+        """Apply all messages of one frame, then send what they require."""
         now_ns = self._clock_ns()
         send: list[AnyRequest] = []
         for message in frame:
@@ -208,7 +209,8 @@ class Link:
         try:
             async with asyncio.timeout(self._answer_s):
                 if self._transport is not None and self._session.sends(pending):
-                    with contextlib.suppress(ConnectionLost):  # sent again on the next connection
+                    # It is sent again on the next connection
+                    with contextlib.suppress(ConnectionLost):
                         await self._transport.send(request)
                 return await asyncio.shield(future)
         except TimeoutError:
@@ -217,9 +219,10 @@ class Link:
             pending.awaited = False
 
     async def ask_many(self, requests: Sequence[AnyCommand]) -> list[AnyResponse | OutcomeUnknown]:
-        """Send commands in as few frames as may be; the answer of each, or that none came.
+        """Send commands in as few frames as possible; return each answer, or OutcomeUnknown without
+        one.
 
-        Raises NotConnected, TooMany, ValueRefused: then nothing was sent.
+        Raises NotConnected, TooMany, ValueRefused; nothing was sent then.
         """
         if self._failure is not None:
             raise self._failure

@@ -1,11 +1,11 @@
-"""What every local copy of a channel has: whether it can be trusted, and how it gets well again.
+"""The base of all local copies of a channel: whether a copy can be trusted, and how it is repaired.
 
-A copy is WAITING until a snapshot comes, then LIVE. A message must follow what is known
-(``previous_sequence`` no later than the copy's own) and leave the copy with the message's
-checksum; one that does not makes it STALE. A stale copy shows nothing, ignores messages, and asks
-(the answer ``REPAIR``) to be subscribed again: the snapshot that comes in band makes it LIVE. A
-message that only repeats what is known is ignored. A copy whose connection broke is PAUSED: it
-shows nothing either, and goes on if the exchange does where it stopped.
+A copy is WAITING until a snapshot arrives, then LIVE. A message must follow what is known (its
+``previous_sequence`` not after the copy's own), and the copy must then have the message's checksum;
+otherwise the copy becomes STALE. A stale copy shows nothing, ignores messages, and asks
+(``REPAIR``) to be subscribed again: the next snapshot makes it LIVE. A message that only repeats
+what is known is ignored. A copy whose connection broke is PAUSED: it shows nothing either, and
+continues if the exchange can continue from where it stopped.
 """
 
 from collections.abc import Callable
@@ -16,7 +16,7 @@ from clients.errors import BadChecksum, Corrupt, Gap
 
 
 class BookState(Enum):
-    """Whether what is shown can be trusted."""
+    """Whether the copy can be trusted."""
 
     WAITING = "waiting"
     LIVE = "live"
@@ -25,7 +25,7 @@ class BookState(Enum):
 
 
 class Step(Enum):
-    """What a message did to the copy."""
+    """The effect of a message on the copy."""
 
     APPLIED = "applied"
     IGNORED = "ignored"
@@ -33,7 +33,7 @@ class Step(Enum):
 
 
 class Delta(Protocol):
-    """What every message of changes has."""
+    """The fields of every message of changes."""
 
     @property
     def sequence(self) -> int: ...
@@ -44,14 +44,14 @@ class Delta(Protocol):
 
 
 class Local:
-    """A copy of what one channel shows of one instrument."""
+    """A local copy of one channel of one instrument."""
 
     def __init__(self, channel: str, instrument: str) -> None:
         self.channel = channel
         self.instrument = instrument
         self.state = BookState.WAITING
         self.sequence = 0  # of the last message applied
-        self.fault: Corrupt | None = None  # why it is or last was stale
+        self.fault: Corrupt | None = None  # why it is or was last stale
         self.repairs = 0  # snapshots that ended a stale state
         self._was_stale = False
 
@@ -60,41 +60,41 @@ class Local:
 
     @property
     def is_live(self) -> bool:
-        """Whether what is shown is the exchange's as of ``sequence``."""
+        """Whether the copy equals the exchange's as of ``sequence``."""
         return self.state is BookState.LIVE
 
     def checksum(self) -> int:
-        """The checksum that the exchange's messages must have."""
+        """Return the checksum that the exchange's messages must have."""
         raise NotImplementedError
 
     def _clear(self) -> None:
         raise NotImplementedError
 
     def forget(self) -> None:
-        """The channel was left: wait for a new snapshot."""
+        """The subscription ended: wait for a new snapshot."""
         self._clear()
         self.state = BookState.WAITING
         self.sequence = 0
 
     def pause(self) -> None:
-        """The connection is gone: keep what a resumed channel can go on from."""
+        """The connection is gone: keep what a resumed channel can continue from."""
         if self.is_live:
             self.state = BookState.PAUSED
         elif self.state is not BookState.PAUSED:
             self.forget()
 
     def resume(self) -> None:
-        """The channel goes on where it stopped."""
+        """The channel continues where it stopped."""
         if self.state is BookState.PAUSED:
             self.state = BookState.LIVE
 
     def _begin(self) -> None:
-        """Make room for a snapshot."""
+        """Prepare for a snapshot."""
         self._was_stale = self.state is BookState.STALE
         self._clear()
 
     def _complete(self, sequence: int, checksum: int) -> Step:
-        """A snapshot is in."""
+        """Finish a snapshot."""
         self.sequence = sequence
         self.state = BookState.LIVE
         step = self._verify(checksum)
@@ -103,7 +103,7 @@ class Local:
         return step
 
     def _follow(self, delta: Delta, change: Callable[[], None]) -> Step:
-        """Take a message of changes in, which ``change`` makes unless they are known."""
+        """Apply a message of changes by calling ``change``, unless they are known already."""
         if not self.is_live or delta.sequence < self.sequence:
             return Step.IGNORED
         if delta.previous_sequence > self.sequence:

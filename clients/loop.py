@@ -1,7 +1,7 @@
-"""An event loop in a thread of its own: how blocking code uses async clients.
+"""An event loop in its own thread, by which blocking code uses async clients.
 
-It stands beside whatever loop the program has, so a blocking client works inside a notebook, whose
-cells run in a loop already.
+It is independent of any other loop of the program, so that a blocking client also works in a
+notebook, whose cells already run in a loop.
 """
 
 import asyncio
@@ -13,12 +13,12 @@ from typing import Any, Concatenate, Final, Generic, ParamSpec, Protocol, TypeVa
 
 from clients.errors import NotConnected
 
-LAST_SECONDS: Final = 0.1  # for what is about to end when the loop is stopped
+LAST_SECONDS: Final = 0.1  # for tasks about to end when the loop is stopped
 CLOSED: Final = "the client is closed"
 
 
 class Closing(Protocol):
-    """An async client, as far as its blocking one must know."""
+    """What the blocking client needs of an async one."""
 
     async def close(self) -> None: ...
 
@@ -29,11 +29,12 @@ _R = TypeVar("_R")
 
 
 class _Call(Generic[_R]):
-    """A coroutine in the loop, for a thread that waits for its end.
+    """A coroutine in the loop whose result another thread waits for.
 
-    Both share one bare lock, since an interrupt falls between any two steps of who waits: among
-    those of a ``concurrent.futures`` condition it leaves that locked, and the loop stands still
-    before it. And no task ends in the thread that waits: in a finalizer an interrupt is lost.
+    Both threads share only a plain lock, since an interrupt can occur between any two steps of the
+    waiting thread: in the middle of a ``concurrent.futures`` condition it would leave that locked
+    and block the loop. No task is finalized in the waiting thread either, since an interrupt in a
+    finalizer is lost.
     """
 
     def __init__(self, work: Coroutine[Any, Any, _R]) -> None:
@@ -45,14 +46,14 @@ class _Call(Generic[_R]):
         self._ended.acquire()
 
     def begin(self) -> None:
-        """Start it; in the loop."""
+        """Start the coroutine; called in the loop."""
         work, self._work = self._work, None
         if work is not None:
             self._task = asyncio.get_running_loop().create_task(work)
             self._task.add_done_callback(self._end)
 
     def cancel(self) -> None:
-        """Have it end, if it has not; in the loop."""
+        """Cancel it if it has not ended; called in the loop."""
         work, self._work = self._work, None
         if work is not None:
             work.close()
@@ -70,7 +71,7 @@ class _Call(Generic[_R]):
         self._ended.release()
 
     def outcome(self) -> _R:
-        """Wait for its end, in another thread; return what it does, or raise it."""
+        """Wait for its end in another thread; return its result, or raise its error."""
         self._ended.acquire()
         error, self._error = self._error, None
         if error is None:
@@ -78,28 +79,29 @@ class _Call(Generic[_R]):
         try:
             raise error
         finally:
-            del error  # which has this frame
+            del error  # it refers to this frame
 
 
 class LoopThread:
-    """A loop that runs until ``stop``. Any thread may wait in it, and any may stop it."""
+    """A loop that runs until ``stop``. Any thread may wait for coroutines in it, and any may stop
+    it."""
 
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, name="hourbook", daemon=True)
-        self._begins = threading.Lock()  # so that nothing begins once it is being stopped
+        self._begins = threading.Lock()  # so that nothing is started once it is being stopped
         self._ending: asyncio.Task[None] | None = None
         self._stopped = False
         self._thread.start()
 
     @property
     def is_running(self) -> bool:
-        """Whether anything can be awaited in it."""
+        """Whether coroutines can be run in it."""
         return not self._stopped
 
     def wait(self, work: Coroutine[Any, Any, _R]) -> _R:
-        """Run a coroutine in the loop and wait for its end, which an interrupt of the waiting is,
-        too. NotConnected once the loop has stopped, or if it is stopped meanwhile."""
+        """Run a coroutine in the loop and wait for its result; an interrupt of the wait cancels it.
+        NotConnected once the loop has stopped, or if it is stopped meanwhile."""
         call = _Call(work)
         try:
             if not self._soon(call.begin):
@@ -107,21 +109,21 @@ class LoopThread:
                 raise NotConnected(CLOSED)
             return call.outcome()
         except BaseException:
-            self._soon(call.cancel)  # nothing if it has ended
+            self._soon(call.cancel)  # no effect if it has ended
             raise
 
     def _soon(self, do: Callable[[], None]) -> bool:
-        """Have something done in the loop; return whether it is not being stopped."""
+        """Call a function in the loop; return False if the loop is being stopped."""
         with self._begins:
             if not self._stopped:
                 self._loop.call_soon_threadsafe(do)
             return not self._stopped
 
     def stop(self) -> None:
-        """End all that is waited for, the loop and its thread; harmless to repeat."""
+        """End all waiting calls, the loop and its thread; may be repeated."""
         with self._begins:
             self._stopped = True
-        with contextlib.suppress(RuntimeError):  # it has ended
+        with contextlib.suppress(RuntimeError):  # it has ended already
             self._loop.call_soon_threadsafe(self._begin_end)
         self._thread.join()
 
@@ -140,11 +142,11 @@ class LoopThread:
             for one in left:
                 one.cancel()
             await asyncio.gather(*left, return_exceptions=True)
-        self._loop.call_soon(self._loop.stop)  # behind those who are told of the last of them
+        self._loop.call_soon(self._loop.stop)  # after the callbacks of the last tasks
 
 
 class Blocking(Generic[_C]):
-    """A client for programs without an event loop: an async one in a loop of its own."""
+    """A client for programs without an event loop: an async client in a loop of its own."""
 
     def __init__(self, make: Callable[[], _C]) -> None:
         self.loop = LoopThread()
@@ -166,8 +168,8 @@ class Blocking(Generic[_C]):
         return self.loop.wait(work)
 
     def close(self) -> None:
-        """Disconnect for good; harmless to repeat."""
-        with contextlib.suppress(NotConnected):  # another thread closes it
+        """Disconnect for good; may be repeated."""
+        with contextlib.suppress(NotConnected):  # another thread is closing it
             self.wait(self.asynchronous.close())
         self.loop.stop()
 
@@ -175,7 +177,7 @@ class Blocking(Generic[_C]):
 def blocking(
     method: Callable[Concatenate[_C, _P], Coroutine[Any, Any, _R]],
 ) -> Callable[Concatenate[Blocking[_C], _P], _R]:
-    """The async method as one that waits for its end."""
+    """Return the async method as a blocking one."""
 
     @wraps(method)
     def call(client: Blocking[_C], /, *args: _P.args, **kwargs: _P.kwargs) -> _R:

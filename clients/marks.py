@@ -1,8 +1,8 @@
-"""What channels say once (trades, states, prints), and the proof that nothing of it is missing.
+"""Channels of single events (trades, states, published data), and the check that none is missing.
 
-After all that a released batch had for a channel comes a mark. It names the mark before and has a
-count and a checksum of what came between. If they disagree the channel is joined again from the
-last mark that was good: what was missed comes then, and what came already is not told twice.
+After all that a released batch had for a channel comes a mark. It names the previous mark and has a
+count and a checksum of the messages between. If they disagree, the channel is subscribed again from
+the last good mark: missed messages arrive then, and known ones are not delivered twice.
 """
 
 from typing import TypeAlias
@@ -30,8 +30,8 @@ AnyOnce: TypeAlias = AnyTrade | AnyState | AnyPrint
 
 
 class Missed(msgspec.Struct, frozen=True):
-    """A channel could not go on where it stopped: what it said after ``after`` and up to
-    ``upto``, two sequences, is in the market's history alone."""
+    """A channel could not be continued: its messages after sequence ``after`` and up to ``upto``
+    can only be read from the market's history."""
 
     channel: str
     after: int
@@ -39,7 +39,7 @@ class Missed(msgspec.Struct, frozen=True):
 
 
 def channel_of(message: AnyOnce) -> str:
-    """The channel that a message came on."""
+    """Return the channel of a message."""
     if isinstance(message, AnyTrade):
         return f"trades.{message.instrument}"
     if isinstance(message, AnyState):
@@ -56,12 +56,12 @@ class Marked:
         self.channel = channel
         self.sequence: int | None = None
         self.repairs = 0
-        self._whole = channel.startswith("state.")  # its first message makes up for all before
-        self._told: set[tuple[int, int | None]] = set()  # places told since that mark
+        self._whole = channel.startswith("state.")  # its first message replaces all before
+        self._told: set[tuple[int, int | None]] = set()  # positions delivered since that mark
         self._count = self._checksum = 0
 
     def take(self, message: AnyOnce) -> bool:
-        """Take a message in; return whether it is news."""
+        """Count a message; return whether it is new."""
         self._count += 1
         self._checksum = text_checksum(mark_parts(message), self._checksum)
         place = (message.sequence, getattr(message, "index", None))
@@ -71,7 +71,8 @@ class Marked:
         return True
 
     def close(self, mark: ChannelMark) -> Missed | bool:
-        """Take a mark in; return whether all is well, or what is gone for good."""
+        """Check a mark; return True if all is well, False if the channel must be repaired, or what
+        is lost."""
         count, checksum, known = self._count, self._checksum, self.sequence
         self._count = self._checksum = 0
         if not mark.count:
@@ -81,7 +82,7 @@ class Marked:
             return True
         whole = (count, checksum) == (mark.count, mark.checksum)
         if known is not None and mark.sequence <= known:
-            return True  # a repeat
+            return True  # a repetition
         if known is not None and (mark.previous_sequence > known or not whole):
             self.repairs += 1
             return False

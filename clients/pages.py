@@ -1,4 +1,4 @@
-"""A history that turns its pages by itself, and where another goes on."""
+"""Paged histories as iterators, with cursors to continue from."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Generic, TypeAlias, TypeVar
@@ -6,15 +6,17 @@ from typing import Generic, TypeAlias, TypeVar
 from clients.loop import LoopThread
 
 _T = TypeVar("_T")
-# One page: its items, and the cursor of the next one or None.
+# Fetches one page: its items, and the cursor of the next one or None.
 Turn: TypeAlias = Callable[[str], Awaitable[tuple[list[_T], str | None]]]
 
 
 class Pages(Generic[_T]):
-    """The items of a history, oldest first. ``after`` is the cursor behind the last whole page
-    taken, at the end too: another goes on there. Of what has a place in the log, which trades,
-    fills and events have, it stays good for ever and nothing comes twice; of candles and settlement
-    prices the end of what was told may come again.
+    """The items of a history, oldest first, fetched page by page.
+
+    ``after`` is the cursor behind the last complete page taken, also at the end: another iterator
+    can continue from it. For items with a position in the log (trades, fills, events) it stays
+    valid for ever and no item comes twice; for candles and settlement prices the last items may
+    come again.
     """
 
     def __init__(
@@ -23,15 +25,16 @@ class Pages(Generic[_T]):
         after: str,
         behind: Callable[[_T], str] | None = None,
     ) -> None:
-        """``behind`` gives the cursor behind an item: at the end the exchange names none."""
+        """``behind`` returns the cursor behind an item, since the last page has none."""
         self.after = after
         self.at_end = False
         self._turn, self._behind = turn, behind
         self._items: list[_T] = []
 
     async def page(self) -> list[_T]:
-        """The next page's items; there may be none, and yet another page. Raises as ``AsyncRest``
-        does; StopAsyncIteration at the end.
+        """Return the next page's items; a page may be empty although more follow.
+
+        Raises as ``AsyncRest`` does; StopAsyncIteration at the end.
         """
         if self.at_end:
             raise StopAsyncIteration
@@ -62,7 +65,7 @@ class BlockingPages(Generic[_T]):
 
     @property
     def after(self) -> str:
-        """The cursor behind the last whole page taken."""
+        """The cursor behind the last complete page taken."""
         return self._pages.after
 
     @property

@@ -1,7 +1,7 @@
-"""The account's working orders and positions, kept from its own reports.
+"""The account's working orders and positions, maintained from its reports.
 
-``adopt_orders`` and ``adopt_account`` set them from an answer that is true as of its sequence;
-reports after that sequence are then applied, earlier ones are known already. Quantities are lots.
+``adopt_orders`` and ``adopt_account`` set them from an answer, which is true as of its sequence;
+later reports are then applied, and earlier ones are included already. Quantities are lots.
 """
 
 from decimal import Decimal
@@ -32,8 +32,7 @@ from exchange.messages.wire import (
 
 class Order(msgspec.Struct, kw_only=True):
     """One working order. ``quantity`` = executed + ``leaves_quantity``; a market order has no
-    price.
-    """
+    price."""
 
     client_order_id: str
     order_id: str
@@ -43,7 +42,7 @@ class Order(msgspec.Struct, kw_only=True):
     quantity: int
     leaves_quantity: int
     dormant: bool = False
-    waiting: bool = False  # a stop that no trade has elected
+    waiting: bool = False  # a stop that has not been elected
 
     @property
     def executed_quantity(self) -> int:
@@ -54,9 +53,9 @@ class Order(msgspec.Struct, kw_only=True):
 class Margin(msgspec.Struct, frozen=True, kw_only=True):
     """An account's money in dollars, as of ``sequence``.
 
-    ``required`` is the sum of the holds and of the loss since the last settlement, if there is one;
-    ``free`` = ``cash`` - ``required``. Below zero the account is in deficit: cancels and reducing
-    orders only.
+    ``required`` is the sum of the holds and of the loss since the last settlement, if any; ``free``
+    = ``cash`` - ``required``. If it is negative the account is in deficit: only cancels and
+    reducing orders are accepted.
     """
 
     sequence: int
@@ -73,7 +72,7 @@ class Margin(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def margin_of(answer: AccountReport) -> Margin:
-    """The figures of an answer."""
+    """Return the figures of an answer."""
     return Margin(
         sequence=answer.sequence,
         cash=Decimal(answer.cash),
@@ -85,7 +84,7 @@ def margin_of(answer: AccountReport) -> Margin:
 
 
 class Portfolio:
-    """``orders`` by client order id; ``positions`` by instrument, signed, flat ones absent."""
+    """``orders`` by client order id; ``positions`` by instrument, signed, without flat ones."""
 
     def __init__(self) -> None:
         self.orders: dict[str, Order] = {}
@@ -96,12 +95,15 @@ class Portfolio:
 
     @property
     def is_unsure(self) -> bool:
-        """Whether a position was settled since the exchange's were adopted: they must be asked for.
-        The last settlement of an instrument takes its lots, and reads as any other."""
+        """Whether a position was settled since the last query of positions, which must be repeated.
+
+        The final settlement of an instrument ends its positions, and its report looks like any
+        other.
+        """
         return self._settled_at > self._positions_as_of
 
     def adopt_orders(self, answer: Orders) -> None:
-        """Take the exchange's list of working orders as of its sequence."""
+        """Set the working orders from an answer, as of its sequence."""
         self._orders_as_of = answer.sequence
         self.orders = {
             order.client_order_id: Order(
@@ -119,32 +121,32 @@ class Portfolio:
         }
 
     def adopt_account(self, answer: AccountReport) -> None:
-        """Take the exchange's positions as of its sequence."""
+        """Set the positions from an answer, as of its sequence."""
         self._positions_as_of = answer.sequence
         net = ((position.instrument, int(position.net)) for position in answer.positions)
         self.positions = {instrument: lots for instrument, lots in net if lots}
 
     def correct(self, report: Corrected) -> None:
-        """Take a bust in: the lots of its trade go back. An adjustment moves none, and a
-        combination's trade only those of its legs."""
+        """Apply a correction: a bust returns the lots of its trade. An adjustment moves none, and
+        the report on a combination's whole trade does not either, only those of its legs."""
         whole = report.legs and not report.place
         if report.kind == "bust" and not whole and report.sequence > self._positions_as_of:
             lots = read_quantity(report.quantity)
             self._shift(report.instrument, -lots if report.side == "buy" else lots)
 
     def take_leg(self, report: LegTraded | Transferred) -> None:
-        """Take a leg of a combination's trade in, or lots off the book: positions move."""
+        """Apply a leg of a combination's trade, or lots moved off the book, to the positions."""
         if report.sequence > self._positions_as_of:
             lots = read_quantity(report.quantity)
             self._shift(report.instrument, lots if report.side == "buy" else -lots)
 
     def settle(self, report: Settled) -> None:
-        """Take a settlement in."""
+        """Note a settlement."""
         if report.instrument in self.positions:
             self._settled_at = report.sequence
 
     def apply(self, report: OrderReport) -> None:
-        """Take one report in, each once and in stream order."""
+        """Apply one report; each must come once and in stream order."""
         if isinstance(report, Execution) and report.sequence > self._positions_as_of:
             self._trade(report)
         if report.sequence <= self._orders_as_of:
@@ -160,13 +162,14 @@ class Portfolio:
             del self.orders[order.client_order_id]
 
     def _accept(self, report: Accepted) -> None:
-        # A first answer says what will rest at the end; the reports that follow take off the rest.
+        # A first answer's ``quantity`` is before its trades, which follow as reports; a repeated
+        # one states what rests.
         leaves = report.leaves_quantity if report.duplicate else report.quantity
         if read_quantity(leaves) == 0:
             return
         known = self.orders.get(report.client_order_id)
         if report.duplicate and known is not None and known.order_id == report.order_id:
-            return  # it repeats the terms that the order was entered with
+            return  # it repeats the order's original terms
         self.orders[report.client_order_id] = Order(
             client_order_id=report.client_order_id,
             order_id=report.order_id,
@@ -194,11 +197,11 @@ class Portfolio:
             order.dormant = isinstance(report, Dormant)
         elif isinstance(report, Waiting):
             order.waiting = True
-        elif isinstance(report, Elected):  # one at the market gets its limit now
+        elif isinstance(report, Elected):  # a stop at the market now has a limit
             order.waiting, order.price = False, report.price
 
     def _trade(self, report: Execution) -> None:
-        if report.legs:  # a combination holds no position
+        if report.legs:  # a combination has no position
             return
         lots = read_quantity(report.quantity)
         self._shift(report.instrument, lots if report.side == "buy" else -lots)

@@ -1,7 +1,7 @@
-"""Builds requests from what a user writes: decimals checked, ids made, one target named.
+"""Builds requests from user input: checks decimals, creates ids, requires one target.
 
-Everything that can be seen to be wrong without the exchange raises ValueRefused here, before
-anything is sent.
+Whatever can be recognized as wrong without the exchange raises ValueRefused here, before anything
+is sent.
 """
 
 import re
@@ -38,7 +38,10 @@ _ID: Final = re.compile(rf"[A-Za-z0-9._-]{{1,{Limit.CLIENT_ID_CHARS}}}")
 
 
 class Requests:
-    """The requests that change orders."""
+    """Builds the requests that change orders.
+
+    The clients' methods of the same names also send them, and share these docstrings.
+    """
 
     def __init__(self, feed: Feed, portfolio: Portfolio, next_id: Callable[[], str]) -> None:
         self._feed = feed
@@ -66,18 +69,19 @@ class Requests:
         group_with: str | None = None,
         valid_until_ms: int | None = None,
     ) -> Enter:
-        """Enter a limit order, or without a price a market order.
+        """Enter a limit order, or a market order if there is no price.
 
-        Prices are strings or Decimals in dollars, or ints of ticks; quantities whole lots. Entered
-        again with the same ``client_order_id`` and fields it is a retry: one order exists.
-        With ``GTD`` goes ``expires_ms``, milliseconds since the epoch. ``minimum_quantity`` must
-        trade at once, or all is cancelled. A market order with a time in force that rests takes
-        the best opposite price for its limit; ``protection`` puts the limit that far beyond it.
-        ``stop_price`` makes it a stop: it waits for a trade at that price or through it.
-        ``display_quantity`` makes it an iceberg, which shows that many lots at a time.
-        ``reduce_only`` orders give way when there is less to reduce. With ``group_with``, another
-        order's id, a trade of one of the two cancels the other. After ``valid_until_ms`` the
-        exchange drops it: LATE. ``manual``: a person entered it.
+        Prices are strings or Decimals in dollars, or ints of ticks; quantities whole lots. Entering
+        again with the same ``client_order_id`` and fields is a retry: only one order exists.
+
+        ``GTD`` needs ``expires_ms``, milliseconds since 1970. ``minimum_quantity`` must trade at
+        once, or all is cancelled. A market order with a resting time in force takes the best
+        opposite price as its limit; ``protection`` puts the limit that far beyond it.
+        ``stop_price`` makes a stop order, which waits for a trade at that price or beyond.
+        ``display_quantity`` makes an iceberg, which shows that many lots at a time. ``reduce_only``
+        orders are cancelled as far as there is less to reduce. With ``group_with``, another order's
+        id, a trade of either order cancels the other. An order that the exchange reads after
+        ``valid_until_ms`` is dropped: LATE. ``manual``: entered by a person.
         """
         return Enter(
             client_order_id=self._id(client_order_id),
@@ -108,7 +112,7 @@ class Requests:
         manual: bool = False,
         request_id: str | None = None,
     ) -> Cancel:
-        """Take an order out, named by one of its two ids."""
+        """Cancel an order, named by one of its two ids."""
         self._one_target(client_order_id, order_id)
         return Cancel(
             request_id=self._id(request_id),
@@ -126,7 +130,7 @@ class Requests:
         manual: bool = False,
         request_id: str | None = None,
     ) -> Reduce:
-        """Take ``quantity`` lots off an order, which keeps its place."""
+        """Reduce an order by ``quantity`` lots; it keeps its place."""
         self._one_target(client_order_id, order_id)
         return Reduce(
             request_id=self._id(request_id),
@@ -151,8 +155,8 @@ class Requests:
     ) -> Replace:
         """Give an order a new price and a new total quantity, executed lots included.
 
-        At the same price and no larger it keeps its place. ``instrument`` is needed only for an
-        order whose acceptance this client has not seen.
+        At the same price and no larger the order keeps its place. ``instrument`` is needed only if
+        this client has not seen the order's acceptance.
         """
         self._one_target(client_order_id, order_id)
         known = instrument or self._instrument_of(client_order_id, order_id)
@@ -178,9 +182,9 @@ class Requests:
         manual: bool = False,
         request_id: str | None = None,
     ) -> MassCancel:
-        """Take out all of the account's orders, or those that every choice given means, at once.
+        """Cancel all of the account's orders, or those that match every field given.
 
-        A report of each follows the answer.
+        A report of each order follows the answer.
         """
         return MassCancel(
             request_id=self._id(request_id),
@@ -192,8 +196,8 @@ class Requests:
         )
 
     def kill(self, scope: KillText = "session", *, request_id: str | None = None) -> Kill:
-        """Throw the kill switch of this session or of the account: orders are cancelled, and only
-        an operator lets it trade again."""
+        """Turn on the kill switch of this session or of the account: orders are cancelled, and only
+        an operator can allow trading again."""
         return Kill(request_id=self._id(request_id), scope=scope)
 
     def quote(
@@ -206,9 +210,9 @@ class Requests:
         request_id: str | None = None,
         valid_until_ms: int | None = None,
     ) -> Quote:
-        """Say both sides of the quote in an instrument, each (price, quantity) or None for none.
+        """Set both sides of the quote in an instrument, each (price, quantity); None: no quote.
 
-        A side that is as it was keeps its place. It never takes.
+        An unchanged side keeps its place. A quote never takes.
         """
         return Quote(
             request_id=self._id(request_id),
@@ -224,9 +228,9 @@ class Requests:
     def protect(
         self, product: str, quantity: Number, window_ms: int, *, request_id: str | None = None
     ) -> Protect:
-        """Bound the lots that the quotes in a product may trade within a window; 0 and 0: not.
+        """Limit the lots that the quotes in a product may trade within a window; 0 and 0: no limit.
 
-        Once they have, quotes are refused until this is sent again.
+        When the limit is reached, quotes are refused until this is sent again.
         """
         return Protect(
             request_id=self._id(request_id),
@@ -249,11 +253,11 @@ class Requests:
             self._id(client_order_id)
 
     def _instrument_of(self, client_order_id: str | None, order_id: str | None) -> str:
-        """The instrument of a working order; empty if the client does not know the order."""
+        """Return the instrument of a working order; empty if the client does not know the order."""
         if client_order_id is not None:
             order = self._portfolio.orders.get(client_order_id)
             return order.instrument if order is not None else ""
-        orders = tuple(self._portfolio.orders.values())  # another thread may change them
+        orders = tuple(self._portfolio.orders.values())  # a copy: another thread may change them
         return next((o.instrument for o in orders if o.order_id == order_id), "")
 
     def _price(self, instrument: str, price: Number) -> str:
@@ -266,7 +270,7 @@ class Requests:
 
 
 def frames_of(requests: Iterable[AnyCommand]) -> Iterator[list[AnyCommand]]:
-    """Yield commands as the exchange takes them in one frame each, in their order."""
+    """Yield the commands in lists that fit into one frame each, in order."""
     frame: list[AnyCommand] = []
     size = 2
     for request in requests:

@@ -1,12 +1,12 @@
-"""What is asked rarely, over HTTP: contracts, history, statements, account and keys.
+"""HTTP requests: contracts, history, statements, account and keys.
 
     async with AsyncRest("http://localhost:8000", Key.from_file("key.json")) as rest:
         async for trade in rest.trades("H100Z26"):
             ...
 
-``Rest`` is the same for programs without an event loop. History is an iterator that turns the
-pages by itself; ``after`` of one is where another goes on, at any later time. Every request is a
-GET, so one whose answer was lost, or that came too soon, is made again, under a new signature.
+``Rest`` is the same for programs without an event loop. A history is an iterator that fetches its
+pages by itself; another one can continue from its ``after`` at any later time. Every request is a
+GET, so one that got no answer, or was sent too soon, is repeated with a new signature.
 """
 
 import asyncio
@@ -65,13 +65,13 @@ from exchange.messages.wire import (
 )
 
 PREFIX: Final = "/api/v1"
-ATTEMPTS: Final = 5  # at one request, all in all
+ATTEMPTS: Final = 5  # per request
 ANSWER_SECONDS: Final = 10.0
-ANSWER_BYTES_MAX: Final = 1 << 26  # more is no page of a market's
-AGAIN: Final = frozenset({"NONCE"})  # refusals that the next signature mends
+ANSWER_BYTES_MAX: Final = 1 << 26  # larger than any answer of a market
+AGAIN: Final = frozenset({"NONCE"})  # refusals that a new signature avoids
 IntervalText: TypeAlias = Literal["1m", "5m", "1h", "1d"]
 Fill: TypeAlias = Execution | LegTraded | Corrected
-# Of the cursor behind a report: the sequence alone tells the epoch, no later than this.
+# The epoch of a cursor behind a report: the sequence determines it, so any upper bound will do.
 ANY_EPOCH: Final = 9_999_999_999
 _A = TypeVar("_A")
 _P = ParamSpec("_P")
@@ -79,9 +79,8 @@ _T = TypeVar("_T")
 
 
 class AsyncRest:
-    """One account's client, or without a key one of public data only. Every method raises
-    RequestRefused, ConnectionLost and ProtocolError.
-    """
+    """One account's client; without a key, one of public data only. Every method raises
+    RequestRefused, ConnectionLost and ProtocolError."""
 
     def __init__(
         self,
@@ -99,7 +98,8 @@ class AsyncRest:
         self._backoff = backoff if backoff is not None else Backoff()
         self._clock_ns, self._chance = clock_ns, chance
         self._http: aiohttp.ClientSession | None = None
-        self._turn = asyncio.Lock()  # signed requests go one after the other, so nonces rise
+        # Signed requests are sent one after the other, so that nonces rise
+        self._turn = asyncio.Lock()
         self._closed = False
 
     async def __aenter__(self) -> "AsyncRest":
@@ -109,7 +109,7 @@ class AsyncRest:
         await self.close()
 
     async def close(self) -> None:
-        """Disconnect for good; harmless to repeat."""
+        """Disconnect for good; may be repeated."""
         self._closed = True
         if self._http is not None:
             await self._http.close()
@@ -117,15 +117,15 @@ class AsyncRest:
     # --- the market ---
 
     async def contracts(self) -> list[Product]:
-        """The products and their terms in force."""
+        """Return the products with their terms in force."""
         return (await self._get("/contracts", Contracts)).contracts
 
     async def instruments(self) -> list[InstrumentData]:
-        """Every listed instrument."""
+        """Return every listed instrument."""
         return (await self._get("/instruments", Instruments)).instruments
 
     async def costs(self) -> Costs:
-        """The tokens that each request costs, and how many requests there may be."""
+        """Return the tokens that each request costs, and the limits on requests."""
         return await self._get("/costs", Costs)
 
     def trades(
@@ -137,7 +137,7 @@ class AsyncRest:
         after: str = "",
         limit: int = PAGE_MOST,
     ) -> Pages[PublicRow]:
-        """An instrument's trades, what corrected them, and lots off the book."""
+        """Return an instrument's trades, their corrections, and lots moved off the book."""
         query = {"from_ms": from_ms, "to_ms": to_ms, "limit": limit}
 
         async def turn(after: str) -> tuple[list[PublicRow], str | None]:
@@ -154,8 +154,10 @@ class AsyncRest:
         from_ms: int = 0,
         limit: int = PAGE_MOST,
     ) -> Pages[Candle]:
-        """An instrument's candles, of trades as printed: busted ones stay in. Intervals without a
-        trade have none. The cursor is a time."""
+        """Return an instrument's candles, of trades as printed: busted ones are included.
+
+        Intervals without a trade have none. The cursor is a time in milliseconds.
+        """
 
         async def turn(after: str) -> tuple[list[Candle], str | None]:
             told = await self._get(
@@ -174,7 +176,7 @@ class AsyncRest:
         after: str = "",
         limit: int = PAGE_MOST,
     ) -> Pages[SettlementPrice]:
-        """Settlement prices of one instrument or all, by business date (yyyymmdd)."""
+        """Return settlement prices of one instrument or all, by business date (yyyymmdd)."""
         query: dict[str, str | int] = {
             "code": instrument,
             "from_date": from_date,
@@ -191,20 +193,21 @@ class AsyncRest:
     # --- the account ---
 
     async def account(self) -> AccountReport:
-        """Cash, margin and positions."""
+        """Return cash, margin and positions."""
         return await self._get("/account", AccountReport)
 
     async def orders(self) -> Orders:
-        """Working orders."""
+        """Return the working orders."""
         return await self._get("/orders", Orders)
 
     async def order(
         self, client_order_id: str | None = None, *, order_id: str | None = None
     ) -> OrderStatus:
-        """What is known of one order, by one of its ids, working or ended lately.
+        """Return the state of one order, by one of its ids, working or recently ended.
 
-        One that is under way is waited for, a second at most: it is ``unknown`` then, which is
-        neither a reject nor the promise of one. ValueError unless exactly one id is given.
+        If the order is still on its way, the answer waits for it up to a second; after that the
+        state is ``unknown``, and the order may still arrive. ValueError unless exactly one id is
+        given.
         """
         if (client_order_id is None) == (order_id is None):
             raise ValueError("name the order by exactly one of its ids")
@@ -215,7 +218,7 @@ class AsyncRest:
     def fills(
         self, *, from_ms: int = 0, to_ms: int = MS_MAX, after: str = "", limit: int = PAGE_MOST
     ) -> Pages[Fill]:
-        """Executions, leg trades and corrections, as they were reported."""
+        """Return executions, leg trades and corrections, as they were reported."""
         query = {"from_ms": from_ms, "to_ms": to_ms, "limit": limit}
 
         async def turn(after: str) -> tuple[list[Fill], str | None]:
@@ -227,7 +230,7 @@ class AsyncRest:
     def events(
         self, *, from_ms: int = 0, to_ms: int = MS_MAX, after: str = "", limit: int = PAGE_MOST
     ) -> Pages[Report]:
-        """Every report of the account, as its connections heard them: none is missing."""
+        """Return every report of the account, as its connections received them; none is missing."""
         query = {"from_ms": from_ms, "to_ms": to_ms, "limit": limit}
 
         async def turn(after: str) -> tuple[list[Report], str | None]:
@@ -237,17 +240,18 @@ class AsyncRest:
         return Pages(turn, after, _behind)
 
     async def statement(self, date: int = 0) -> StatementReport:
-        """The statement of a business date (yyyymmdd), or of the account's whole life."""
+        """Return the statement of a business date (yyyymmdd), or of all time."""
         return await self._get("/statement", StatementReport, date=date)
 
     async def keys(self) -> list[KeyReport]:
-        """The account's keys, without anything secret."""
+        """Return the account's keys, without anything secret."""
         return (await self._get("/keys", KeyReports)).keys
 
     # --- one request ---
 
     async def _get(self, path: str, kind: type[_A], **query: str | int) -> _A:
-        """Ask until there is an answer, a refusal for good, or ``ATTEMPTS`` were made."""
+        """Repeat a request until there is an answer or a final refusal, at most ``ATTEMPTS``
+        times."""
         said = urlencode({name: value for name, value in query.items() if value})
         target = f"{PREFIX}{path}?{said}" if said else f"{PREFIX}{path}"
         attempt = 0
@@ -279,7 +283,7 @@ class AsyncRest:
             timeout = aiohttp.ClientTimeout(total=ANSWER_SECONDS)
             self._http = aiohttp.ClientSession(timeout=timeout)
         try:
-            # Followed to nowhere: what is signed for the market is not for another to have.
+            # Redirects are not followed: what is signed for one market must not be sent elsewhere.
             async with self._http.get(
                 self.url + target, headers=headers, allow_redirects=False
             ) as answer:
@@ -294,7 +298,7 @@ class AsyncRest:
 
 
 def signed_headers(key: Key, target: str, now_ns: int, method: str = "GET") -> dict[str, str]:
-    """The headers that sign a request without a body."""
+    """Return the headers that sign a request without a body."""
     timestamp_ms, nonce = now_ns // 1_000_000, key.next_nonce(now_ns)
     text = signed_request(timestamp_ms, nonce, key.key_id, method, target, b"")
     return {
@@ -322,7 +326,7 @@ def _read(status: int, body: bytes, kind: type[_A]) -> _A:
 def _iterating(
     method: Callable[Concatenate[AsyncRest, _P], Pages[_T]],
 ) -> Callable[Concatenate["Rest", _P], BlockingPages[_T]]:
-    """The async method's pages as an iterator that waits."""
+    """Return the async method with its pages as a blocking iterator."""
 
     @wraps(method)
     def call(rest: "Rest", /, *args: _P.args, **kwargs: _P.kwargs) -> BlockingPages[_T]:
@@ -332,7 +336,7 @@ def _iterating(
 
 
 class Rest(Blocking[AsyncRest]):
-    """``AsyncRest`` for programs without an event loop, and its options."""
+    """``AsyncRest`` for programs without an event loop, with the same options."""
 
     contracts = blocking(AsyncRest.contracts)
     instruments = blocking(AsyncRest.instruments)

@@ -1,11 +1,11 @@
-"""The client's state machine. It does no I/O and reads no clock: whoever drives it sends what it
-returns, gives it what arrives, and passes the time in as nanoseconds.
+"""The client's state machine. It does no I/O and reads no clock: its driver sends the requests it
+returns, passes in what arrives, and passes the time in nanoseconds.
 
 A command is *pending* from ``enter`` (or ``cancel`` …) until its answer. Answers come on the
 account's stream, whose reports are delivered once each: one at or before the last position
-(sequence, index) is a repeat and is dropped. After a broken connection the logon names that
-position, so the exchange first sends what was missed, and then every command that somebody still
-waits for is sent again under its old id, which the exchange answers once.
+(sequence, index) is a repetition and is dropped. After a broken connection the logon names that
+position, so that the exchange first sends what was missed; then every command that is still awaited
+is sent again under its old id, which the exchange carries out only once.
 """
 
 from enum import Enum
@@ -70,7 +70,7 @@ from exchange.messages.wire_mass import (
     Quoted,
 )
 
-Key: TypeAlias = tuple[str, str]  # "order" or "request", and the id
+Key: TypeAlias = tuple[str, str]  # ("order" or "request", id)
 AnyOrderReport: TypeAlias = (
     Accepted
     | Execution
@@ -96,17 +96,17 @@ AnyReport: TypeAlias = (
     | Deficit
 )
 _ANSWERS: Final = (Subscribed, Unsubscribed, Instruments, AccountReport, Orders)
-PENDING_MAX: Final = 16_384  # commands and queries without an answer
-QUIET_BEATS: Final = 1.5  # heartbeats missed before the server is asked for one
+PENDING_MAX: Final = 16_384  # requests without an answer
+QUIET_BEATS: Final = 1.5  # heartbeat intervals of silence before a Ping
 DEAD_BEATS: Final = 3  # and before the connection is given up
-# Refusals of a logon that pass by themselves or with the next nonce.
+# Reject reasons of a logon that pass by themselves or with the next nonce.
 LOGON_AGAIN: Final = frozenset({Reason.NONCE, Reason.SESSION_LIVE, Reason.SESSION_UNKNOWN})
-# And those that pass once the exchange finds connections broken: of a client that was logged on.
+# Reject reasons that pass once the exchange notices dead connections; only if logged on before.
 LOGON_LATER: Final = frozenset({GatewayReason.CONNECTIONS_FULL, Reason.SESSIONS_FULL})
 
 
 class State(Enum):
-    """How far the connection is."""
+    """The state of the connection."""
 
     DOWN = "down"
     LOGGING_ON = "logging_on"
@@ -114,7 +114,7 @@ class State(Enum):
 
 
 class Health(Enum):
-    """What the silence of the server means."""
+    """The meaning of the server's silence."""
 
     ALIVE = "alive"
     QUIET = "quiet"  # send a Ping
@@ -122,9 +122,9 @@ class Health(Enum):
 
 
 class Pending(msgspec.Struct, eq=False):
-    """A request without an answer yet. Not ``awaited``: it is not sent again by itself.
+    """A request without an answer yet. If not ``awaited``, it is not sent again automatically.
 
-    ``connection`` is the number of the one that it was last sent on, 0 for none.
+    ``connection`` is the number of the connection on which it was last sent, 0 for none.
     """
 
     key: Key
@@ -135,7 +135,7 @@ class Pending(msgspec.Struct, eq=False):
 
 
 class Received(msgspec.Struct, frozen=True):
-    """What one message led to: an event to deliver, a request answered, requests to send."""
+    """The result of one message: an event to deliver, a request answered, requests to send."""
 
     event: AnyResponse | Missed | None = None
     answered: Key | None = None
@@ -143,7 +143,7 @@ class Received(msgspec.Struct, frozen=True):
 
 
 class Session:
-    """One account's session through any number of connections. Without a key: public data only."""
+    """One account's session over any number of connections. Without a key: public data only."""
 
     def __init__(
         self,
@@ -165,21 +165,22 @@ class Session:
         self.key = api_key_of(key, secret)
         self._cancel_on_disconnect, self._grace_ms = cancel_on_disconnect, grace_ms
         self._prefix, self._ids = f"{started_ns:x}", 0
-        self._connection = 0  # the number of the present one
+        self._connection = 0  # number of the present connection
         self._heard_ns = self._pinged_ns = started_ns
         self._beat_ns = HEARTBEAT_MS * 1_000_000
-        self._account_asked = ""  # the id of the session's own question for the account
+        self._account_asked = ""  # id of the session's own account query
         self._at_position: set[str] = set()  # order ids already reported at exactly ``position``
 
     def next_id(self) -> str:
-        """An id never used before: it starts with the time at which this session was made."""
+        """Return an id never used before: it starts with the time at which this session was
+        created."""
         self._ids += 1
         return f"{self._prefix}-{self._ids}"
 
     # --- the connection ---
 
     def connected(self, now_ns: int) -> list[AnyRequest]:
-        """A transport is up. Return what to send first."""
+        """Note that a transport is connected; return the requests to send first."""
         self._connection += 1
         self._heard_ns = self._pinged_ns = now_ns
         if self.key is not None:
@@ -189,10 +190,11 @@ class Session:
         return self._resume()
 
     def lost(self) -> list[Unsubscribed]:
-        """The transport is gone; return the requests that are done with it: to leave channels.
+        """Note that the transport is gone; return answers for the pending Unsubscribe requests,
+        which are thereby fulfilled.
 
-        Other pending requests stay, and the next logon names the session, even one that has ended
-        with it: it is answered behind all that was sent in that session.
+        Other pending requests stay. The next logon names the session even if it has ended, so that
+        the answer comes after everything sent in that session.
         """
         self.state = State.DOWN
         self._account_asked = ""
@@ -208,7 +210,7 @@ class Session:
         return done
 
     def health(self, now_ns: int) -> Health:
-        """Judge the server's silence. QUIET is answered once per heartbeat interval."""
+        """Classify the server's silence. QUIET is returned at most once per heartbeat interval."""
         silent = now_ns - self._heard_ns
         if silent > DEAD_BEATS * self._beat_ns:
             return Health.DEAD
@@ -233,9 +235,9 @@ class Session:
         )
 
     def _resume(self) -> list[AnyRequest]:
-        """What to send once ready: what is listed now, old channels, unanswered requests.
+        """Return the requests to send once ready: instruments, channels, unanswered requests.
 
-        Those that nobody waits for any more are forgotten: no answer of theirs can come.
+        Requests that are no longer awaited are forgotten, since no answer to them can come.
         """
         self.pending = {key: item for key, item in self.pending.items() if item.awaited}
         waiting = [item.request for item in self.pending.values() if self.sends(item)]
@@ -245,18 +247,20 @@ class Session:
         return [listing, *self.feed.rejoin(asked), *waiting, *self._ask_account()]
 
     def _ask_account(self) -> list[AnyRequest]:
-        """The question for positions that a settlement may have ended, if it is not under way."""
+        """Return a query for positions that a settlement may have ended, unless one is under
+        way."""
         if self.state is not State.READY or self._account_asked or not self.portfolio.is_unsure:
             return []
         self._account_asked = self.next_id()
         return [QueryAccount(request_id=self._account_asked)]
 
-    # --- what is asked ---
+    # --- requests ---
 
     def ask(self, request: AnyRequest, now_ns: int) -> Pending:
-        """Register a request; asking the same again is a retry. ``sends`` says what to send.
+        """Register a request; registering the same again is a retry. ``sends`` says whether to send
+        it.
 
-        Raises NotConnected, TooMany, and ValueRefused if the id is pending for something else.
+        Raises NotConnected, TooMany, and ValueRefused if the id is pending for another request.
         """
         if self.state is not State.READY:
             raise NotConnected(f"the session is {self.state.value}")
@@ -279,11 +283,11 @@ class Session:
                 self.pending.pop(one.key, None)
 
     def sends(self, pending: Pending) -> bool:
-        """Whether a request is to be sent now: somebody waits for it, and it is not under way.
+        """Whether a request must be sent now: it is awaited, and not yet sent on this connection.
 
-        Once a connection is enough: the exchange gets it, or the connection breaks, and what is not
-        answered by the next logon never was carried out. A copy behind one under way could still be
-        accepted after the first was rejected, and answered as such.
+        Sending it once per connection is enough: the exchange receives it, or the connection
+        breaks, and what is not answered by the next logon was not carried out. A second copy on the
+        same connection could be accepted after the first one was rejected, and be answered as such.
         """
         if not pending.awaited or pending.connection == self._connection:
             return False
@@ -293,7 +297,7 @@ class Session:
     # --- what arrives ---
 
     def receive(self, message: AnyResponse, now_ns: int) -> Received:
-        """Take one message in. Raises LogonRefused; ProtocolError if it makes no sense."""
+        """Handle one message. Raises LogonRefused; ProtocolError if it makes no sense."""
         self._heard_ns = now_ns
         if isinstance(message, AnyReport):
             return self._report(message)
@@ -305,8 +309,8 @@ class Session:
         if isinstance(message, LoggedOn):
             return self._logged_on(message)
         if isinstance(message, Heartbeat):
-            # All up to its sequence was sent, and every command has an event of index 0. Before
-            # the logon is done it may be ahead of the reports that were missed.
+            # All up to its sequence was sent, and every command has an event of index 0. Before the
+            # logon is answered the sequence may be ahead of missed reports.
             if self.state is not State.READY or not message.sequence:
                 return Received()
             self._advance(message.epoch, message.sequence, 0)
@@ -355,21 +359,21 @@ class Session:
         elif message.client_order_id is not None:
             key = ("order", message.client_order_id)
         if message.request_id and message.request_id == self._account_asked:
-            self._account_asked = ""  # the next heartbeat asks again
+            self._account_asked = ""  # the next heartbeat repeats the query
         return Received(message, self._settle(key), self.feed.refused(message))
 
     def _is_about_logon(self, message: Rejected) -> bool:
         if message.op is not None or self.state is not State.LOGGING_ON:
             return message.op == "logon"
-        # The engine's own refusal names no request, but a missed reject of another command may
-        # come before the logon's answer. A new session cannot be unknown.
+        # The engine's own refusal names no request, but a missed reject of another command may come
+        # before the logon's answer. A new session cannot be unknown.
         is_named = message.request_id is not None or message.client_order_id is not None
         is_new = message.number == Reason.SESSION_UNKNOWN and not self.session_id
         return not is_named and not is_new
 
     def _logon_refused(self, message: Rejected, now_ns: int) -> Received:
         if message.number == Reason.SESSION_UNKNOWN and self.session_id and self.key is not None:
-            self.session_id = 0  # it ended meanwhile: open a new one
+            self.session_id = 0  # it has ended meanwhile: open a new one
             return Received(send=[self._logon(self.key, now_ns)])
         later = message.number in LOGON_LATER and self.account is not None
         again = message.retryable or later or message.number in LOGON_AGAIN
@@ -394,13 +398,13 @@ class Session:
         return Received(answered=self._settle(key), send=self._ask_account())
 
     def _settle(self, key: Key | None) -> Key | None:
-        """The key if a request was pending under it, which it no longer is."""
+        """Remove a pending request; return its key, or None if there was none."""
         if key is None or self.pending.pop(key, None) is None:
             return None
         return key
 
     def _is_new(self, sequence: int, index: int, order_id: str) -> bool:
-        """Whether a report was not delivered yet. Both sides of one trade share a position."""
+        """Whether a report has not been delivered yet. Both sides of one trade share a position."""
         last = (self.position.sequence, self.position.index) if self.position else (-1, 0)
         if (sequence, index) < last or ((sequence, index) == last and self._seen_here(order_id)):
             return False
@@ -422,7 +426,8 @@ class Session:
 
 
 def key_of(request: AnyRequest) -> Key:
-    """Under which id a request is answered. ValueRefused for one that has no answer of its own."""
+    """Return the key under which a request is answered. ValueRefused if it has no answer of its
+    own."""
     if isinstance(request, Enter):
         return "order", request.client_order_id
     if isinstance(request, Logon | Ping):
@@ -431,7 +436,7 @@ def key_of(request: AnyRequest) -> Key:
 
 
 def _answered_by(report: AnyOrderReport) -> Key | None:
-    """Which request this report may answer; the first report of a command does."""
+    """Return the key of the request that this report may answer: it is a command's first report."""
     if isinstance(report, Accepted):
         return "order", report.client_order_id
     if isinstance(report, Cancelled | Reduced | Replaced) and report.request_id is not None:

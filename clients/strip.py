@@ -1,8 +1,8 @@
-"""A hedger's strip: one total of GPU-hours spread over the months of a curve, exactly.
+"""A hedger's strip: a total of GPU-hours spread over the months of a curve, exactly.
 
 One lot of a monthly contract is one GPU for every hour of the month, so months of 28, 30 and 31
-days need different hours for the same GPUs. Everything is an integer; nothing is lost in rounding:
-the hours of the legs sum to the total, and what whole lots cannot cover is stated.
+days have different hours for the same GPUs. All figures are integers and nothing is lost in
+rounding: the legs' hours sum to the total, and what whole lots cannot cover is stated.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,7 +13,7 @@ from clients.errors import ValueRefused
 
 
 class Leg(msgspec.Struct, frozen=True):
-    """One month. ``unhedged_hours`` = hours less what the lots cover; negative: over-hedged."""
+    """One month. ``unhedged_hours`` = hours minus what the lots cover; negative: over-hedged."""
 
     instrument: str
     hours: int
@@ -28,20 +28,20 @@ class Strip(msgspec.Struct, frozen=True):
 
     @property
     def hours(self) -> int:
-        """GPU-hours split."""
+        """The total of GPU-hours."""
         return sum(leg.hours for leg in self.legs)
 
     @property
     def unhedged_hours(self) -> int:
-        """GPU-hours left open over the whole strip: at most half a lot of one month."""
+        """GPU-hours not covered over the whole strip: at most half a lot of one month."""
         return sum(leg.unhedged_hours for leg in self.legs)
 
 
 def largest_remainder(total: int, weights: Sequence[int]) -> list[int]:
-    """``total`` in shares proportional to ``weights``; the shares sum to ``total`` exactly.
+    """Return ``total`` in shares proportional to ``weights``; they sum to ``total`` exactly.
 
-    Every share is floored, then one unit each goes to the largest remainders; of equal ones the
-    earlier first. ValueRefused if ``total`` is negative or no weight is positive.
+    Every share is rounded down, then one unit each goes to the largest remainders; of equal ones to
+    the earlier first. ValueRefused if ``total`` or a weight is negative, or no weight is positive.
     """
     whole = sum(weights)
     if total < 0 or whole <= 0 or min(weights) < 0:
@@ -55,11 +55,12 @@ def largest_remainder(total: int, weights: Sequence[int]) -> list[int]:
 
 
 def split(total_hours: int, hours_per_lot: Mapping[str, int]) -> Strip:
-    """``total_hours`` as a strip over instruments, each with its hours of one lot (672 to 744).
+    """Return ``total_hours`` as a strip over instruments, each with the hours of one lot (672 to
+    744).
 
-    Hours are proportional to the month's length, which is the same number of GPUs throughout.
-    Lots: whole lots first, then one more for the largest remainders while at least half a lot
-    of hours is still open.
+    Hours are proportional to the month's length, so the number of GPUs is the same throughout.
+    Lots: whole lots first, then one more for the largest remainders while at least half a lot of
+    hours is still open.
 
     >>> split(7 * 744 + 7 * 672, {"H100F27": 744, "H100G27": 672}).legs[1].lots
     7

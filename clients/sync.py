@@ -1,10 +1,10 @@
-"""The client for programs without an event loop: ``clients.aio`` in a thread of its own.
+"""The client for programs without an event loop: ``clients.aio`` in its own thread.
 
     with Client("ws://localhost:8000", key_id, secret) as client:
         outcome = client.enter("H100Z26", "buy", 2, "2.650")
 
-Every call waits for its answer and raises what the async one raises. What ``orders``,
-``positions`` and ``book`` show is read in the loop's thread, so it is of one moment.
+Every call waits for its answer and raises what the async one raises. ``orders``, ``positions`` and
+``depth`` are read in the loop's thread, so each is of one moment.
 """
 
 import asyncio
@@ -34,7 +34,7 @@ from exchange.messages.wire import (
 )
 
 Levels = list[tuple[int, int]]  # (price_ticks, lots), best first
-Orders = list[tuple[int, int, int]]  # (rank, price_ticks, lots), first to trade first
+Orders = list[tuple[int, int, int]]  # (rank, price_ticks, lots), in trading order
 Best = tuple[int, int, int] | None  # (price_ticks, lots, orders)
 _R = TypeVar("_R")
 
@@ -72,7 +72,7 @@ class Client(Blocking[AsyncClient]):
         return self
 
     def connect(self) -> None:
-        """Connect and log on; raises as ``AsyncClient.connect``, and is then closed."""
+        """Connect and log on. Raises as ``AsyncClient.connect``; the client is closed then."""
         try:
             self.wait(self.asynchronous.connect())
         except BaseException:
@@ -80,20 +80,21 @@ class Client(Blocking[AsyncClient]):
             raise
 
     def price_text(self, instrument: str, ticks: int) -> str:
-        """A price in ticks as dollars per GPU-hour. KeyError if the instrument is not listed."""
+        """Return a price in ticks as dollars per GPU-hour. KeyError if the instrument is not
+        listed."""
         return self.asynchronous.price_text(instrument, ticks)
 
     def scale(self, instrument: str) -> PriceScale:
-        """Ticks to and from text for a listed instrument. KeyError if it is not listed."""
+        """Converts ticks to and from text for a listed instrument. KeyError if it is not listed."""
         return self.asynchronous.scale(instrument)
 
     def next_id(self) -> str:
-        """A client order id or request id never used before."""
+        """Return an id for an order or request that was never used before."""
         return self._read(lambda client: client.next_id())
 
     @property
     def build(self) -> Requests:
-        """Makes requests without sending them, for ``send_batch`` and ``preview``."""
+        """Builds requests without sending them, for ``send_batch`` and ``preview``."""
         return self.asynchronous.build
 
     @property
@@ -108,27 +109,29 @@ class Client(Blocking[AsyncClient]):
 
     @property
     def states(self) -> dict[str, InstrumentState]:
-        """Last state of each instrument whose state channel is joined."""
+        """Last state of each instrument whose state channel is subscribed."""
         return self._read(lambda client: States(client.states))
 
     @property
     def statistics(self) -> dict[str, InstrumentStatistics]:
-        """The business day of each instrument whose statistics channel is joined."""
+        """The business day of each instrument whose statistics channel is subscribed."""
         return self._read(lambda client: dict(client.feed.statistics))
 
     @property
     def settlements(self) -> dict[str, SettlementPrice]:
-        """The last settlement price by instrument, once the channel ``settlements`` is joined."""
+        """The last settlement price by instrument, while the channel ``settlements`` is
+        subscribed."""
         return self._read(lambda client: dict(client.feed.settlements))
 
     @property
     def fixings(self) -> dict[str, IndexFixing]:
-        """The last fixing by index, once the channel ``fixings`` is joined."""
+        """The last fixing by index, while the channel ``fixings`` is subscribed."""
         return self._read(lambda client: dict(client.feed.fixings))
 
     @property
     def factors(self) -> dict[tuple[str, str], FactorsPublished]:
-        """The last factor table by grade and expiry, once the channel ``factors`` is joined."""
+        """The last factor table by grade and expiry, while the channel ``factors`` is
+        subscribed."""
         return self._read(lambda client: dict(client.feed.factors))
 
     @property
@@ -142,7 +145,7 @@ class Client(Blocking[AsyncClient]):
         return self._read(lambda client: dict(client.positions))
 
     def depth(self, instrument: str, count: int | None = None) -> tuple[Levels, Levels] | None:
-        """The best bids and asks of the local book; None if the book is not live now."""
+        """Return the best bids and asks of the local book; None if the book is not live."""
 
         def read(client: AsyncClient) -> tuple[Levels, Levels] | None:
             book = client.book(instrument)
@@ -153,8 +156,8 @@ class Client(Blocking[AsyncClient]):
         return self._read(read)
 
     def queue(self, instrument: str, count: int | None = None) -> tuple[Orders, Orders] | None:
-        """The first bids and asks of the local queue as (rank, price_ticks, lots); None if it is
-        not live now."""
+        """Return the first bids and asks of the local queue as (rank, price_ticks, lots); None if
+        it is not live."""
 
         def read(client: AsyncClient) -> tuple[Orders, Orders] | None:
             queue = client.queue(instrument)
@@ -163,8 +166,8 @@ class Client(Blocking[AsyncClient]):
         return self._read(read)
 
     def top(self, instrument: str) -> tuple[Best, Best] | None:
-        """The best bid and ask as (price_ticks, lots, orders), None of an empty side; None if the
-        local copy is not live now."""
+        """Return the best bid and ask as (price_ticks, lots, orders), None for an empty side; None
+        if the local copy is not live."""
 
         def read(client: AsyncClient) -> tuple[Best, Best] | None:
             top = client.top(instrument)
@@ -174,7 +177,7 @@ class Client(Blocking[AsyncClient]):
 
     @contextlib.contextmanager
     def events(self) -> Iterator["Events"]:
-        """Everything that arrives while the block runs."""
+        """Yield an iterator over everything that arrives while the block runs."""
         stream = self._read(lambda client: client.events())
         try:
             yield Events(self, stream)
@@ -190,7 +193,7 @@ class Client(Blocking[AsyncClient]):
 
 
 class Events:
-    """An iterator over events; ``next_within`` waits only so long."""
+    """An iterator over events; ``next_within`` waits only for a given time."""
 
     def __init__(self, client: Blocking[Any], stream: EventStream) -> None:
         self._client = client
@@ -206,7 +209,7 @@ class Events:
         return event
 
     def next_within(self, seconds: float) -> AnyEvent | None:
-        """The next event, or None if none comes in time, or none is left of a closed client."""
+        """Return the next event; None if none comes in time, or a closed client has none left."""
         return self._take(seconds)
 
     def _take(self, seconds: float | None) -> AnyEvent | None:
@@ -219,5 +222,5 @@ class Events:
 
         try:
             return self._client.wait(take())
-        except NotConnected:  # it was closed: what had come by then is there
+        except NotConnected:  # it was closed: events that had arrived remain
             return self._stream.left()

@@ -1,4 +1,5 @@
-"""One WebSocket to the exchange: requests out, messages in. Nothing here knows what they mean."""
+"""One WebSocket to the exchange: sends requests and receives messages, without interpreting
+them."""
 
 import asyncio
 from collections.abc import AsyncIterator, Coroutine
@@ -19,12 +20,12 @@ from exchange.messages.wire import (
     encode_msgpack,
 )
 
-FRAME_BYTES_MAX: Final = 1 << 26  # of one frame from the exchange: all that a batch meant to us
+FRAME_BYTES_MAX: Final = 1 << 26  # of one frame from the exchange, which may hold a whole batch
 CONNECT_SECONDS: Final = 10.0
 PING_SECONDS: Final = 15.0
-CLOSE_SECONDS: Final = 1.0  # a peer that is gone will not answer the close
+CLOSE_SECONDS: Final = 1.0  # a dead peer does not answer the close
 _SCHEMES: Final = {"http": "ws", "https": "wss", "ws": "ws", "wss": "wss"}
-_UNKNOWN_TAG: Final = "Invalid value"  # how msgspec starts to say that it knows no such type
+_UNKNOWN_TAG: Final = "Invalid value"  # start of msgspec's error for an unknown type
 
 _typed_json = msgspec.json.Decoder(list[AnyResponse]).decode
 _parts_json = msgspec.json.Decoder(list[msgspec.Raw]).decode
@@ -35,7 +36,7 @@ _part_msgpack = msgspec.msgpack.Decoder(AnyResponse).decode
 
 
 def websocket_url(url: str) -> str:
-    """``http://host:port`` as the address of its WebSocket; one with a path keeps it."""
+    """Return the WebSocket address for ``http://host:port``; an address with a path keeps it."""
     parts = urlsplit(url if "://" in url else f"ws://{url}")
     if parts.scheme not in _SCHEMES or not parts.netloc:
         raise ValueRefused(f"{url!r} is not an address like ws://localhost:8000/ws")
@@ -44,13 +45,13 @@ def websocket_url(url: str) -> str:
 
 
 def http_url(url: str) -> str:
-    """Where the market of any of its addresses answers HTTP: ``http://host:port``."""
+    """Return the HTTP address, ``http://host:port``, for any address of a market."""
     parts = urlsplit(websocket_url(url))
     return urlunsplit(("https" if parts.scheme == "wss" else "http", parts.netloc, "", "", ""))
 
 
 def _why(error: Exception) -> str:
-    """What kept a connection from being made, for who must do something about it."""
+    """Return why a connection failed, with what to do about it."""
     match error:
         case aiohttp.WSServerHandshakeError():
             return f"the answer is {error.status}; a market's address is like ws://localhost:8000"
@@ -66,8 +67,9 @@ def _why(error: Exception) -> str:
 
 
 def read_frame(data: str | bytes) -> list[AnyResponse]:
-    """The messages of a frame, text being JSON and bytes MessagePack. Types that this client does
-    not know are left out. ProtocolError if the frame is not an array of messages.
+    """Return the messages of a frame: text is JSON, bytes are MessagePack.
+
+    Messages of unknown types are left out. ProtocolError if the frame is not an array of messages.
     """
     try:
         return _typed_json(data) if isinstance(data, str) else _typed_msgpack(data)
@@ -93,29 +95,30 @@ def _read_known(data: str | bytes) -> list[AnyResponse]:
 
 
 async def _alone(sending: Coroutine[Any, Any, None]) -> None:
-    """Await what sends a frame, so that who is cancelled meanwhile cancels nobody else.
+    """Await the sending of a frame, without its cancellation cancelling other senders.
 
-    aiohttp has all who wait for room in a connection await one future, which ends with any of them:
-    the others would be cancelled too, and those that come later wait for nothing any more.
+    In aiohttp all senders that wait for room in a connection await one future, which ends when any
+    of them is cancelled: the others would be cancelled as well, and later ones would no longer
+    wait.
 
-    The mark says that somebody has begun to await the future; a second await beside it is an error.
-    A task takes it back, in its own next step: too late for who sends, or pongs, in this one. So it
-    is taken back here. A task a frame, which one could shield, would cost every frame a turn of the
-    loop, though nearly all of them find room.
+    ``_asyncio_future_blocking`` marks that the future is being awaited; a second await beside it
+    is an error. A task clears the mark in its own next step, too late for other senders,
+    or pongs, in this one. So it is cleared here. A task per frame, which could be shielded, would
+    cost every frame a turn of the loop, although nearly all of them find room.
     """
     try:
         while True:
             room = sending.send(None)
-            room._asyncio_future_blocking = False  # nobody awaits it: it is only looked at
+            room._asyncio_future_blocking = False  # nobody awaits it through this mark
             await asyncio.wait([room])
-    except StopIteration:  # at once, where there is room
+    except StopIteration:  # at once, if there is room
         return
     finally:
         sending.close()
 
 
 class AnyTransport(Protocol):
-    """What a link needs of an open connection, whatever carries it."""
+    """What a link needs of an open connection of any kind."""
 
     async def send(self, request: AnyRequest | list[AnyCommand]) -> None:
         """Send one frame: a request, or many. ConnectionLost if the connection is gone."""
@@ -125,14 +128,14 @@ class AnyTransport(Protocol):
 
     @property
     def close_reason(self) -> str:
-        """What is known of why the connection ended."""
+        """Why the connection ended, as far as known."""
 
     async def close(self) -> None:
-        """Close it; harmless to repeat."""
+        """Close it; may be repeated."""
 
 
 class Connect(Protocol):
-    """Opens a connection. ConnectionLost if nobody answers."""
+    """Opens a connection. Raises ConnectionLost if there is no answer."""
 
     async def __call__(self, url: str, *, msgpack: bool) -> AnyTransport: ...
 
@@ -146,7 +149,7 @@ class Transport:
 
     @classmethod
     async def open(cls, url: str, *, msgpack: bool) -> "Transport":
-        """Connect. ConnectionLost if there is nobody, or no WebSocket of this protocol."""
+        """Connect. ConnectionLost if nobody answers, or not with a WebSocket of this protocol."""
         protocol = MSGPACK_PROTOCOL if msgpack else JSON_PROTOCOL
         http = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=CONNECT_SECONDS))
         try:
@@ -184,12 +187,12 @@ class Transport:
 
     @property
     def close_reason(self) -> str:
-        """What is known of why the connection ended."""
+        """Why the connection ended, as far as known."""
         error = self._socket.exception()
         code = self._socket.close_code
         return str(error) if error is not None else f"closed with code {code}"
 
     async def close(self) -> None:
-        """Close both the socket and its HTTP session; harmless to repeat."""
+        """Close both the socket and its HTTP session; may be repeated."""
         await self._socket.close()
         await self._http.close()

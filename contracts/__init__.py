@@ -1,6 +1,6 @@
-"""What is traded: contract specs, expiries, codes, calendars and the figures behind them.
+"""What is traded: contract specifications, expiries, codes, calendars and the figures behind them.
 
-Pure Python that reads only its own ``data/``. Start at ``registry.load()``.
+Pure Python that reads only its own ``data/`` folder. Start at ``registry.load()``.
 """
 
 from contracts.sheets import sheet

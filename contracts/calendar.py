@@ -1,8 +1,8 @@
 """Months and days: delivery period, hours of a month, business days, sessions.
 
-A contract month is a calendar month in UTC, so its hours are 672, 696, 720 or 744, leap seconds
-and daylight saving playing no part. Business days and sessions are ``data/calendars.toml``: a dated
-table of holidays, and local times that the tz database turns into moments.
+A contract month is a calendar month in UTC. It has 672, 696, 720 or 744 hours: leap seconds and
+daylight saving time are ignored. Business days and sessions come from ``data/calendars.toml``: a
+table of dated holidays, and local times that are converted to UTC with the tz database.
 """
 
 import calendar
@@ -40,7 +40,7 @@ _MINUTES_HIGH: Final = 720
 
 
 class Month(msgspec.Struct, frozen=True, order=True):
-    """One calendar month; ``str(month)`` is ``"2026-12"`` and months compare in time."""
+    """One calendar month; ``str(month)`` is ``"2026-12"``, and months compare in order of time."""
 
     year: int
     month: int
@@ -50,7 +50,7 @@ class Month(msgspec.Struct, frozen=True, order=True):
 
     @classmethod
     def parse(cls, text: str) -> "Month":
-        """The month of ``"2026-12"``; ValueError for anything else."""
+        """Return the month of ``"2026-12"``; raise ValueError for any other text."""
         match = _MONTH.fullmatch(text)
         if match is None or match[1] == "0000":
             raise ValueError(f"not a month of the form 2026-12: {text[:16]!a}")
@@ -58,11 +58,11 @@ class Month(msgspec.Struct, frozen=True, order=True):
 
     @classmethod
     def of(cls, day: date) -> "Month":
-        """The month that a day lies in."""
+        """Return the month of a day."""
         return cls(day.year, day.month)
 
     def plus(self, months: int) -> "Month":
-        """The month so many months later, or earlier if negative."""
+        """Return the month so many months later; earlier if ``months`` is negative."""
         year, index = divmod(self.year * 12 + self.month - 1 + months, 12)
         return Month(year, index + 1)
 
@@ -85,7 +85,7 @@ class Month(msgspec.Struct, frozen=True, order=True):
 
 
 def delivery_period(month: Month) -> tuple[datetime, datetime]:
-    """First instant of the month and first instant after it, UTC."""
+    """Return the first instant of the month and the first instant after it, in UTC."""
     after = month.plus(1)
     return (
         datetime(month.year, month.month, 1, tzinfo=UTC),
@@ -94,11 +94,11 @@ def delivery_period(month: Month) -> tuple[datetime, datetime]:
 
 
 class CalendarError(LookupError):
-    """The day lies outside the years that the calendar knows."""
+    """The day is outside the years of the calendar, or it has no session."""
 
 
 class Session(msgspec.Struct, frozen=True):
-    """The trading session of one business day: moments in UTC, ``closes`` not included."""
+    """The trading session of one business day: times in UTC; ``closes`` is not part of it."""
 
     day: date
     pre_opens: datetime
@@ -113,8 +113,9 @@ class Session(msgspec.Struct, frozen=True):
 class Calendar(msgspec.Struct, frozen=True):
     """Business days and sessions of one place.
 
-    Local times; ``opens`` is on the calendar day before the business day. Every method raises
-    CalendarError outside ``first_year`` to ``last_year``: a holiday is looked up, never guessed.
+    Times are local; ``opens`` is on the calendar day before the business day. Every method raises
+    CalendarError for a day outside ``first_year`` to ``last_year``, because the holidays of other
+    years are not known.
     """
 
     code: str
@@ -133,7 +134,7 @@ class Calendar(msgspec.Struct, frozen=True):
     holidays: dict[date, str]
 
     def is_business_day(self, day: date) -> bool:
-        """Whether the day is a weekday that no holiday closes."""
+        """Whether the day is a weekday and no holiday."""
         if not self.first_year <= day.year <= self.last_year:
             raise CalendarError(
                 f"calendar {self.code} knows {self.first_year} to {self.last_year}, not {day};"
@@ -142,37 +143,38 @@ class Calendar(msgspec.Struct, frozen=True):
         return day.weekday() < _SATURDAY and day not in self.holidays
 
     def at_or_before(self, day: date) -> date:
-        """The last business day that is not after ``day``."""
+        """Return the last business day that is not after ``day``."""
         while not self.is_business_day(day):
             day -= _DAY
         return day
 
     def at_or_after(self, day: date) -> date:
-        """The first business day that is not before ``day``."""
+        """Return the first business day that is not before ``day``."""
         while not self.is_business_day(day):
             day += _DAY
         return day
 
     def before(self, day: date, count: int) -> date:
-        """The ``count``-th business day before ``day``; the 0-th is ``day`` itself."""
+        """Return the ``count``-th business day before ``day``; for 0, ``day`` itself."""
         for _ in range(count):
             day = self.at_or_before(day - _DAY)
         return day
 
     def after(self, day: date, count: int) -> date:
-        """The ``count``-th business day after ``day``; the 0-th is ``day`` itself."""
+        """Return the ``count``-th business day after ``day``; for 0, ``day`` itself."""
         for _ in range(count):
             day = self.at_or_after(day + _DAY)
         return day
 
     def business_days(self, first: date, last: date) -> list[date]:
-        """The business days from ``first`` to ``last``, both included."""
+        """Return the business days from ``first`` to ``last``, both included."""
         count = (last - first).days + 1
         days = (first + n * _DAY for n in range(count))
         return [day for day in days if self.is_business_day(day)]
 
     def session(self, day: date) -> Session:
-        """The session of a business day; CalendarError for a day that is none."""
+        """Return the session of a business day; raise CalendarError if the day is not a business
+        day."""
         if not self.is_business_day(day):
             why = self.holidays.get(day, "a weekend")
             raise CalendarError(f"{day} has no session: {why}")
@@ -190,14 +192,16 @@ class Calendar(msgspec.Struct, frozen=True):
         )
 
     def begun(self, now: datetime) -> Session:
-        """The last session whose pre-open has come by a moment; it may have closed since."""
-        day = self.at_or_before(now.date() + 2 * _DAY)  # one that opens the day before, east of UTC
+        """Return the last session whose pre-open has begun at a time; it may have closed since."""
+        # East of UTC, a session may open two UTC days before its date
+        day = self.at_or_before(now.date() + 2 * _DAY)
         while (session := self.session(day)).pre_opens > now:
             day = self.before(day, 1)
         return session
 
     def date_on(self, now: datetime) -> date:
-        """The business date of the session that is on at a moment; between two, the next one's."""
+        """Return the business date of the current session at a time; between two sessions, the
+        next."""
         session = self.begun(now)
         return session.day if now < session.closes else self.after(session.day, 1)
 
@@ -206,7 +210,7 @@ class Calendar(msgspec.Struct, frozen=True):
 
 
 def load(code: str = DEFAULT) -> Calendar:
-    """A calendar that ships with this package; KeyError for a code without one."""
+    """Return a calendar that ships with this package; raise KeyError for an unknown code."""
     return _shipped()[code]
 
 
@@ -223,7 +227,7 @@ def _shipped() -> dict[str, Calendar]:
 
 
 def clock_time(text: str) -> time:
-    """The time of day of ``"18:00"``; ValueError for anything else."""
+    """Return the time of day of ``"18:00"``; raise ValueError for any other text."""
     match = _CLOCK.fullmatch(text)
     if match is None:
         raise ValueError(f"not a time of day such as 18:00: {text[:16]!a}")
@@ -274,7 +278,7 @@ _HOLIDAY_RULES: Final = {
 
 
 def read_calendars(file: str, content: bytes) -> tuple[dict[str, Calendar], list[Fault]]:
-    """The calendars without fault in a file, by code, and every fault."""
+    """Return a file's calendars that have no fault, by code, and all faults."""
     tables, faults = read_toml(file, content)
     calendars: dict[str, Calendar] = {}
     for code, table in tables.items():
@@ -308,7 +312,7 @@ def _read_calendar(file: str, code: str, table: object) -> tuple[Calendar | None
 def _joint_faults(
     file: str, place: str, values: dict[str, Any], holidays: dict[date, str]
 ) -> list[Fault]:
-    """Faults between fields that keep their own rules."""
+    """Return the faults that concern several fields, each of which is valid by itself."""
     settled, closes = _minutes(values["settlement_to"]), _minutes(values["closes"])
     collected = values["pre_open_minutes"]
     rules = [

@@ -1,4 +1,4 @@
-"""Two specs, expiries, registries or sets of files side by side: the fields that differ."""
+"""Compare two specs, expiries, registries or sets of files: the fields that differ."""
 
 from collections.abc import Iterator, Mapping
 from datetime import date
@@ -16,7 +16,8 @@ ABSENT: Final = "absent"
 
 
 class Difference(msgspec.Struct, frozen=True):
-    """One field that differs; ``what`` is whose, empty where there is but one thing."""
+    """One field that differs. ``what`` names the object it belongs to; empty if only one is
+    compared."""
 
     what: str
     field: str
@@ -27,7 +28,8 @@ class Difference(msgspec.Struct, frozen=True):
 def differences(
     before: ContractSpec | Listed, after: ContractSpec | Listed, what: str = ""
 ) -> list[Difference]:
-    """The fields of two things that differ, in their order; a field of one alone differs too."""
+    """Return the fields that differ, in their order; a field that only one of the two has differs
+    too."""
     return _unlike(_fields(before), _fields(after), what)
 
 
@@ -40,7 +42,7 @@ def _unlike(left: Mapping[str, str], right: Mapping[str, str], what: str) -> lis
 
 
 def versions(before: Registry, after: Registry) -> list[Difference]:
-    """What changed from one registry to another, version by version of every product."""
+    """Return what changed between two registries, version by version of every product."""
     left, right = _by_version(before), _by_version(after)
     found: list[Difference] = []
     for key in sorted({*left, *right}):
@@ -55,10 +57,10 @@ def versions(before: Registry, after: Registry) -> list[Difference]:
 
 
 def files(before: Mapping[str, bytes], after: Mapping[str, bytes]) -> list[Difference]:
-    """What changed from some contract files to others, given as name and content.
+    """Return what changed between two sets of contract files, each given as name and content.
 
-    Products version by version, the files that they refer to field by field. RegistryError for
-    files that are refused.
+    Products are compared version by version, the files they refer to field by field. Raises
+    RegistryError for files that are refused.
     """
     found = versions(_specs(before), _specs(after))
     for name in references.FILES:
@@ -72,7 +74,7 @@ def files(before: Mapping[str, bytes], after: Mapping[str, bytes]) -> list[Diffe
 
 
 def _specs(contents: Mapping[str, bytes]) -> Registry:
-    """The registry of files; an empty one where no product is among them."""
+    """Return the registry of the files; an empty one if there is no product file among them."""
     if set(contents) <= set(references.FILES):
         return Registry((), {}, {})
     return registry.read(contents)
@@ -86,7 +88,8 @@ def _table(name: str, contents: Mapping[str, bytes]) -> dict[str, str]:
 
 
 def edited_versions(before: Registry, after: Registry, on: date) -> list[Difference]:
-    """Changes that may not be made: to what is in force on a day, under which months are listed.
+    """Return forbidden changes: those to versions in force on a day, because months are listed by
+    them.
 
     A version that is not in force yet may change, and one may be added that begins later.
     """

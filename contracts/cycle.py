@@ -1,8 +1,8 @@
-"""The listing cycle under several versions of a product: each month by the version that governs it.
+"""The listing cycle under several versions of a product.
 
-``versions`` are those of one product in order of their dates, the last one in force on the day that
-is asked about. The newest says how many months are listed; when a month leaves, the version says
-under which it was listed.
+``versions`` are those of one product in order of their dates; the last one is in force on the day
+in question. It determines how many months are listed. The last trading day of a month, on which it
+leaves the cycle, follows from the version under which the month was listed.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,14 +16,14 @@ _DAY: Final = timedelta(days=1)
 
 
 def governing(versions: Sequence[ContractSpec], expiry: Month) -> ContractSpec | None:
-    """The newest version for an expiry; None for one before them all."""
+    """Return the newest version for an expiry; None if the expiry precedes all versions."""
     return next((spec for spec in reversed(versions) if spec.first_expiry <= expiry), None)
 
 
 def front_month(
     versions: Sequence[ContractSpec], on: date, calendars: Mapping[str, Calendar]
 ) -> Month:
-    """The nearest delivery month that still trades on a day."""
+    """Return the nearest delivery month that still trades on a day."""
     month = Month.of(on)
     while on > _last_trading_day(versions, month, calendars):
         month = month.plus(1)
@@ -33,7 +33,8 @@ def front_month(
 def listed_on(
     versions: Sequence[ContractSpec], expiry: Month, calendars: Mapping[str, Calendar]
 ) -> date:
-    """The first business day of an expiry in the cycle; one of the versions must govern it."""
+    """Return the first business day of an expiry in the cycle; one of the versions must govern
+    it."""
     day = date.max
     for count, current in enumerate(versions, start=1):
         known = versions[:count]
@@ -41,7 +42,8 @@ def listed_on(
         if spec is None:
             continue
         day = current.effective
-        left = expiry.plus(-current.listed_months)  # its last trading day makes room
+        # The expiry enters the cycle after this month's last trading day
+        left = expiry.plus(-current.listed_months)
         if left.last_day >= day:
             day = max(day, _last_trading_day(known, left, calendars) + _DAY)
         day = calendars[spec.calendar].at_or_after(day)

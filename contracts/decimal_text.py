@@ -1,12 +1,12 @@
-"""Decimal strings, the form in which prices and quantities travel, to and from integers.
+"""Convert prices and quantities between decimal strings, which go over the wire, and integers.
 
 One strict grammar, so that every reader of a price reads the same number:
 
     price     -?(0|[1-9][0-9]*)(\\.[0-9]+)?      at most 32 characters, no negative zero
     quantity  -?(0|[1-9][0-9]*)                  at most 40 characters, no negative zero
 
-No exponent, plus sign, space, underscore, bare point, leading zero, or digit that is not ASCII.
-Whether a price or quantity of that form is allowed (negative, too large) is for its user to say.
+No exponent, plus sign, space, underscore, bare point, leading zero, or non-ASCII digit. The caller
+checks whether the number is allowed (not negative, not too large).
 """
 
 import re
@@ -21,18 +21,18 @@ _QUANTITY: Final = re.compile(r"-?(?:0|[1-9][0-9]*)")
 
 
 class DecimalTextError(ValueError):
-    """The text is not of the documented form."""
+    """The text does not match the documented grammar."""
 
 
 class OffTickError(DecimalTextError):
-    """The text is a price, but lies between two ticks."""
+    """The text is a price, but it lies between two ticks."""
 
 
 def parse_price(text: str, decimals: int) -> int:
-    """Ticks of a price whose tick is one unit of its last decimal: ``"2.65", 3`` is 2650.
+    """Return a price in ticks, where a tick is one unit of the last decimal: ``"2.65", 3`` is 2650.
 
-    Zeros after the last decimal are allowed, other digits there raise OffTickError. Anything
-    outside the grammar raises DecimalTextError, before any digit is converted.
+    Zeros after the last decimal are allowed; other digits there raise OffTickError. Anything
+    outside the grammar raises DecimalTextError before any digit is converted.
     """
     if len(text) > PRICE_CHARS_MAX:
         raise DecimalTextError(_fault("price", text, f"more than {PRICE_CHARS_MAX} characters"))
@@ -49,7 +49,7 @@ def parse_price(text: str, decimals: int) -> int:
 
 
 def format_price(ticks: int, decimals: int) -> str:
-    """The one canonical text of a price: ``2650, 3`` is ``"2.650"``."""
+    """Return the canonical text of a price: ``2650, 3`` is ``"2.650"``."""
     if decimals == 0:
         return str(ticks)
     whole, fraction = divmod(abs(ticks), 10**decimals)
@@ -57,7 +57,7 @@ def format_price(ticks: int, decimals: int) -> str:
 
 
 def parse_quantity(text: str) -> int:
-    """Lots of a quantity, which may be out of every range; DecimalTextError if not a number."""
+    """Return a quantity in lots, of any range; raise DecimalTextError if it is not a number."""
     if len(text) > QUANTITY_CHARS_MAX:
         raise DecimalTextError(
             _fault("quantity", text, f"more than {QUANTITY_CHARS_MAX} characters")
@@ -68,6 +68,6 @@ def parse_quantity(text: str) -> int:
 
 
 def _fault(kind: str, text: str, rule: str) -> str:
-    """A message that stays short and printable whatever the text holds."""
+    """Return a message that is short and printable whatever the text holds."""
     shown = text if len(text) <= _SHOWN_CHARS else text[:_SHOWN_CHARS] + "..."
     return f"{kind} {shown!a}: {rule}"

@@ -1,8 +1,9 @@
 """GPU classes: dense peak rates per precision, memory and power, each with its source and date.
 
-``data/hardware.toml`` is the table. A rate is FLOP/s of one GPU, dense: the figure that a sheet
-prints for 2:4 sparsity is twice that, and counting with it halves every utilization. It is refused
-by name wherever a peak is asked for or claimed.
+``data/hardware.toml`` is the table. A rate is the dense FLOP/s of one GPU. Data sheets often print
+the rate with 2:4 sparsity, which is twice the dense one; computing with it would halve every
+utilization. A sparse rate is therefore refused with SPARSE_PEAK, both as a precision and as a
+claimed peak.
 """
 
 from collections.abc import Mapping
@@ -29,7 +30,7 @@ Count = Annotated[int, Meta(ge=1, le=1_000_000)]
 
 
 class GpuClass(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One kind of GPU as it is mounted; ``dense`` and ``sparse`` are GFLOP/s by precision."""
+    """One kind of GPU in its form factor; ``dense`` and ``sparse`` are GFLOP/s by precision."""
 
     name: Text
     product: Text  # the root of the contracts it can be delivered on
@@ -45,18 +46,18 @@ class GpuClass(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     @property
     def tpp(self) -> int:
-        """Total processing performance: the largest dense tera-operations times bits."""
+        """Total processing performance: the largest product of dense TFLOP/s and bits."""
         return max(rate * PRECISIONS[name] for name, rate in self.dense.items()) // 1_000
 
 
 @cache
 def classes() -> Mapping[str, GpuClass]:
-    """The classes that ship with this package, by code."""
+    """Return the classes that ship with this package, by code."""
     return read((resources.files("contracts") / "data" / _FILE).read_bytes())
 
 
 def read(content: bytes) -> Mapping[str, GpuClass]:
-    """The classes of a file, or ValueError: a file with one fault is refused whole."""
+    """Return the classes of a file; raise ValueError if it has any fault."""
     if len(content) > FILE_BYTES_MAX:
         raise ValueError(f"{_FILE} must be at most {FILE_BYTES_MAX} bytes")
     table = msgspec.toml.decode(content, type=dict[str, GpuClass])
@@ -72,9 +73,9 @@ def read(content: bytes) -> Mapping[str, GpuClass]:
 
 
 def gpu_class(code: str, known: Mapping[str, GpuClass] | None = None) -> GpuClass:
-    """The class of that code, of the shipped ones unless others are given.
+    """Return the class of a code, from ``known`` or, if None, from the shipped classes.
 
-    Refused UNKNOWN_GPU if there is none.
+    Raises Refused (UNKNOWN_GPU) if there is none.
     """
     known = classes() if known is None else known
     found = known.get(code)
@@ -85,10 +86,10 @@ def gpu_class(code: str, known: Mapping[str, GpuClass] | None = None) -> GpuClas
 
 
 def peak(code: str, precision: str, known: Mapping[str, GpuClass] | None = None) -> int:
-    """Dense peak of one GPU in FLOP/s at the precision that is computed in; ``known`` as above.
+    """Return the dense peak of one GPU in FLOP/s at a precision; ``known`` as in gpu_class.
 
-    Refused UNKNOWN_GPU, SPARSE_PEAK for a name such as ``bf16-sparse``, UNKNOWN_PRECISION for what
-    the class does not have.
+    Raises Refused: UNKNOWN_GPU, SPARSE_PEAK for a name such as ``bf16-sparse``, or
+    UNKNOWN_PRECISION for one that the class does not have.
     """
     found = gpu_class(code, known)
     if "sparse" in precision.lower() or "2:4" in precision:
@@ -100,12 +101,13 @@ def peak(code: str, precision: str, known: Mapping[str, GpuClass] | None = None)
 
 
 def check_claim(code: str, precision: str, flops: int) -> None:
-    """Refuse a claimed peak that is not the dense one: SPARSE_PEAK if it is the sparse figure."""
+    """Raise Refused if a claimed peak is not the dense one: SPARSE_PEAK if it is the sparse
+    rate."""
     dense = peak(code, precision)
     if flops == dense:
         return
     sparse = gpu_class(code).sparse[precision] * _GIGA
-    # Sheets round: anything within a hundredth of the sparse rate is that rate.
+    # Data sheets round: anything within 1 % of the sparse rate counts as that rate.
     if abs(flops - sparse) * 100 <= sparse:
         raise Refused(Refusal.SPARSE_PEAK, "this is the 2:4 sparse rate", limit=dense, seen=flops)
     raise Refused(Refusal.UNKNOWN_PRECISION, "this is no peak of it", limit=dense, seen=flops)

@@ -1,6 +1,6 @@
-"""Price history behind the margin model: ``data/margin_history.toml`` says where it comes from.
+"""Price history behind the margin model; ``data/margin_history.toml`` names the sources.
 
-A level is an integer at a unit of its series' own: only ratios of one series mean anything.
+A level is an integer in a unit of its own series: only ratios within one series are meaningful.
 """
 
 from functools import cache
@@ -27,7 +27,7 @@ class Series(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Panel(Origin, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Series of one source at one step of time; those of two panels are never joined."""
+    """Series of one source at one step of time; series of different panels are never joined."""
 
     products: dict[str, Series]
 
@@ -37,23 +37,24 @@ class Panel(Origin, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class History(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The whole file: days of the on-demand price, hours of a marketplace's offers."""
+    """The whole file: daily on-demand prices, and hourly offers of a marketplace."""
 
     daily: Panel
     hourly: Panel
 
 
 def shipped() -> bytes:
-    """The file as it ships."""
+    """Return the content of the shipped file."""
     return (resources.files("contracts") / "data" / _FILE).read_bytes()
 
 
 def read(content: bytes) -> History:
-    """The history in a file; msgspec.ValidationError or DecodeError if it is none."""
+    """Return the history in a file; raise msgspec.ValidationError or DecodeError if it is
+    invalid."""
     return msgspec.toml.decode(content, type=History)
 
 
 @cache
 def load() -> History:
-    """The history that ships with this package."""
+    """Return the history that ships with this package."""
     return read(shipped())

@@ -1,7 +1,7 @@
-"""Files of ``data/`` that other modules own, judged by their owners and against what is in force.
+"""Check files of ``data/`` that other modules own, by their owners' readers and against changes.
 
-Of them the registry reads only what a spec shares (contracts.references): a file that it takes may
-still be one that the index or the factors refuse as a whole.
+The registry reads only those parts of them that a spec refers to (contracts.references). So it may
+accept a file that the index or the conversion factors refuse as a whole.
 """
 
 from collections.abc import Mapping
@@ -23,9 +23,9 @@ _IN_FORCE: Final = "must stay as it is"
 
 
 def faults(files: Mapping[str, bytes], on: date) -> list[Fault]:
-    """What is wrong with those of the files, by name, that the registry does not read whole.
+    """Return the faults of the given files, by name, that the registry does not read completely.
 
-    What its owner refuses, and every change to what is in force on a day.
+    A fault is whatever the owner's reader refuses, and every change to what is in force on a day.
     """
     found: list[Fault] = []
     for name, judge in _JUDGES.items():
@@ -46,10 +46,11 @@ def _hardware(files: Mapping[str, bytes], on: date) -> list[Fault]:
 
 
 def _grades(files: Mapping[str, bytes], on: date) -> list[Fault]:
-    """Grades are of the GPU classes given with them, if these can be read."""
+    """Check grades against the GPU classes given in the same set of files, if these are
+    readable."""
     classes = None
     if HARDWARE in files:
-        with suppress(ValueError):  # a fault of that file, named there
+        with suppress(ValueError):  # reported as a fault of that file
             classes = hardware.read(files[HARDWARE])
     return _grade_changes(grades.load(), grades.read(files[GRADES], classes), on)
 
@@ -62,7 +63,7 @@ _JUDGES: Final = {HARDWARE: _hardware, GRADES: _grades, INDICES: _indices}
 
 
 def _grade_changes(before: Grades, after: Grades, on: date) -> list[Fault]:
-    """Rules in force, and grades that a listed expiry may be delivered as, that are others."""
+    """Return the changed rules that are in force, and the changed grades of listed expiries."""
     rules = {one.version: one for one in after.rules}
     found = [
         Fault(GRADES, f"rules {one.version}", "", f"{_IN_FORCE}: add [[rules]] for later expiries")
@@ -78,7 +79,8 @@ def _grade_changes(before: Grades, after: Grades, on: date) -> list[Fault]:
 
 
 def _index_changes(before: Methodology, after: Methodology, on: date) -> list[Fault]:
-    """Indices whose rules are others under the version in force, or that are gone."""
+    """Return indices whose rules changed without a new version, and those in force that are
+    missing."""
     found = []
     for code, index in before.indices.items():
         later = after.indices.get(code)
@@ -96,7 +98,7 @@ def _index_changes(before: Methodology, after: Methodology, on: date) -> list[Fa
 
 
 def _first_change(before: msgspec.Struct, after: msgspec.Struct) -> str:
-    """The first field that differs; the providers' where none of the index's own does."""
+    """Return the first field that differs; ``providers`` if none of the index's own fields does."""
     for field in before.__struct_fields__:
         if getattr(before, field) != getattr(after, field):
             return f", {field}"

@@ -1,4 +1,4 @@
-"""A product as its documentation page shows it: generated, so that it says what the specs say."""
+"""A product's documentation page, generated from its specification."""
 
 from collections.abc import Sequence
 from datetime import date
@@ -11,7 +11,7 @@ _EXAMPLES = 3  # combinations shown of each kind
 
 
 def product_sheet(registry: Registry, product: str, on: date) -> str:
-    """The template in force on a day, with its index: what all its expiries share."""
+    """Return the template in force on a day, with its index: what all its expiries share."""
     spec = registry.spec(product, on)
     gpus = f"{spec.contract_size} GPU{'s' * (spec.contract_size > 1)}"
     opened = f"{spec.opened_months} of them" if spec.opened_months else "not"
@@ -31,7 +31,8 @@ def product_sheet(registry: Registry, product: str, on: date) -> str:
 
 
 def page(registry: Registry, product: str, on: date) -> str:
-    """The product's page in Markdown: its template, the expiries of a day's cycle, an example."""
+    """Return the product's page in Markdown: its template, the listing cycle of a day, an
+    example."""
     spec = registry.spec(product, on)
     days = registry.days(spec)
     cycle = [listed for listed in registry.listing(on) if listed.product == product]

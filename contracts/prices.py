@@ -1,7 +1,7 @@
-"""Price figures behind the demo market: levels, a day's path, and an assumed forward curve.
+"""Price figures behind the demo market: spot levels, intraday paths and an assumed forward curve.
 
-``data/prices_2026.toml`` says where each figure comes from, under which licence, and which part of
-it is an assumption. Prices are ticks, ratios are integers at 1e-4.
+``data/prices_2026.toml`` names the source and licence of each figure, and which of them are
+assumptions. Prices are in ticks; ratios are integers at 1e-4.
 """
 
 from datetime import date
@@ -15,7 +15,7 @@ from msgspec import Meta
 
 RATIO_ONE: Final = 10_000
 PATH_POINTS: Final = 48  # half hours of a day
-TICK_MICROS: Final = 1_000  # micro-dollars of a tick of these figures, whatever a contract's is
+TICK_MICROS: Final = 1_000  # micro-dollars of a tick of these figures, whatever tick a contract has
 _FILE: Final = "prices_2026.toml"
 
 Ticks = Annotated[int, Meta(ge=1, le=1_000_000)]
@@ -33,14 +33,14 @@ class Level(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Shape(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The shape of one product's day."""
+    """The intraday price path of one product."""
 
     series: str
     ratios: Path
 
 
 class Origin(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Where figures come from; ``attribution`` goes wherever they are shown."""
+    """Where figures come from; ``attribution`` must be shown wherever they are."""
 
     source: str
     licence: str
@@ -58,14 +58,14 @@ class Paths(Origin, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class Curve(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The assumed slope of the forward curve: change from a month to the next."""
+    """The assumed slope of the forward curve: the change from one month to the next."""
 
     assumption: str
     monthly_change_bp: dict[str, BasisPoints]
 
 
 class PriceTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The whole file. A product with a level has a curve; whether it has a path, too, depends."""
+    """The whole file. Every product with a level has a curve; a path is optional."""
 
     levels: Levels
     paths: Paths
@@ -79,34 +79,40 @@ class PriceTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 @cache
 def table() -> PriceTable:
-    """The figures that ship with this package."""
+    """Return the figures that ship with this package."""
     content = (resources.files("contracts") / "data" / _FILE).read_bytes()
     return msgspec.toml.decode(content, type=PriceTable)
 
 
 def level(product: str) -> int:
-    """Spot price in ticks; KeyError for a product without figures, as everywhere below."""
+    """Return a product's spot price in ticks; like the functions below, raise KeyError if
+    unknown."""
     return table().levels.products[product].level_ticks
 
 
 def path(product: str) -> tuple[int, ...]:
-    """The day's shape: 48 half-hourly ratios to the day's median, at 1e-4, from 00:00 UTC."""
+    """Return the intraday path: 48 half-hourly ratios to the day's median, at 1e-4, from 00:00
+    UTC."""
     return table().paths.products[product].ratios
 
 
 def forward_curve(product: str, months: int) -> list[int]:
-    """Prices of consecutive months in ticks, the front one at the spot level.
+    """Return prices of consecutive months in ticks; the first is the spot level.
 
-    An ASSUMPTION beyond the first: each month is a fixed ratio of the one before. Rounded
-    once per month, half to even, from the exact power.
+    The later ones are an ASSUMPTION: each month is a fixed ratio of the one before. Each is rounded
+    once, half to even, from the exact power.
     """
     ratio = _ratio(product)
     return [round(level(product) * ratio**month) for month in range(months)]
 
 
 def following(product: str, before: Fraction | None) -> Fraction:
-    """Micro-dollars per GPU-hour of a month by those of the month ``before``; of a product's first
-    one, without one before, the spot level. By the same ASSUMPTION; not rounded."""
+    """Return a month's price in micro-dollars per GPU-hour, unrounded, from that of the month
+    ``before``.
+
+    The first month of a product (``before`` None) has the spot level. Same ASSUMPTION as in
+    forward_curve.
+    """
     spot = Fraction(level(product) * TICK_MICROS)
     return spot if before is None else before * _ratio(product)
 

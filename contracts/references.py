@@ -1,8 +1,8 @@
-"""What a contract spec may refer to: the codes of the other files of ``data/``.
+"""What a contract spec may refer to: the codes in the other files of ``data/``.
 
 A spec names a calendar, a GPU class, deliverable grades and an index with its methodology version.
-Of the files that other modules own only what a spec shares with them is read here; what else is in
-them is judged by its owner. A file that is absent is not checked against.
+Of files that other modules own, only the parts that a spec refers to are read here; the owner
+checks the rest (contracts.owners). References to an absent file are not checked.
 """
 
 from collections.abc import Mapping
@@ -24,7 +24,7 @@ T = TypeVar("T")
 
 
 class IndexFacts(msgspec.Struct, frozen=True):
-    """What a spec's reader must know of its index; ``data/indices.toml`` says it once for all."""
+    """Facts about an index that a reader of a spec needs; ``data/indices.toml`` holds them."""
 
     methodology_version: str = ""
     name: str = ""
@@ -35,7 +35,8 @@ class IndexFacts(msgspec.Struct, frozen=True):
 
 
 class GradeFacts(msgspec.Struct, frozen=True):
-    """What a grade says that a spec states, too: all of the par grade, the hardware of any."""
+    """Figures of a grade that a spec repeats: all of them for the par grade, the hardware for
+    any."""
 
     gpu_class: str
     gpus_least: int
@@ -44,7 +45,7 @@ class GradeFacts(msgspec.Struct, frozen=True):
     first_expiry: str = ""
 
     def figures(self) -> dict[str, tuple[str, int]]:
-        """Name here and value, by the name of a spec's field."""
+        """Return the name here and the value, by the name of the spec's field."""
         return {
             "cluster_low": ("gpus_least", self.gpus_least),
             "cluster_high": ("gpus_most", self.gpus_most),
@@ -53,7 +54,7 @@ class GradeFacts(msgspec.Struct, frozen=True):
 
 
 class FactorRules(msgspec.Struct, frozen=True):
-    """Figures of the rules for conversion factors that a spec states, too."""
+    """Figures of the rules for conversion factors that a spec repeats."""
 
     first_expiry: str
     factor_low: str
@@ -64,7 +65,7 @@ class FactorRules(msgspec.Struct, frozen=True):
     failure_floor: str
 
     def figures(self) -> dict[str, tuple[str, int]]:
-        """Name here and value, factors at 1e-4, by the name of a spec's field."""
+        """Return the name here and the value, factors at 1e-4, by the name of the spec's field."""
         names = {
             "factor_low": "factor_low",
             "factor_high": "factor_high",
@@ -81,7 +82,7 @@ class FactorRules(msgspec.Struct, frozen=True):
 
 
 class GradesFile(msgspec.Struct, frozen=True):
-    """What is read of ``data/grades.toml``."""
+    """The parts of ``data/grades.toml`` that are read."""
 
     grades: dict[str, GradeFacts] = {}
     rules: list[FactorRules] = []
@@ -92,13 +93,14 @@ class GradesFile(msgspec.Struct, frozen=True):
 
 
 class IndicesFile(msgspec.Struct, frozen=True):
-    """What is read of ``data/indices.toml``; ``common`` holds where an index says nothing."""
+    """The parts of ``data/indices.toml`` that are read; ``common`` holds the defaults of an
+    index."""
 
     common: dict[str, Any] = {}
     indices: dict[str, dict[str, Any]] = {}
 
     def facts(self) -> dict[str, IndexFacts]:
-        """Facts by index code."""
+        """Return the facts by index code."""
         return {
             code: msgspec.convert(self.common | table, IndexFacts)
             for code, table in self.indices.items()
@@ -109,7 +111,7 @@ class IndicesFile(msgspec.Struct, frozen=True):
 
 
 class References(msgspec.Struct, frozen=True):
-    """Codes that exist; None where there is no file to know them from."""
+    """The codes that exist; None where their file is absent."""
 
     calendars: Mapping[str, Calendar]
     hardware: Mapping[str, Any] | None = None
@@ -117,7 +119,7 @@ class References(msgspec.Struct, frozen=True):
     indices: Mapping[str, IndexFacts] | None = None
 
     def faults(self, values: dict[str, Any]) -> list[tuple[str, str]]:
-        """(field, rule) of every code among a version's values that exists nowhere."""
+        """Return (field, rule) for every code among a version's values that does not exist."""
         faults = []
         if values.get("calendar", "") not in {*self.calendars, ""}:
             faults.append(("calendar", _rule(CALENDARS, self.calendars)))
@@ -126,7 +128,8 @@ class References(msgspec.Struct, frozen=True):
         return faults + self._grade_faults(values) + self._index_faults(values)
 
     def _grade_faults(self, values: dict[str, Any]) -> list[tuple[str, str]]:
-        """Grades that are not there, not yet or of other hardware; figures other than theirs."""
+        """Return faults of grades: unknown, not begun yet, of other hardware, or with other
+        figures."""
         if self.grades is None:
             return []
         faults = []
@@ -148,9 +151,10 @@ class References(msgspec.Struct, frozen=True):
         return faults
 
     def later_faults(self, values: dict[str, Any], until: str) -> list[tuple[str, str]]:
-        """Figures other than those of rules that begin with a later month that the version governs.
+        """Return figures that differ from the rules of later months which the version still
+        governs.
 
-        ``until``: the first month that a later version governs, empty if there is none.
+        ``until`` is the first month that a later version governs; empty if there is none.
         """
         first = str(values["first_expiry"])
         rules = [] if self.grades is None else self.grades.rules
@@ -168,9 +172,10 @@ class References(msgspec.Struct, frozen=True):
         return [] if code in self.indices else [("index", _rule(INDICES, self.indices))]
 
     def methodology_rule(self, index: str, methodology: str) -> str:
-        """The rule that a product's newest version breaks; empty if it names the version in use.
+        """Return the rule that a product's newest version breaks; empty if its methodology is the
+        current.
 
-        An older one keeps the methodology with which its expiries were listed.
+        An older version keeps the methodology with which its expiries were listed.
         """
         facts = None if self.indices is None else self.indices.get(index)
         if facts is None or facts.methodology_version == methodology:
@@ -181,7 +186,7 @@ class References(msgspec.Struct, frozen=True):
 def _other_figures(
     values: dict[str, Any], said: GradeFacts | FactorRules, whose: str
 ) -> list[tuple[str, str]]:
-    """(field, rule) of every figure that a spec gives otherwise than the file of grades."""
+    """Return (field, rule) for every figure in a spec that differs from the file of grades."""
     return [
         (field, f"must be {getattr(said, name)!a}, {name} of {whose} in {GRADES}")
         for field, (name, figure) in said.figures().items()
@@ -194,7 +199,8 @@ def _rule(file: str, codes: Mapping[str, Any]) -> str:
 
 
 def read_references(files: Mapping[str, bytes]) -> tuple[References, list[Fault]]:
-    """The codes of those of ``FILES`` that are given, and what keeps them from being read."""
+    """Return the codes of those of ``FILES`` that are given, and the faults found in reading
+    them."""
     calendars, faults = read_calendars(CALENDARS, files.get(CALENDARS, b""))
     hardware = _read(HARDWARE, files, dict[str, dict[str, Any]], faults)
     grades = _read(GRADES, files, GradesFile, faults)
@@ -204,7 +210,8 @@ def read_references(files: Mapping[str, bytes]) -> tuple[References, list[Fault]
 
 
 def _read(name: str, files: Mapping[str, bytes], kind: type[T], faults: list[Fault]) -> T | None:
-    """A file as ``kind``, None if it is absent; what is wrong with it goes to ``faults``."""
+    """Return a file converted to ``kind``; None if it is absent or faulty. Faults go to
+    ``faults``."""
     if name not in files:
         return None
     table, found = read_toml(name, files[name])

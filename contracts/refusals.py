@@ -1,7 +1,7 @@
-"""Why a figure, a log or a table of the normalization is refused: frozen numbers, never reused.
+"""Reasons to refuse a figure, a log or a table of the normalization: fixed numbers, never reused.
 
-The band 2100 to 2199 is this room's; docs/reference/attestation.md says what to do about each. What
-is refused leaves no trace: a file is taken whole or not at all.
+The band 2100 to 2199 belongs to this room; docs/reference/attestation.md says what to do about
+each. A refusal changes nothing: a file is accepted whole or not at all.
 """
 
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from typing import Final
 
 import msgspec
 
-# What decoding somebody else's bytes may raise.
+# What decoding bytes from outside may raise.
 UNREADABLE: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 
@@ -57,7 +57,7 @@ class Refusal(IntEnum):
 
 
 class Refused(ValueError):
-    """One refusal: its reason, where it was found, what was seen and what the limit is."""
+    """One refusal: its reason, where it was found, the value seen and the limit."""
 
     def __init__(
         self, reason: Refusal, what: str, *, where: str = "", limit: object = "", seen: object = ""
@@ -73,7 +73,7 @@ class Refused(ValueError):
 
 
 class RefusedAll(ValueError):
-    """Something was refused whole, for every reason that ``faults`` names."""
+    """A whole input was refused; ``faults`` holds every reason."""
 
     def __init__(self, faults: Sequence[Refused]) -> None:
         self.faults = tuple(faults)

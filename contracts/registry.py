@@ -1,11 +1,11 @@
 """The registry of contract specs: loads ``data/*.toml``, keeps the versions, lists expiries.
 
-A product is one file with one or more versions. A version is effective from a date and governs the
-expiries from ``first_expiry`` on that enter the listing cycle from then: terms of a listed expiry
-never change. The front expiry is the first whose last trading day has not passed; the cycle is
-that one and those after it, ``listed_months`` in all, with the combinations of what is listed.
+A product is one file with one or more versions. A version is effective from a date. It governs the
+expiries from ``first_expiry`` on, which enter the listing cycle after that date: the terms of a
+listed expiry never change. The front expiry is the first whose last trading day has not passed. The
+cycle is that one and those after it, ``listed_months`` in all, with the combinations of them.
 
-A file with any fault makes the whole load fail: RegistryError names every fault of every file.
+If any file has a fault, the whole load fails: RegistryError names every fault of every file.
 """
 
 import hashlib
@@ -31,7 +31,7 @@ _PRODUCT_FILES: Final = tuple(file_name(product) for product in symbol.PRODUCTS)
 
 
 class RegistryError(FilesRefused):
-    """The files were refused whole; ``faults`` says every reason."""
+    """The files were refused as a whole; ``faults`` holds every reason."""
 
 
 class UnknownContractError(LookupError):
@@ -51,7 +51,7 @@ class Registry(msgspec.Struct, frozen=True):
 
     @property
     def spec_hash(self) -> bytes:
-        """Digest of everything the specs say, whatever files and order they came from."""
+        """Digest of the content of all specs, independent of the files and their order."""
         used = {spec.calendar for spec in self.specs}
         calendars = {code: days for code, days in self.calendars.items() if code in used}
         plain = msgspec.to_builtins((self.specs, calendars), str_keys=True)
@@ -59,22 +59,23 @@ class Registry(msgspec.Struct, frozen=True):
         return hashlib.blake2b(canonical, digest_size=SPEC_HASH_BYTES, person=_PERSON).digest()
 
     def listing(self, on: date, months: int | None = None) -> list[Instrument]:
-        """The expiries in the listing cycle of a day, by product and expiry.
+        """Return the expiries in the listing cycle of a day, by product and expiry.
 
-        ``months`` overrides the number of expiries that the specs state. A product whose
-        first version is not yet in force has none.
+        ``months`` overrides the number of expiries in the specs. A product whose first version is
+        not yet in force has none.
         """
         return list(self._cycle(on, lambda spec: spec.listed_months if months is None else months))
 
     def opening(self, on: date) -> list[Instrument]:
-        """Those of the cycle that a market lists and opens by itself: ``opened_months`` each."""
+        """Return those of the cycle that a market opens by itself: ``opened_months`` per
+        product."""
         return list(self._cycle(on, lambda spec: spec.opened_months))
 
     def combinations(self, on: date) -> list[Combination]:
-        """The combinations of a day's cycle: by product, spreads, then quarters, then years.
+        """Return the combinations of a day's cycle: per product spreads, then quarters, then years.
 
-        A spread is of consecutive months; a strip is listed while all its months are. Months
-        whose price grids differ are not combined.
+        A spread has two consecutive months. A combination is listed while all its months are.
+        Months with different price grids are not combined.
         """
         listed: list[Combination] = []
         expiries = {expiry.code: expiry for expiry in self.listing(on)}
@@ -92,11 +93,11 @@ class Registry(msgspec.Struct, frozen=True):
         return listed
 
     def find(self, code: str, on: date) -> Listed:
-        """The expiry or combination that a code names, under the versions in force on a day.
+        """Return the expiry or combination that a code names, under the versions in force on a day.
 
-        Raises symbol.CodeError for a text that is no code, UnknownContractError for one that no
-        spec covers, CalendarError for days that no calendar knows. Whether it is listed on that
-        day plays no part.
+        It need not be listed on that day. Raises symbol.CodeError for a text that is not a code,
+        UnknownContractError for a code that no spec covers, CalendarError for days outside the
+        calendar.
         """
         named = symbol.parse(code)
         if isinstance(named, symbol.Outright):
@@ -107,11 +108,12 @@ class Registry(msgspec.Struct, frozen=True):
         return combination(named, legs)
 
     def instrument(self, code: str, on: date) -> Instrument:
-        """As ``find``, for a place where only one delivery month makes sense."""
+        """Like ``find``, but accept the code of a single delivery month only."""
         return self._outright(symbol.parse_outright(code), on)
 
     def spec(self, product: str, on: date, expiry: Month | None = None) -> ContractSpec:
-        """The latest version in force on a day, of those that govern the expiry if one is given.
+        """Return the newest version in force on a day; if an expiry is given, the newest that
+        governs it.
 
         Raises UnknownContractError if there is none.
         """
@@ -121,7 +123,7 @@ class Registry(msgspec.Struct, frozen=True):
         return found
 
     def days(self, spec: ContractSpec) -> Calendar:
-        """The calendar that a spec names."""
+        """Return the calendar that a spec names."""
         return self.calendars[spec.calendar]
 
     def _outright(self, named: symbol.Outright, on: date) -> Instrument:
@@ -131,7 +133,7 @@ class Registry(msgspec.Struct, frozen=True):
         return self._instrument(spec, named.expiry, on)
 
     def _cycle(self, on: date, months: Callable[[ContractSpec], int]) -> Iterator[Instrument]:
-        """The first ``months`` of a day's cycle by the version in force, by product and expiry."""
+        """Yield the first ``months`` expiries of a day's cycle, by product and expiry."""
         for product in self.products:
             current = self._version(product, on, None)
             if current is None:
@@ -149,7 +151,7 @@ class Registry(msgspec.Struct, frozen=True):
         return spec.instrument(expiry, self.days(spec), listed_on)
 
     def _versions(self, product: str, on: date) -> list[ContractSpec]:
-        """The versions of a product that are or were in force on a day, in order."""
+        """Return the versions of a product with an effective date up to a day, in order."""
         return [spec for spec in self.specs if spec.product == product and spec.effective <= on]
 
     def _version(self, product: str, on: date, expiry: Month | None) -> ContractSpec | None:
@@ -160,7 +162,7 @@ class Registry(msgspec.Struct, frozen=True):
 
 
 def _combinations(codes: list[str]) -> Iterator[symbol.Combined]:
-    """Every combination that begins with one of the months, in the order of the listing."""
+    """Yield every combination that begins with one of the months, in the order of the listing."""
     months = [symbol.parse_outright(code) for code in codes]
     yield from (symbol.spread(near) for near in months)
     for count in (symbol.QUARTER_MONTHS, symbol.YEAR_MONTHS):
@@ -174,25 +176,26 @@ def _grid(leg: Instrument) -> tuple[str, int, int]:
 
 @cache
 def load() -> Registry:
-    """The registry of the specs that ship with this package."""
+    """Return the registry of the specs that ship with this package."""
     return read(shipped())
 
 
 def shipped() -> dict[str, bytes]:
-    """The files of ``data/`` that make the registry, as name and content."""
+    """Return the files of ``data/`` that the registry reads, as name and content."""
     folder = resources.files("contracts") / "data"
     return {entry.name: entry.read_bytes() for entry in folder.iterdir() if is_own(entry.name)}
 
 
 def is_own(name: str) -> bool:
-    """Whether a file of a data folder belongs to the registry; others hold other figures."""
+    """Whether a file of a data folder belongs to the registry; the others hold other figures."""
     return name in _PRODUCT_FILES or name in references.FILES
 
 
 def read(files: Mapping[str, bytes]) -> Registry:
-    """A registry of spec files given as name and content, or RegistryError with every fault.
+    """Return the registry of spec files, given as name and content.
 
-    Codes are looked up in the files that hold them (references.FILES) if given, or as shipped.
+    Files they refer to (references.FILES) that are not given are taken as shipped. Raises
+    RegistryError with every fault.
     """
     own = {name: content for name, content in files.items() if name in references.FILES}
     if len(own) < len(references.FILES):
@@ -213,7 +216,8 @@ def read(files: Mapping[str, bytes]) -> Registry:
 
 
 def _sequence_faults(specs: list[ContractSpec], calendars: Mapping[str, Calendar]) -> list[Fault]:
-    """What is wrong between the versions of one product, in order of their dates."""
+    """Return the faults between the versions of one product; ``specs`` are in order of their
+    dates."""
     faults = []
     listed_to: dict[str, Month] = {}  # the furthest month listed before a version takes over
     for place, (before, after) in enumerate(pairwise(specs), start=1):

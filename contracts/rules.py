@@ -1,7 +1,7 @@
-"""How files of ``data/`` are judged: every field has one rule, and every fault is named.
+"""Validation of the files of ``data/``: every field has one rule, and every fault is reported.
 
-A fault is file, field, value and rule. Nothing is guessed: an unknown field is a fault, a missing
-field is a fault, and a number is never taken for another kind of number.
+A fault is a file, a field, a value and a rule. An unknown field is a fault, a missing field is a
+fault, and no type of number is converted to another.
 """
 
 import tomllib
@@ -30,7 +30,7 @@ class Fault(NamedTuple):
 
 
 class FilesRefused(ValueError):
-    """The files were refused whole; ``faults`` says every reason."""
+    """The files were refused as a whole; ``faults`` holds every reason."""
 
     def __init__(self, faults: list[Fault]) -> None:
         self.faults = tuple(faults)
@@ -38,7 +38,8 @@ class FilesRefused(ValueError):
 
 
 class Rule(NamedTuple):
-    """What a field must be: its TOML type, a sentence, a test, and how its value is read."""
+    """What a field must be: its TOML type, the rule in words, a test, and a conversion of its
+    value."""
 
     type: type
     rule: str
@@ -47,17 +48,17 @@ class Rule(NamedTuple):
 
 
 def number(low: int, high: int) -> Rule:
-    """A whole number within bounds, both included."""
+    """Return the rule for a whole number within bounds, both included."""
     return Rule(int, f"must be a whole number from {low} to {high}", lambda n: low <= n <= high)
 
 
 def one_of(*words: str) -> Rule:
-    """One of a few words."""
+    """Return the rule for one of a few words."""
     return Rule(str, f"must be one of {', '.join(words)}", lambda text: text in words)
 
 
 def readable(kind: type, rule: str, read: Callable[[Any], Any]) -> Rule:
-    """A value that ``read`` takes; it raises ValueError for any other."""
+    """Return the rule for a value that ``read`` converts; it raises ValueError for any other."""
 
     def test(value: Any) -> bool:
         try:
@@ -78,7 +79,7 @@ DATE: Final = Rule(date, "must be a date", lambda day: True)
 
 
 def read_toml(file: str, content: bytes) -> tuple[dict[str, Any], list[Fault]]:
-    """The tables of a TOML file; what is too large or no TOML at all is one fault."""
+    """Return the tables of a TOML file; a file that is too large or no TOML gives one fault."""
     if len(content) > FILE_BYTES_MAX:
         rule = f"must be at most {FILE_BYTES_MAX} bytes"
         return {}, [Fault(file, "", f"{len(content)} bytes", rule)]
@@ -91,7 +92,7 @@ def read_toml(file: str, content: bytes) -> tuple[dict[str, Any], list[Fault]]:
 def read_table(
     file: str, place: str, table: Mapping[str, Any], rules: Mapping[str, Rule]
 ) -> tuple[dict[str, Any], list[Fault]]:
-    """The values that keep their rules, and the faults of all others."""
+    """Return the valid values, and the faults of all others."""
     values: dict[str, Any] = {}
     faults = [
         Fault(file, f"{place}{key(field)}", shown(table[field]), "is not a known field")
@@ -103,7 +104,7 @@ def read_table(
             faults.append(Fault(file, f"{place}{field}", "", f"is missing: it {rule.rule}"))
             continue
         value = table[field]
-        # The exact type: true is not 1, 1.0 is not 1, and a moment is not a date.
+        # The exact type: true is not 1, 1.0 is not 1, and a date with a time is not a date.
         if type(value) is not rule.type or not rule.test(value):
             faults.append(Fault(file, f"{place}{field}", shown(value), rule.rule))
             continue
@@ -112,7 +113,7 @@ def read_table(
 
 
 def shown(value: object) -> str:
-    """A value as a fault shows it: short and printable whatever it holds."""
+    """Return a value as a fault shows it: short and printable whatever it holds."""
     try:
         text = ascii(value)
     except ValueError:  # Python refuses to print integers of thousands of digits
@@ -121,5 +122,5 @@ def shown(value: object) -> str:
 
 
 def key(field: str) -> str:
-    """A field's name as a fault shows it."""
+    """Return a field's name as a fault shows it."""
     return field if field.isidentifier() and field.isascii() else shown(field)

@@ -1,10 +1,10 @@
-"""The schedule of a business day: which state a product's expiries are in from which moment on.
+"""The schedule of a business day: the state of a product's instruments from each time on.
 
-A function of the calendar alone. A market journals each step as a command when its moment comes
+It depends on the calendar alone. A market journals each step as a command when its time comes
 (exchange.app.schedule); docs/howto/run-sessions.md says what each phase is for.
 
-There is no random end: an auction ends at the moment that the calendar says. Chance has no place
-in a state machine over a log, and a seed that everybody can read would end nothing by surprise.
+An auction has no random end: it ends at the time in the calendar. A replayed log must give the same
+result, and the end would be predictable from a seed that everybody can read.
 """
 
 from collections.abc import Iterator
@@ -29,7 +29,7 @@ class Phase(Enum):
 
 
 class Step(msgspec.Struct, frozen=True):
-    """What happens to a product at a moment, UTC."""
+    """What happens to a product at a time, in UTC."""
 
     at: datetime
     product: str
@@ -37,10 +37,10 @@ class Step(msgspec.Struct, frozen=True):
 
 
 def steps(spec: Terms | Combination, days: Calendar, day: date) -> list[Step]:
-    """Every step of a business day in order of time; CalendarError for a day that is none.
+    """Return every step of a business day in order of time; raise CalendarError for any other day.
 
-    ``days`` is the calendar that ``spec`` names. A combination's orders are never collected: it
-    trades from the open until the closing auction of its legs begins.
+    ``days`` is the calendar that ``spec`` names. A combination has no auction: it trades from the
+    open until the closing auction of its legs begins.
     """
     session = days.session(day)
     if isinstance(spec, Combination):
@@ -62,12 +62,13 @@ def steps(spec: Terms | Combination, days: Calendar, day: date) -> list[Step]:
         *_ticks(session.closing_auction, session.closes, interval),
     ]
     found = [*states, *((at, Phase.INDICATE) for at in ticks)]
-    found.sort(key=lambda one: one[0])  # a state goes before a tick of its moment
+    # Stable: a change of state precedes an indication at the same time
+    found.sort(key=lambda one: one[0])
     return [Step(at, spec.product, phase) for at, phase in found]
 
 
 def _ticks(first: datetime, last: datetime, interval: timedelta) -> Iterator[datetime]:
-    """The moments between two, neither included."""
+    """Yield the times at each interval between ``first`` and ``last``, both excluded."""
     at = first + interval
     while at < last:
         yield at
@@ -75,6 +76,6 @@ def _ticks(first: datetime, last: datetime, interval: timedelta) -> Iterator[dat
 
 
 def in_force(steps: list[Step], now: datetime) -> Step | None:
-    """The step of a state that holds at a moment; None before the first."""
+    """Return the step that determines the state at a time; None before the first."""
     begun = [step for step in steps if step.at <= now and step.phase is not Phase.INDICATE]
     return begun[-1] if begun else None

@@ -19,7 +19,7 @@ Row = tuple[str, str]
 
 
 def sheet(listed: Listed, days: Calendar) -> str:
-    """Everything that one lot of an instrument promises and costs, a line a fact."""
+    """Return all terms of one lot of an instrument or combination, one fact per line."""
     if isinstance(listed, Combination):
         return rows_text(f"{listed.code}: {listed.name}", _combination_rows(listed))
     rows = [
@@ -34,7 +34,7 @@ def sheet(listed: Listed, days: Calendar) -> str:
 
 
 def rows_text(title: str, rows: Iterable[Row]) -> str:
-    """A title and a row a line: labels to the left, long values on further lines."""
+    """Return a title and one line per row: labels on the left, long values on several lines."""
     indent = " " * _LABEL_CHARS
     lines = [
         textwrap.fill(
@@ -62,7 +62,7 @@ def _delivery_rows(listed: Instrument) -> list[Row]:
 
 
 def settlement_rule(terms: Terms) -> str:
-    """How a position ends, in a sentence."""
+    """Return in one sentence how a position ends."""
     if terms.settlement == PHYSICAL:
         return "Physical: last settlement price x conversion factor x hours, invoices to the cent"
     return f"Cash: mean of the month's daily {terms.index} fixings, rounded once to $0.000001"
@@ -91,7 +91,7 @@ def _date_rows(listed: Instrument, days: Calendar) -> list[Row]:
 
 
 def session_rule(days: Calendar, day: date) -> str:
-    """The hours of a session in local time, and in UTC on one day."""
+    """Return the hours of a session in local time, and in UTC on one day."""
     session = days.session(day)
     place = days.time_zone
     zone = ZoneInfo(place)
@@ -107,7 +107,7 @@ def session_rule(days: Calendar, day: date) -> str:
 
 
 def grade_rows(terms: Terms) -> list[Row]:
-    """What one hour must be, and what may be delivered for it."""
+    """Return rows on the quality of an hour, and on what may be delivered for it."""
     rows = [
         ("grade", f"{terms.gpu} ({terms.hardware})"),
         ("fabric", terms.fabric),
@@ -137,7 +137,7 @@ def _trading_rows(listed: Instrument) -> list[Row]:
 
 
 def protection_rows(terms: Terms) -> list[Row]:
-    """Limits, margins and fees."""
+    """Return the rows on limits, margins and fees."""
     ending = "delivered" if terms.settlement == PHYSICAL else "at final settlement"
     return [
         ("daily limits", f"{terms.limit_percent} % either side of the last settlement price"),
@@ -187,7 +187,7 @@ def _day(day: date | None) -> str:
 
 
 def dollars(micros: int) -> str:
-    """Dollars with two decimals, or as many as the amount needs."""
+    """Return an amount in dollars with two decimals, or as many as it needs."""
     whole, fraction = divmod(abs(micros), _MICROS)
     decimals = f"{fraction:06d}".rstrip("0").ljust(2, "0")
     return f"{'-' if micros < 0 else ''}${whole:,}.{decimals}"

@@ -1,14 +1,13 @@
-"""What a contract is: the template of a product (ContractSpec), one expiry of it (Instrument), and
-expiries traded together (Combination).
+"""Contract types: a product's template (ContractSpec), one expiry (Instrument), a Combination.
 
-Units. A price is dollars per GPU-hour, held as ticks (``_ticks``) or, where a clearing price is
-meant, as millionths of a dollar per GPU-hour (``_micros``); a tick is ``tick_scale`` of those.
-Money is micro-dollars. One lot is ``contract_size`` GPUs for every hour of the delivery month, so
-``multiplier`` = contract_size x hours of the month, and one tick on one lot is worth
-``tick_value`` = multiplier x tick_scale micro-dollars: a whole number, so margin never rounds it.
+Units. A price is in dollars per GPU-hour, held as ticks (``_ticks``) or, for a clearing price, as
+millionths of a dollar per GPU-hour (``_micros``); a tick is ``tick_scale`` of those. Money is in
+micro-dollars. One lot is ``contract_size`` GPUs for every hour of the delivery month, so
+``multiplier`` = contract_size x hours of the month. One tick on one lot is worth ``tick_value`` =
+multiplier x tick_scale micro-dollars: a whole number, so margin is never rounded in it.
 
-An instrument's JSON is the text of its listing in the log: fields are only ever added, with a
-default, so that the texts of old logs stay readable.
+The JSON of an instrument is stored in the log when it is listed. Fields are only ever added, with a
+default, so that old logs stay readable.
 """
 
 from datetime import date, datetime
@@ -21,7 +20,7 @@ from contracts.calendar import Calendar, Month, delivery_period
 
 PRICE_DECIMALS: Final = 6  # of a clearing price
 PAR_FACTOR: Final = 10_000  # conversion factors are integers at 1e-4
-PHYSICAL_MONTHS_MAX: Final = 24  # of a listing cycle: what is listed keeps its rules for factors
+PHYSICAL_MONTHS_MAX: Final = 24  # of a listing cycle: a listed month keeps its rules for factors
 PRICE_UNIT: Final = "USD per GPU-hour"
 CASH: Final = "cash"
 PHYSICAL: Final = "physical"
@@ -40,10 +39,10 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True):
     fabric: str
     contract_size: int  # GPUs of one lot
     tick: str  # dollars per GPU-hour, a power of ten
-    price_step: int  # an order's price is a multiple of so many ticks
-    lot_step: int  # and its quantity a multiple of so many lots
+    price_step: int  # an order's price is a multiple of this many ticks
+    lot_step: int  # an order's quantity is a multiple of this many lots
     limit_percent: int  # daily price limits, either side of the last settlement price
-    margin_percent: int  # least initial margin, of the contract's value
+    margin_percent: int  # minimum initial margin, of the contract's value
     position_limit: int  # lots of one account in one expiry, working orders counted
     max_order: int  # lots of one order
     maker_fee: int  # micro-dollars a lot; negative is a rebate
@@ -59,30 +58,32 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True):
     cluster_high: int = 0
     grades: tuple[str, ...] = ()  # deliverable, the par grade first
     # Protection
-    band_percent: int = 0  # an order further than this through the reference price is refused
-    order_value_limit: int = 0  # most dollars of one order
-    accountability_level: int = 0  # lots of one account in one expiry that are reported
+    # An order's price may not be further than this through the reference price
+    band_percent: int = 0
+    order_value_limit: int = 0  # maximum value of one order in dollars
+    accountability_level: int = 0  # lots of one account in one expiry, reported above this
     all_months_limit: int = 0  # lots of one account over all expiries
     spot_month_limit: int = 0  # lots of one account in the spot month
-    spot_supply_percent: int = 0  # and at most this share of the attested deliverable supply
+    # Maximum share of the attested deliverable supply in the spot month
+    spot_supply_percent: int = 0
     # Margin
-    spot_margin_percent: int = 0  # least initial margin in the spot month
+    spot_margin_percent: int = 0  # minimum initial margin in the spot month
     maintenance_percent: int = 0  # maintenance margin, of the initial
     spread_percent: int = 0  # charge on a calendar spread, of the value of its near leg
     final_fee: int = 0  # micro-dollars a lot at final settlement or delivery
     # The index: code and version of data/indices.toml
     index: str = ""
     methodology: str = ""
-    # Delivery, physical products alone
+    # Delivery, physical products only
     notice_cutoff: str = ""  # local time of the calendar
     delivery_step: int = 0  # lots of one delivery
-    true_up_tolerance: int = 0  # shortfall of goodput without consequence, at 1e-4
-    goodput_floor: int = 0  # goodput under which a delivery has failed, at 1e-4
+    true_up_tolerance: int = 0  # goodput shortfall without consequence, at 1e-4
+    goodput_floor: int = 0  # goodput below which a delivery has failed, at 1e-4
     failure_percent: int = 0  # penalty of a failed delivery, of its value
 
 
 class Schedule(msgspec.Struct, frozen=True, kw_only=True):
-    """A physical product's dates: business days before the first delivery day."""
+    """A physical product's dates, in business days before the first delivery day."""
 
     factors_published: int
     factors_frozen: int
@@ -94,7 +95,7 @@ class Schedule(msgspec.Struct, frozen=True, kw_only=True):
 class ContractSpec(Terms, frozen=True, kw_only=True):
     """One version of a product's template.
 
-    It is in force from ``effective``, for the expiries from ``first_expiry`` on; those listed
+    It is in force from ``effective``, for the expiries from ``first_expiry`` on. Expiries listed
     before keep the version they were listed with.
     """
 
@@ -110,16 +111,17 @@ class ContractSpec(Terms, frozen=True, kw_only=True):
         return self.settlement == PHYSICAL
 
     def last_trading_day(self, expiry: Month, days: Calendar) -> date:
-        """The last business day of the month; of a physical product one before it begins."""
+        """Return the last business day of the month; for a physical product, one before it
+        begins."""
         if self.schedule is None:
             return days.at_or_before(expiry.last_day)
         return days.before(expiry.first_day, self.schedule.last_trading)
 
     def instrument(self, expiry: Month, days: Calendar, listed_on: date) -> "Instrument":
-        """The expiry of this product for one delivery month, by the product's calendar.
+        """Return the expiry of this product for one delivery month.
 
-        ``listed_on``: contracts.cycle knows it. Raises CalendarError for a month beyond the
-        calendar's years.
+        ``days`` is the product's calendar, ``listed_on`` comes from contracts.cycle. Raises
+        CalendarError for a month beyond the calendar's years.
         """
         start, end = delivery_period(expiry)
         terms: dict[str, Any] = {name: getattr(self, name) for name in Terms.__struct_fields__}
@@ -154,20 +156,20 @@ class ContractSpec(Terms, frozen=True, kw_only=True):
 
 
 class Instrument(Terms, frozen=True, kw_only=True):
-    """One listed expiry. Encoded by msgspec as it stands, it is what the wire shows of it."""
+    """One listed expiry. Its msgspec encoding is also its form on the wire."""
 
     code: str
     expiry: str  # YYYY-MM, the delivery month
     version: date  # ``effective`` of its template
     multiplier: int  # GPU-hours of one lot
-    tick_scale: int  # clearing units of one tick
-    decimals: int  # of a price's text
+    tick_scale: int  # millionths of a dollar in one tick
+    decimals: int  # number of decimals of a price
     last_trading_day: date
     delivery_start: datetime
     delivery_end: datetime  # the first instant after the delivery period
     listed_on: date | None = None  # first day in the listing cycle
     final_settlement_day: date | None = None  # the first business day after the delivery period
-    # Physical products alone
+    # Physical products only
     factors_published: date | None = None
     factors_frozen: date | None = None
     first_notice_day: date | None = None
@@ -175,13 +177,14 @@ class Instrument(Terms, frozen=True, kw_only=True):
 
     @property
     def tick_value(self) -> int:
-        """Micro-dollars that one tick is worth on one lot."""
+        """Value of one tick on one lot, in micro-dollars."""
         return self.multiplier * self.tick_scale
 
     def limits(self, *, settlement_micros: int) -> tuple[int, int]:
-        """Lowest and highest price of an order in ticks, both on the price step.
+        """Return the lowest and highest order price in ticks, both on the price step.
 
-        Rounded inwards, so that no limit is wider than stated; the low one stays above zero.
+        They are rounded inwards, so that no limit is wider than stated; the low one is at least one
+        step. Raises ValueError if there is no price between them.
         """
         reach = settlement_micros * self.limit_percent // _PERCENT
         step = self.tick_scale * self.price_step
@@ -192,13 +195,14 @@ class Instrument(Terms, frozen=True, kw_only=True):
         return max(low, 1) * self.price_step, high * self.price_step
 
     def in_spot_month(self, on: date) -> bool:
-        """Whether it is the spot month: delivery, or the notices of a physical product, began."""
+        """Whether a day is in the spot month: from the first notice day or, without one, from
+        delivery on."""
         return on >= (self.first_notice_day or self.delivery_start.date())
 
     def margin_rate(self, *, price_micros: int, on: date | None = None) -> int:
-        """Initial margin of one lot at a clearing price: micro-dollars, rounded up.
+        """Return the initial margin of one lot at a clearing price, in micro-dollars, rounded up.
 
-        With a business date, the spot month's rate once that has begun.
+        If a business date is given and lies in the spot month, the spot month's rate applies.
         """
         percent = self.margin_percent
         if on is not None and self.in_spot_month(on):
@@ -206,23 +210,25 @@ class Instrument(Terms, frozen=True, kw_only=True):
         return -(-abs(price_micros) * self.multiplier * percent // _PERCENT)
 
     def position_limit_on(self, on: date) -> int:
-        """Lots of one account on a business date: fewer in the spot month."""
+        """Return the position limit of one account on a business date, in lots: lower in the spot
+        month."""
         if self.spot_month_limit and self.in_spot_month(on):
             return min(self.position_limit, self.spot_month_limit)
         return self.position_limit
 
     def to_json(self) -> str:
-        """The text that travels with the listing of this instrument."""
+        """Return the text that is stored with the listing of this instrument."""
         return msgspec.json.encode(self).decode("ascii")
 
     @classmethod
     def from_json(cls, text: str) -> "Instrument":
-        """The instrument of ``to_json``; msgspec.ValidationError if it is none."""
+        """Return the instrument of ``to_json``; raise msgspec.ValidationError for any other
+        text."""
         return msgspec.json.decode(text, type=cls)
 
 
 class Leg(msgspec.Struct, frozen=True):
-    """One expiry of a combination: ``ratio`` lots of it for a lot, bought or, if below 0, sold."""
+    """One expiry of a combination: ``ratio`` lots of it per lot; negative if it is sold."""
 
     code: str
     ratio: int
@@ -230,11 +236,11 @@ class Leg(msgspec.Struct, frozen=True):
 
 
 class Combination(msgspec.Struct, frozen=True, kw_only=True):
-    """Expiries traded together at one price, all legs or none; of one product but for a ratio.
+    """Expiries traded together at one price, all legs or none; of one product except for a ratio.
 
-    A strip's price is flat: the same for every hour of its months, so its legs' cash is weighted
-    by their hours. Any other's is the sum of its legs' prices times their ratios: the near month's
-    less the far month's of a spread, and it may be negative.
+    A strip has a flat price: the same for every hour of its months, so the legs' cash flows are
+    weighted by their hours. The price of any other combination is the sum of its legs' prices times
+    their ratios, e.g. near month less far month for a spread. It may be negative.
     """
 
     code: str
@@ -250,12 +256,13 @@ class Combination(msgspec.Struct, frozen=True, kw_only=True):
     max_order: int
     calendar: str
     version: date
-    listed_on: date  # when its last leg was
-    last_trading_day: date  # when its first leg leaves
+    listed_on: date  # the latest day on which a leg was listed
+    last_trading_day: date  # the earliest last trading day of its legs
 
     @property
     def averaged(self) -> bool:
-        """Whether its price is the same for every hour of its legs, and not their difference."""
+        """Whether the price is a flat price per hour of all legs, rather than a sum of leg
+        prices."""
         return self.kind in ("quarter", "year")
 
     @property
@@ -264,12 +271,13 @@ class Combination(msgspec.Struct, frozen=True, kw_only=True):
         return sum(leg.ratio * leg.multiplier for leg in self.legs)
 
     def to_json(self) -> str:
-        """The text that travels with the listing of this combination."""
+        """Return the text that is stored with the listing of this combination."""
         return msgspec.json.encode(self).decode("ascii")
 
     @classmethod
     def from_json(cls, text: str) -> "Combination":
-        """The combination of ``to_json``; msgspec.ValidationError if it is none."""
+        """Return the combination of ``to_json``; raise msgspec.ValidationError for any other
+        text."""
         return msgspec.json.decode(text, type=cls)
 
 
@@ -277,7 +285,7 @@ Listed: TypeAlias = Instrument | Combination
 
 
 def combination(code: symbol.Combined, legs: list[Instrument]) -> Combination:
-    """The combination of a code over its legs, in their order, which share a price grid."""
+    """Return the combination of a code; ``legs`` are in its order and have the same price grid."""
     first = legs[0]
     kind = _kind(code)
     return Combination(
@@ -326,7 +334,8 @@ def _kind(code: symbol.Combined) -> CombinationKind:
 
 
 def tick_decimals(tick: str) -> int:
-    """Decimals of a tick that is a power of ten: 3 of ``"0.001"``; ValueError for any other."""
+    """Return the decimals of a tick: 3 for ``"0.001"``; raise ValueError if it is no power of
+    ten."""
     decimals = len(tick) - len("0.")
     if not 1 <= decimals <= PRICE_DECIMALS or tick != "0." + "1".rjust(decimals, "0"):
         raise ValueError(f"tick {tick[:16]!a} is not a power of ten from 0.000001 to 0.1")

@@ -1,8 +1,8 @@
-"""One contract file: TOML text to contract specs, or every fault in it.
+"""Read one contract file: TOML text to contract specs, or every fault in it.
 
-A file holds ``product``, ``name`` and ``settlement``, then a ``[[version]]`` per version with a
-table for each part of the terms. Each field has one rule, in the tables below; a few rules join two
-fields, and some codes must be in other files of ``data/`` (contracts.references).
+A file holds ``product``, ``name`` and ``settlement``, then one ``[[version]]`` per version with a
+table for each part of the terms. Each field has one rule, in the tables below. A few rules concern
+two fields, and some codes must exist in other files of ``data/`` (contracts.references).
 """
 
 from collections.abc import Callable, Mapping
@@ -37,18 +37,19 @@ from contracts.spec import (
     tick_decimals,
 )
 
-_LOTS_MAX: Final = (1 << 31) - 1  # one order's quantity in the engine
+_LOTS_MAX: Final = (1 << 31) - 1  # maximum quantity of one order in the engine
 _FEE_MAX: Final = 1 << 32
-_MONEY_MAX: Final = 1 << 60  # micro-dollars of one amount in the engine
-_PRICE_MAX: Final = 1_000_000_000  # clearing units, far above what any GPU-hour ever cost
-_HOURS_MAX: Final = 744  # of a month
+_MONEY_MAX: Final = 1 << 60  # maximum amount in the engine, in micro-dollars
+# In millionths of a dollar, far above any price of a GPU-hour so far
+_PRICE_MAX: Final = 1_000_000_000
+_HOURS_MAX: Final = 744  # maximum of a month
 _GPUS_MAX: Final = 1_000_000
 _DAYS_MAX: Final = 20  # business days before delivery
 _COMBINATIONS: Final = ("spread", "quarter", "year")
 
 
 def _factor(low: int, high: int) -> Rule:
-    """A decimal text at 1e-4 within bounds."""
+    """Return the rule for a decimal text at 1e-4 within bounds."""
 
     def read(text: str) -> int:
         value = parse_price(text, FACTOR_DECIMALS)
@@ -61,7 +62,7 @@ def _factor(low: int, high: int) -> Rule:
 
 
 def _words(text: str, known: Callable[[Any], bool]) -> Rule:
-    """A list of different texts, each of a known form."""
+    """Return the rule for a list of different texts, each of a known form."""
 
     def test(words: list[Any]) -> bool:
         return all(isinstance(w, str) and known(w) for w in words) and len(set(words)) == len(words)
@@ -166,7 +167,7 @@ def _at_most(low: Any, high: Any) -> bool:
     return bool(low <= high)
 
 
-# (field, other, what must hold between them, the rule): faults between fields that keep their own.
+# (field, other field, condition, rule in words): checked if both fields are valid by themselves.
 _PAIRS: Final[list[tuple[str, str, Keeps, str]]] = [
     ("first_expiry", "effective", lambda month, day: month >= Month.of(day),
      "must not end before the version is effective"),
@@ -202,7 +203,7 @@ _PAIRS: Final[list[tuple[str, str, Keeps, str]]] = [
 def read_file(
     name: str, content: bytes, references: References
 ) -> tuple[list[ContractSpec], list[Fault]]:
-    """The versions without fault in one file, and every fault."""
+    """Return the versions without fault in one file, and every fault."""
     table, faults = read_toml(name, content)
     if faults:
         return [], faults
@@ -234,7 +235,8 @@ def read_file(
 def _later_faults(
     file: str, tables: list[Any], specs: Mapping[int, ContractSpec], references: References
 ) -> list[Fault]:
-    """Faults of versions under which months are listed that later rules for factors govern."""
+    """Return faults of versions that disagree with rules for factors which begin during their
+    months."""
     faults = []
     for count, spec in specs.items():
         after = [s.first_expiry for s in specs.values() if s.effective > spec.effective]
@@ -250,13 +252,13 @@ def _later_faults(
 
 
 def _place(field: str) -> str:
-    """Where a field of a version stands."""
+    """Return the position of a field in a version's tables."""
     group = _GROUP_OF.get(field)
     return f"{group}.{field}" if group else field
 
 
 def file_name(product: str) -> str:
-    """The one file that may hold a product, so that no two files can hold it."""
+    """Return the only file name that may hold a product, so that no two files can define it."""
     return f"{product.lower()}.toml"
 
 
@@ -301,7 +303,7 @@ def _read_version(
 
 
 def _between(values: dict[str, Any], head: dict[str, Any]) -> list[tuple[str, str]]:
-    """Faults between two fields, where both keep their own rules."""
+    """Return faults between two fields, each of which is valid by itself."""
     faults = [
         (field, rule)
         for field, other, keeps, rule in _PAIRS
@@ -326,7 +328,8 @@ def _between(values: dict[str, Any], head: dict[str, Any]) -> list[tuple[str, st
 def _spec(
     file: str, place: str, values: dict[str, Any], references: References
 ) -> tuple[ContractSpec | None, list[Fault]]:
-    """The spec of values without fault, if its calendar knows the days that it begins with."""
+    """Return the spec of values without fault; a fault if its first days are outside the
+    calendar."""
     counts = {field: values.pop(field) for field in _SCHEDULE if field in values}
     spec = ContractSpec(**values, schedule=Schedule(**counts) if counts else None)
     days = references.calendars[spec.calendar]

@@ -1,15 +1,15 @@
-"""Codes of everything listed: the only place that builds and parses them.
+"""Codes of everything listed. Only this module builds and parses them.
 
     outright   H100Z26          cash-settled, December 2026
                H100PZ26         the same, physically delivered
     spread     H100Z26-H100F27  near month minus far month
     quarter    H100-1Q27        January, February and March 2027
     year       H100-CAL27       the twelve months of 2027
-    butterfly  H100Z26-H100F27-H100G27  the wings, less twice the middle month
-    ratio      2H100Z26-1B200Z26        so many lots less so many, of any two expiries
+    butterfly  H100Z26-H100F27-H100G27  the wings minus twice the middle month
+    ratio      2H100Z26-1B200Z26        2 lots bought, 1 sold, of any two expiries
 
-Upper case, ASCII, years 2000 to 2099. Exactly one code names one thing: ``str(parse(text))`` is
-``text`` again.
+Upper case, ASCII, years 2000 to 2099. Each instrument has exactly one code: ``str(parse(text))``
+equals ``text``.
 """
 
 import re
@@ -44,7 +44,7 @@ class CodeError(ValueError):
 
 
 class Outright(msgspec.Struct, frozen=True, order=True):
-    """One delivery month of one product: ``product`` is the GPU's root, without the P."""
+    """One delivery month of one product; ``product`` is the GPU's root, without the P."""
 
     product: str
     physical: bool
@@ -102,7 +102,7 @@ class Butterfly(msgspec.Struct, frozen=True, order=True):
 
 
 class Ratio(msgspec.Struct, frozen=True, order=True):
-    """So many lots of one expiry bought and so many of another sold, of two generations say."""
+    """Lots of one expiry bought and lots of another sold, for example of two GPU generations."""
 
     bought: Outright
     bought_lots: int
@@ -151,12 +151,13 @@ Code = Outright | Combined
 
 
 def code(product: str, expiry: Month) -> str:
-    """The code of a product's expiry: ``"H100P", 2026-12`` is ``"H100PZ26"``."""
+    """Return the code of a product's expiry: ``"H100P", 2026-12`` is ``"H100PZ26"``."""
     return str(outright(product, expiry))
 
 
 def outright(product: str, expiry: Month) -> Outright:
-    """The outright of a product's own code, which may end in P."""
+    """Return the outright of a product code, which may end in P; raise CodeError if it is
+    unknown."""
     if product not in PRODUCTS:
         raise CodeError(f"not a product: {product[:CODE_CHARS_MAX]!a}")
     physical = product not in ROOTS
@@ -166,19 +167,19 @@ def outright(product: str, expiry: Month) -> Outright:
 
 
 def spread(near: Outright) -> Spread:
-    """The spread of a month and the month after it."""
+    """Return the spread of a month and the month after it."""
     return Spread(near, Outright(near.product, near.physical, near.expiry.plus(1)))
 
 
 def strip(first: Outright, months: int) -> Strip:
-    """The quarter or year that begins with a month: of 1, 4, 7 or 10, and of 1."""
+    """Return the quarter or year that begins with a month; raise CodeError if none begins there."""
     if (first.expiry.month - 1) % months or months not in (QUARTER_MONTHS, YEAR_MONTHS):
         raise CodeError(f"no strip of {months} months begins in {first.expiry}")
     return Strip(first.product, first.physical, first.expiry, months)
 
 
 def parse(text: str) -> Code:
-    """What a code names; CodeError if it names nothing."""
+    """Return what a code names; raise CodeError for any other text."""
     if len(text) > CODE_CHARS_MAX:
         raise CodeError(f"not a code: {text[:CODE_CHARS_MAX]!a}...")
     if match := _OUTRIGHT.fullmatch(text):
@@ -199,7 +200,7 @@ def parse(text: str) -> Code:
 
 
 def parse_outright(text: str) -> Outright:
-    """As ``parse``, for a place where only one delivery month makes sense."""
+    """Like ``parse``, but accept the code of a single delivery month only."""
     parsed = parse(text)
     if not isinstance(parsed, Outright):
         raise CodeError(f"not the code of one delivery month: {text!a}")

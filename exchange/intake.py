@@ -1,7 +1,8 @@
-"""The commands that wait for the sequencer: bounded queues, one of each source, that take turns.
+"""Commands waiting for the sequencer: bounded queues, one per source, served in turn.
 
-Before them go those that belong together: all of them are taken or none, and into one batch, so
-that no crash comes between. Invariant: ``queued`` is the sum of all queues, and no queue is empty.
+Groups, which are commands that belong together, go first: all of a group are accepted or none, and
+a group goes into one batch, so that no crash can separate it. Invariant: ``queued`` is the sum of
+all queues, and no queue is empty.
 """
 
 from array import array
@@ -12,15 +13,17 @@ from exchange.journal.frame import Texts
 from exchange.journal.room import RESERVE_BYTES, admits
 from exchange.messages import COMMAND_BYTES, Limit, Reason
 
-# Plain integers: an enumeration's member is slow to look up, once a command.
+# Plain integers: looking up an enumeration's member is slow, and happens once per command.
 QUEUE_COMMANDS: Final = int(Limit.QUEUE_COMMANDS)
-SOURCE_COMMANDS: Final = QUEUE_COMMANDS // 4  # of one source: it alone cannot fill the queue
+# Of one source, so that no source alone can fill the queue
+SOURCE_COMMANDS: Final = QUEUE_COMMANDS // 4
 
 Item = tuple[bytes, int, str | None]  # record, ingress time, text
 
 
 class QueueFull(Exception):
-    """A named reject: the command was not taken. ``observed`` commands wait, ``limit`` may."""
+    """A named reject: the command was not accepted. ``observed`` commands wait, of at most
+    ``limit``."""
 
     reason = Reason.QUEUE_FULL
 
@@ -33,7 +36,8 @@ class QueueFull(Exception):
 class LogFull(QueueFull):
     """A named reject: the disk of the log is full and this command is not urgent.
 
-    ``limit`` is the reserve that the log wants ahead of itself, ``observed`` what it has, in bytes.
+    ``limit`` is the reserve that the log keeps ahead of itself, ``observed`` what is left of it,
+    both in bytes.
     """
 
     reason = Reason.LOG_FULL
@@ -47,20 +51,20 @@ class LogFull(QueueFull):
 
 
 class Closed(Exception):
-    """The sequencer takes no more commands: it is closing, closed or stopped by a failure."""
+    """The sequencer accepts no more commands: it is closing, closed or stopped by a failure."""
 
     reason: Final = Reason.QUEUE_FULL
 
 
 class Log(Protocol):
-    """What a full disk leaves to decide by."""
+    """What is needed of the log while its disk is full: the bytes still reserved."""
 
     @property
     def room(self) -> int: ...
 
 
 class _Source:
-    """The commands of one source that wait; ``taken`` of them are in the batch being made."""
+    """The waiting commands of one source; the first ``taken`` are in the batch being built."""
 
     def __init__(self, number: int) -> None:
         self.number = number
@@ -68,24 +72,25 @@ class _Source:
         self.taken = 0
 
     def is_empty(self) -> bool:
-        """Whether all that waited is taken."""
+        """Whether all of them are taken."""
         return self.taken == len(self.items)
 
 
 class Intake:
-    """``closing``: nothing is taken any more. ``full``: the disk is, and only the urgent is."""
+    """The queues. ``closing``: nothing is accepted. ``full``: the disk is, only urgent commands
+    are."""
 
     def __init__(self, log: Log, begun: Callable[[], None], *, full: bool) -> None:
-        """``begun`` is called when the first command waits."""
+        """``begun`` is called when a command is queued and none waited before."""
         self._log = log
         self._begun = begun
         self.full = full
         self.closing = False
         self.queued = 0
         self._sources: dict[int, _Source] = {}  # those with commands
-        self._ring: list[_Source] = []  # the same, next first
-        self._groups: list[list[Item]] = []  # what belongs together, next first
-        self._grouped = 0  # commands of these
+        self._ring: list[_Source] = []  # the same, the next to be served first
+        self._groups: list[list[Item]] = []  # groups, the next first
+        self._grouped = 0  # commands in the groups
 
     def submit(
         self, source: int, record: bytes, *, ingress_ns: int = 0, text: str | None = None
@@ -105,13 +110,12 @@ class Intake:
             raise LogFull(self._log.room)
         self._queue(source, (record, ingress_ns, text))
         self.queued = queued + 1
-        if not queued:  # else the loop knows, or waits for the disk
+        if not queued:  # otherwise the loop knows already, or waits for the disk
             self._begun()
 
     def submit_all(self, items: list[Item]) -> None:
-        """Queue commands that belong together, in a row: all of them, or none where it raises as
-        ``submit`` does. More than a batch has room for go into the next as well.
-        """
+        """Queue a group of commands, in a row: all of them, or none if this raises as ``submit``
+        does. A group larger than a batch continues in the next one."""
         if self.closing:
             raise Closed("the sequencer takes no more commands")
         queued, grouped = self.queued, self._grouped + len(items)
@@ -138,9 +142,8 @@ class Intake:
         source.items.append(item)
 
     def take(self, size: int) -> list[Item]:
-        """Take at most ``size`` commands off the queues: what belongs together, and then one of
-        each source in turn.
-        """
+        """Take at most ``size`` commands from the queues: groups first, then one of each source in
+        turn."""
         items = self._take_groups(size)
         size = min(size - len(items), self.queued - self._grouped)
         ring, self.queued = self._ring, self.queued - size
@@ -161,7 +164,8 @@ class Intake:
         return items
 
     def _take_groups(self, size: int) -> list[Item]:
-        """Groups that fit into what is left of a batch; of one beyond any batch what fits."""
+        """Return the groups that fit into ``size``; of a group larger than a batch the part that
+        fits."""
         items: list[Item] = []
         while self._groups and (not items or len(self._groups[0]) <= size - len(items)):
             group = self._groups.pop(0)

@@ -1,8 +1,8 @@
-"""The one loop: take a batch, stamp it, journal it, apply it, release it when it is durable.
+"""The main loop: takes a batch, stamps it, journals it, applies it, and releases it when durable.
 
-Invariants: sequences have no gaps; stamps never fall; what is released is durable; batches are
-released in order. One batch at most is being synced and one matched behind it: while the disk
-works on batch k, that batch is matched, and batch k + 1 is journalled and matched.
+Invariants: sequences have no gaps; stamps never fall; only what is durable is released; batches are
+released in order. The pipeline has two stages: while the disk syncs batch k, that batch is matched,
+and batch k + 1 is journalled and matched.
 """
 
 import asyncio
@@ -49,7 +49,7 @@ __all__ = [
 
 SHARD: Final = 0
 BATCH_COMMANDS: Final = int(Limit.BATCH_COMMANDS)
-TIMER_SECONDS_MAX: Final = 3600.0  # a later deadline is looked at again then
+TIMER_SECONDS_MAX: Final = 3600.0  # longest sleep; a later deadline is checked again then
 _NS: Final = 1_000_000_000
 _log = logging.getLogger(__name__)
 _NO_FIELDS: Final = (0,) * 15
@@ -57,7 +57,7 @@ _NO_FIELDS: Final = (0,) * 15
 
 @dataclass(frozen=True, slots=True)
 class _Batch:
-    """Commands taken off the queues, not yet in the log."""
+    """Commands taken from the queues, not yet in the log."""
 
     records: list[bytes]
     ingress: bytes
@@ -66,7 +66,7 @@ class _Batch:
 
 
 class _Written(NamedTuple):
-    """A batch that is in the log: its commands and its texts as they stand there."""
+    """A batch that is in the log; its commands and its texts as they were written."""
 
     batch: _Batch
     commands: bytes
@@ -75,7 +75,7 @@ class _Written(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class _Matched:
-    """A batch that is written and matched, and not yet durable."""
+    """A batch that is journalled and matched, but not yet durable."""
 
     released: Released
     texts: bytes
@@ -84,7 +84,7 @@ class _Matched:
 
 
 def _own_record(kind: CommandKind, quantity: int = 0) -> bytes:
-    """A command of the sequencer itself."""
+    """Return a command of the sequencer itself."""
     fields = [int(kind), *_NO_FIELDS]
     fields[8] = quantity
     return COMMAND.pack(*fields)
@@ -94,11 +94,11 @@ _ADVANCE_TIME: Final = _own_record(CommandKind.ADVANCE_TIME)
 
 
 class Sequencer:
-    """Gives every command its sequence and its stamp. Made by ``open``; lives in one event loop.
+    """Gives every command its sequence and its stamp. Create it with ``open``; one event loop.
 
-    ``tape`` is the released stream, ``recovered`` what was found on disk, ``epoch`` this run's
-    term, ``durable_upto`` the last sequence known durable, ``submit`` and ``submit_all`` its
-    ``Intake``'s.
+    ``tape`` is the released stream, ``recovered`` what was found on disk, ``epoch`` the number of
+    this run, ``durable_upto`` the last sequence known durable; ``submit`` and ``submit_all`` are
+    those of ``Intake``.
     """
 
     def __init__(
@@ -116,7 +116,7 @@ class Sequencer:
         syncer: Syncer,
         signer: HeadWriter | None,
     ) -> None:
-        """Take over opened parts; ``open`` is the way to get one."""
+        """Take over opened parts; use ``open`` to create a sequencer."""
         self._lock = lock
         self._engine = engine
         self._journal = journal
@@ -136,13 +136,14 @@ class Sequencer:
         self._recovery = _own_record(CommandKind.RECOVERED, self.epoch) if restarted else None
         self._wakeup = asyncio.Event()
         self._intake = Intake(journal, self._wakeup.set, full=journal.full or tape.holds)
-        self.submit = self._intake.submit  # once a command: no call between
+        # A plain attribute: called once per command, without another call between
+        self.submit = self._intake.submit
         self.submit_all = self._intake.submit_all
-        self._batch: _Batch | None = None  # taken, and refused by a full disk
+        self._batch: _Batch | None = None  # taken, but the disk is full
         self._matched: _Matched | None = None
         self._syncing: _Matched | None = None
-        self._asked_at = 0.0  # the loop's time when the present sync began
-        self._failure: Exception | None = None  # of the sync, or of the release after it
+        self._asked_at = 0.0  # loop time at which the present sync began
+        self._failure: Exception | None = None  # of a sync, or of the release after it
         self._syncer = syncer
         self._signer = signer
         self._failed = False
@@ -165,13 +166,16 @@ class Sequencer:
         from_snapshot: bool = True,
         progress: Callable[[int, int], None] | None = None,
     ) -> Self:
-        """Lock the directory, replay its log through the empty ``engine``, begin a new epoch.
+        """Lock the directory, replay its log into the empty ``engine``, begin a new epoch.
 
-        With ``from_snapshot`` only what lies behind the newest snapshot that can be used.
-        ``storage`` keeps the log in another place than the directory; the tape stays in it.
-        ``heads`` is where signed heads are kept, and the log compared with those that are there.
-        Raises DirectoryLocked, ReadOnlyDirectory, DamagedLog, WrongExchange, NewerVersion,
-        Diverged, DiskFull; with ``heads`` HeadsMissing, DamagedHead, BadKey.
+        With ``from_snapshot`` only what follows the newest usable snapshot is replayed. ``storage``
+        holds the log if it is not in the directory; the tape is always in the directory. ``heads``
+        is the directory of the signed heads; the log is compared with those in it, and new ones are
+        signed.
+
+        Raises DirectoryLocked, ReadOnlyDirectory, DamagedHead, DamagedLog (WrongExchange and
+        others), DamagedArchive, NewerVersion, Diverged, DiskFull, JournalStopped; with ``heads``
+        HeadsMissing and BadKey as well.
         """
         storage = storage or LocalStorage(directory)
         lock, signer = storage.lock(), None
@@ -210,12 +214,12 @@ class Sequencer:
 
     @property
     def queued(self) -> int:
-        """How many commands wait."""
+        """Number of waiting commands."""
         return self._intake.queued
 
     @property
     def full(self) -> bool:
-        """Whether the disk of the log or the tape is: only the urgent is taken."""
+        """Whether the disk of the log or the tape is full: only urgent commands are accepted."""
         return self._intake.full
 
     @property
@@ -225,24 +229,24 @@ class Sequencer:
 
     @property
     def stamp(self) -> int:
-        """The stamp of the last batch, nanoseconds since the epoch."""
+        """The stamp of the last batch, in nanoseconds since 1970."""
         return self._stamp
 
     @property
     def stalled_seconds(self) -> float:
-        """How long the sync under way has taken; 0 if there is none."""
+        """Duration of the running sync in seconds; 0 if none is running."""
         if self._syncing is None:
             return 0.0
         return asyncio.get_running_loop().time() - self._asked_at
 
     def wake(self) -> None:
-        """Look at the clock again: for a virtual clock that was moved."""
+        """Check the clock again: for a virtual clock that was moved."""
         self._wakeup.set()
 
     async def run(self) -> None:
-        """Sequence until closed. Raises JournalStopped (and whatever else is fatal): then stop.
+        """Sequence commands until closed. Raises JournalStopped and every other fatal error.
 
-        Where a ``close`` was quicker and runs the queues empty itself, this waits for it.
+        If ``close`` was called first and is emptying the queues, this waits for it.
         """
         if self._running is not None:
             await self._running.wait()
@@ -267,7 +271,7 @@ class Sequencer:
         while True:
             self._wakeup.clear()
             if self._failure is not None:
-                raise self._failure  # nothing of that batch, or after it, is ever released
+                raise self._failure  # nothing of that batch or after it is ever released
             if self.full:
                 self._journal.look_for_room()
                 self._intake.full = self._journal.full or not self.tape.write_held()
@@ -278,11 +282,12 @@ class Sequencer:
             await self._wait(loop)
 
     def _advance(self, loop: asyncio.AbstractEventLoop) -> bool:
-        """Journal and match the next batch; a disk that is idle begins on it in between. Return
-        whether there was one.
+        """Journal and match the next batch, starting a sync in between if none is running. Return
+        whether there was a batch.
 
-        One that begins another segment waits for the sync under way. The roll syncs the same file,
-        and of a failure the system tells only one of two: the other would call durable what is not.
+        A batch that begins a new segment waits for the running sync: closing the segment syncs the
+        same file, the kernel reports a failure to only one of two concurrent syncs, and the other
+        would take lost data for durable.
         """
         if self._syncing is not None and self._journal.rolls:
             return False
@@ -297,7 +302,8 @@ class Sequencer:
         return True
 
     def _is_done(self) -> bool:
-        """Whether it may end: what a full disk keeps out was never answered."""
+        """Whether the loop may end. A batch that a full disk refuses was never answered, and may be
+        dropped."""
         return self._intake.closing and (self._batch is not None or not self.queued)
 
     def _begin_sync(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -305,10 +311,9 @@ class Sequencer:
         self._syncer.begin(loop, self._synced)
 
     def _synced(self, failure: Exception | None) -> None:
-        """Release the batch that is durable now, without waiting for the loop's turn, and have the
-        disk work on the next one while followers take this one in.
-        """
-        if self._failed:  # what ended the loop is raised already; nothing is released after it
+        """Release the batch that is now durable, without waiting for the loop's turn, and start the
+        sync of the next one before the followers handle this one."""
+        if self._failed:  # the failure that ended the loop has been raised; release nothing more
             return
         batch, self._syncing, self._matched = self._syncing, self._matched, None
         assert batch is not None, "one sync at a time"
@@ -322,19 +327,19 @@ class Sequencer:
             self._intake.full = self.full or self.tape.holds
             if self._syncing is not None:
                 self._begin_sync(asyncio.get_running_loop())
-        except Exception as error:  # the loop's to raise: this may be a callback of asyncio's
+        except Exception as error:  # raised by the loop: this may be a callback of asyncio
             self._failure = error
         self._wakeup.set()
 
     async def _wait(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Sleep until a command comes, a sync ends, a timer of the engine is due, or the disk may
-        have room again.
-        """
+        """Sleep until a command comes, a sync ends, an engine timer is due, or it is time to check
+        the full disk again."""
         if self._wakeup.is_set():
-            await asyncio.sleep(0)  # followers first
+            await asyncio.sleep(0)  # let the followers run first
             return
         timer = None
-        held_up = self._syncing is not None or self._batch is not None  # a timer goes with a batch
+        # A due timer goes with the next batch
+        held_up = self._syncing is not None or self._batch is not None
         deadline = 0 if held_up else self._engine.next_deadline()
         if deadline or self.full:
             seconds = max(0, deadline - self._clock()) / _NS if deadline else TIMER_SECONDS_MAX
@@ -347,7 +352,7 @@ class Sequencer:
                 timer.cancel()
 
     def _write_next(self) -> _Written | None:
-        """Journal the next batch, if there is one and the disk has room for it."""
+        """Journal the next batch, if there is one and the disk has space for it."""
         batch = self._batch or self._take()
         if batch is None:
             return None
@@ -361,7 +366,7 @@ class Sequencer:
         return _Written(batch, commands, texts)
 
     def _match(self, written: _Written) -> _Matched:
-        """Apply a batch that is in the log."""
+        """Apply a journalled batch to the engine."""
         batch, commands, texts = written
         first, count = self._next_sequence, len(batch.records)
         events = self._engine.apply(commands, first, batch.stamp)
@@ -392,7 +397,7 @@ class Sequencer:
         self._journal.append(opening, commands, batch.ingress, texts, notes)
 
     def _look_back(self, commands: bytes, last: int) -> None:
-        """Learn what the next frame must carry because of this batch."""
+        """Determine what the next frame must record because of this batch."""
         kinds = commands[::COMMAND_BYTES]
         self._notes = None
         if CommandKind.CHECKPOINT in kinds:
@@ -401,7 +406,7 @@ class Sequencer:
             self._rules_version = self._engine.counts()["rules_version"]
 
     def _take(self) -> _Batch | None:
-        """Take a batch off the queues, one command of each source in turn; None if none waits."""
+        """Take a batch from the queues, one command of each source in turn; None if none waits."""
         stamp = max(self._stamp, self._clock())
         items: list[Item] = []
         if self._recovery is not None:
@@ -413,10 +418,10 @@ class Sequencer:
         return _Batch(*columns(items, self._next_sequence), stamp) if items else None
 
     async def close(self) -> None:
-        """Finish what is queued, write the head, give the directory back. Safe to repeat.
+        """Process what is queued, write the head, release the directory. May be repeated.
 
-        Raises JournalStopped, DiskFull where the log could not be closed in order; the stream has
-        ended and the directory is given back all the same.
+        Raises JournalStopped or DiskFull if the log could not be closed properly; the stream has
+        ended and the directory is released all the same.
         """
         self._intake.closing = True
         self._wakeup.set()
@@ -429,7 +434,7 @@ class Sequencer:
             self._shut()
 
     def abandon(self) -> None:
-        """Give the directory back at once: for who could not start what was to be built on this."""
+        """Release the directory at once: for a caller whose own start failed after ``open``."""
         self._open, self._failed, self._intake.closing = False, True, True
         self._shut()
 

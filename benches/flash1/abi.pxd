@@ -1,6 +1,6 @@
-# The C interface of the flash1 matching-engine benchmark, as its documentation states it
-# (github.com/flash1-dev/matching-engine-benchmark, docs/INTEGRATION.md): layouts and names are
-# the interface; every word of them is needed to meet it.
+# The C interface of the flash1 matching-engine benchmark, from its documentation
+# (github.com/flash1-dev/matching-engine-benchmark, docs/INTEGRATION.md). Layouts and names are
+# part of the interface and must stay as they are.
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 

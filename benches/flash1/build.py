@@ -1,6 +1,6 @@
-"""Builds ``hourbook_flash1.so``: ``python -m benches.flash1.build [FOLDER]``.
+"""Build ``hourbook_flash1.so``: ``python -m benches.flash1.build [FOLDER]``.
 
-The library finds the checkout it was built in and the Python that built it; both must stay.
+The library refers to the checkout and the Python that built it; both must stay in place.
 """
 
 import shutil
@@ -16,7 +16,7 @@ NAME: Final = "hourbook_flash1"
 
 
 def build(folder: Path) -> Path:
-    """Compile into ``folder``; the library's path. Raises CalledProcessError with what gcc said."""
+    """Compile into ``folder``; return the library's path; raise CalledProcessError on failure."""
     folder.mkdir(parents=True, exist_ok=True)
     source = folder / f"{NAME}.c"
     cython = [sys.executable, "-m", "cython", "-3", "-I", str(CHECKOUT)]

@@ -1,11 +1,12 @@
-"""One message is one command; one event is one report. No Python object on the way.
+"""The benchmark's interface on the core: a message becomes a command, an event becomes a report.
 
-Orders are entered by 64 buying and 64 selling accounts with every check on, as a raw flow's are
-(docs/reference/benchmarks.md). An id names its order through a table indexed by it. A used id gets
-another client order id each time, since the market remembers those it has accepted.
+No Python objects are involved. Orders are entered by 64 buying and 64 selling accounts with every
+check on, like those of a raw flow (docs/reference/benchmarks.md). A table indexed by the
+benchmark's id holds its order. An id that is used again gets another client order id, since the
+market remembers those it has accepted.
 
-A modify is a replace under the same order id: at the back of the queue unless it only makes the
-order smaller, which keeps its place.
+A modify is a replace under the same order id: the order goes to the back of the queue, unless the
+modify only makes it smaller.
 """
 
 from libc.stdlib cimport calloc, free, realloc
@@ -33,9 +34,9 @@ cdef enum:
     ACCOUNTS_PER_SIDE = 64
     HIGH = 1 << 22  # ticks of half a cent: more than twenty thousand dollars
     LOTS_MAX = 1 << 30
-    EVENTS = 4096  # room for those of one command, which grows
+    EVENTS = 4096  # initial room for the events of one command
 
-cdef struct Known:  # what an id of the benchmark's stands for
+cdef struct Known:  # the market's order of a benchmark id
     u64 order_id
     u32 uses, spare
 
@@ -47,14 +48,16 @@ cdef void* sink = NULL
 
 
 cdef inline void do(Command* c) noexcept nogil:
-    """A batch of one command: its events go where the last one's were."""
+    """Apply a batch of one command; its events overwrite those of the last one."""
     apply_batch(m, <const u8*>c, 1, m.sequence + 1, 0)
-    m.sequence -= 1  # a batch leaves the number of the next command
+    m.sequence -= 1  # apply_batch leaves the next command's number
 
 
 cdef public int hourbook_begin() except -1 with gil:
-    """An open market with one instrument. Python runs here, and again only where one command says
-    more than EVENTS events."""
+    """Open a market with one instrument; raise MemoryError or RuntimeError if that fails.
+
+    Python runs here, and later only when one command makes more than EVENTS events.
+    """
     global m, known, known_count
     cdef bytes record
     m = market_new()
@@ -87,7 +90,7 @@ cdef public void engine_shutdown() noexcept with gil:
 
 
 cdef inline Known* find(u64 order_id) noexcept nogil:
-    """What an id stands for; the table grows with the largest."""
+    """Return the entry of a benchmark id; the table grows with the largest id."""
     global known, known_count
     cdef u64 count = known_count
     if order_id >= count:
@@ -103,7 +106,7 @@ cdef inline Known* find(u64 order_id) noexcept nogil:
 
 cdef inline void push(me_report_t* r) noexcept nogil:
     while not transport.push(sink, r):
-        pass  # full: the drainer is on another thread
+        pass  # full: another thread drains it
 
 
 cdef inline bint is_resting(Known* k) noexcept nogil:
@@ -121,12 +124,12 @@ cdef inline void fill(Command* c, u8 kind, u64 order_id, u8 side) noexcept nogil
 
 
 cdef inline u64 name_of(u64 order_id) noexcept nogil:
-    """The benchmark's id of an order of the market."""
+    """Return the benchmark's id of an order of the market."""
     return m.orders[<u32>order_id].key_lo - 1
 
 
 cdef void report_rest(u64 sequence_number, u64 order_id, Event* e) noexcept nogil:
-    """The trades of a command and the end of an IOC order, from its second event on."""
+    """Report a command's trades and the end of an IOC order, from its second event ``e`` on."""
     cdef me_report_t r
     while e != m.next_event:
         memset(&r, 0, sizeof(r))
@@ -150,7 +153,7 @@ cdef public void engine_on_new_order(const new_order_t* order) noexcept nogil:
     cdef Command c
     cdef me_report_t r
     if is_resting(k):
-        return  # a live id again: refused, and the interface has no report of it
+        return  # the id is live: refused; the interface has no report for this
     k.uses += 1
     fill(&c, COMMAND_KIND_ENTER, order.order_id, order.side)
     c.price = order.price_ticks
@@ -231,7 +234,7 @@ cdef public void engine_on_batch(const me_msg_t* messages, u32 count) noexcept n
 
 
 cdef public void engine_flush() noexcept nogil:
-    """Every message has been matched and reported when its call returned."""
+    """Do nothing: every message is matched and reported before its call returns."""
 
 
 cdef public i64 engine_query_best_bid() noexcept nogil:

@@ -1,5 +1,5 @@
-/* Brings up Python in the harness's process, once, and never enters it again: the core is a set of
- * extension modules that find each other through Python's imports. This library is one of them. */
+/* Starts Python in the harness's process. The core is a set of extension modules that find each
+ * other through Python's imports; this library is one of them. */
 
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
@@ -19,12 +19,12 @@ static void fail(const char *what)
     abort();
 }
 
-/* An embedded interpreter with the executable, and so the packages, that built this library. */
+/* Start an interpreter with the executable, and so the packages, that built this library. */
 static void start_python(void)
 {
     PyConfig config;
     PyStatus status;
-    /* extension modules look for Python's own symbols among the global ones */
+    /* extension modules need Python's own symbols to be global */
     if (!dlopen(HOURBOOK_LIBPYTHON, RTLD_NOW | RTLD_GLOBAL))
         fail("no " HOURBOOK_LIBPYTHON);
     PyConfig_InitPythonConfig(&config);

@@ -1,4 +1,4 @@
-"""Trades at once and says what came of it: an immediate-or-cancel order, followed to its end."""
+"""Trades at once and reports the result: an immediate-or-cancel order, followed to its end."""
 
 import asyncio
 from decimal import Decimal
@@ -22,8 +22,7 @@ from exchange.messages.wire import (
 
 class Fill(msgspec.Struct):
     """What one order traded. ``value`` is the sum of price times lots, ``fee`` in dollars;
-    ``reject`` is the market's if it refused the order, of several orders the last one.
-    """
+    ``reject`` is the reject if the order was refused, of several orders the last one."""
 
     executed_quantity: int = 0
     value: Decimal = Decimal(0)
@@ -36,14 +35,14 @@ class Fill(msgspec.Struct):
         return self.value / self.executed_quantity if self.executed_quantity else None
 
     def add(self, other: "Fill") -> None:
-        """Count another order's trades in."""
+        """Add another order's trades."""
         self.executed_quantity += other.executed_quantity
         self.value += other.value
         self.fee += other.fee
         self.reject = other.reject or self.reject
 
     def refused(self) -> str:
-        """A line on the last reject for people; empty if there was none."""
+        """Return a line of text about the last reject; empty if there was none."""
         return f"refused last: {refusal(self.reject)}" if self.reject is not None else ""
 
 
@@ -56,12 +55,12 @@ async def take(
     *,
     stop: asyncio.Event | None = None,
 ) -> Fill:
-    """Trade up to ``quantity`` lots now, at ``price`` or better (None: at any), and no later.
+    """Trade up to ``quantity`` lots now, at ``price`` or better (None: at any price).
 
-    An order whose answer was lost is entered again under its id, however long the connection is
-    away: it exists once, and the answer is what became of it. NotConnected or OutcomeUnknown if
-    that is not known when ``stop`` is set, or when the client is closed; what ends the client is
-    raised.
+    An order whose answer was lost is entered again under its id after a reconnect, however long
+    that takes: it exists once, and the answer is its outcome. Raises NotConnected or OutcomeUnknown
+    if the outcome is unknown when ``stop`` is set or the client is closed; and the error that ends
+    the client.
     """
     taking = _Taking(client.next_id(), read_quantity(quantity_text(quantity)))
     events = client.events()
@@ -90,13 +89,14 @@ async def take(
 
 
 class _Taking:
-    """One order on its way to its end: what is left of it, and the reports still to come."""
+    """One order until it is finished: the lots left, and the reports still to come."""
 
     def __init__(self, client_order_id: str, lots: int) -> None:
         self.client_order_id = client_order_id
         self.fill = Fill()
         self._left = lots
-        self._legs: dict[str, int] = {}  # reports to come of a combination's trade, by match number
+        # Leg reports still to come of a combination's trade, by match number
+        self._legs: dict[str, int] = {}
 
     async def reconnected(self, events: EventStream, stop: asyncio.Event | None) -> bool:
         """Wait for the next connection; False if the client is closed, or ``stop`` is set first."""

@@ -3,8 +3,8 @@
     python -m clients.bots.hedger --key KEY.json --product H100 --side sell --hours 876000
 
 A neocloud sells the hours that it will have, an AI lab buys those that it will need: a strip of
-monthly contracts whose lots are split so that no hour is lost in rounding. Every month is traded
-against the best price of its book, only what is shown there and never beyond a limit.
+monthly contracts, with the lots split so that no hour is lost in rounding. Every month is traded
+against the best price of its book, never more than is shown there, and never beyond a limit.
 """
 
 import argparse
@@ -26,7 +26,7 @@ MONTHS = 12
 
 
 class Pace(msgspec.Struct, frozen=True, kw_only=True):
-    """How a leg is traded: lots an order, the worst price, and the pause between looks."""
+    """How a leg is traded: lots per order, the worst price, and the pause between checks."""
 
     clip: int = 10
     worst_price: Decimal | None = None
@@ -34,7 +34,7 @@ class Pace(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Hedge(msgspec.Struct):
-    """What was traded: the plan, and a fill per month."""
+    """What was traded: the planned strip, and a fill per month."""
 
     strip: Strip
     fills: dict[str, Fill]
@@ -46,7 +46,7 @@ class Hedge(msgspec.Struct):
 
     @property
     def is_complete(self) -> bool:
-        """Whether every leg of the strip is traded."""
+        """Whether every leg of the strip is fully traded."""
         return all(self.fills[leg.instrument].executed_quantity == leg.lots
                    for leg in self.strip.legs)  # fmt: skip
 
@@ -54,9 +54,8 @@ class Hedge(msgspec.Struct):
 def plan(
     client: AsyncClient, product: str, hours: int, months: int = MONTHS, day: str = ""
 ) -> Strip:  # fmt: skip
-    """The strip of the product's next ``months`` listed months, of those that trade on ``day``
-    (ISO) or later. ValueRefused if it has none.
-    """
+    """Return the strip of the product's next ``months`` listed months that trade on ``day`` (ISO)
+    or later. ValueRefused if there are none."""
     every = [data for data in client.instruments.values()
              if data.state != "EXPIRED" and (data.last_trading_day or day) >= day]  # fmt: skip
     listed = [data for data in every if data.product == product and not data.legs]
@@ -79,7 +78,7 @@ async def run(
 ) -> Hedge:
     """Trade the strip, ``pace.clip`` lots at a time and never beyond ``pace.worst_price``.
 
-    Ends when all is traded or ``stop`` is set; the answer says what was.
+    Ends when all is traded or ``stop`` is set; returns what was traded.
     """
     now_ns = (await client.query_account()).time
     day = datetime.fromtimestamp(now_ns // 10**9, UTC).date().isoformat()
@@ -110,7 +109,8 @@ async def _trade_leg(
         best = book.best_ask if side == "buy" else book.best_bid
         if best is not None and _is_within(book.scale.tick * best[0], pace.worst_price, sign):
             lots = min(pace.clip, best[1], leg.lots - done.executed_quantity)
-            with contextlib.suppress(NotConnected, OutcomeUnknown):  # to be stopped meanwhile
+            # The connection is down: ``stop`` may be set meanwhile
+            with contextlib.suppress(NotConnected, OutcomeUnknown):
                 fill = await take(client, leg.instrument, side, lots, best[0], stop=stop)
                 done.add(fill)
                 if fill.executed_quantity:
@@ -123,7 +123,7 @@ def _is_within(price: Decimal, worst: Decimal | None, sign: int) -> bool:
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """What the command line takes."""
+    """Add the command line's arguments."""
     parser.add_argument("--product", default="H100")
     parser.add_argument("--side", choices=("buy", "sell"), default="sell")
     parser.add_argument(
@@ -136,7 +136,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 async def bot(client: AsyncClient, chosen: argparse.Namespace, stop: asyncio.Event) -> None:
-    """Run by the command line."""
+    """Run from the command line, and print what was traded."""
     hedge = await run(
         client,
         chosen.product,

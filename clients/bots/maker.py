@@ -2,9 +2,9 @@
 
     python -m clients.bots.maker --url ws://localhost:8000/ws --key KEY.json H100Z26 H100F27
 
-A bid and an ask stand ``half_spread`` ticks from a reference price, and both move against the
-position: the longer the bot is, the lower it quotes. A quote that should move is replaced, never
-cancelled and entered, so there is at most one order a side. Everything in ticks and lots.
+A bid and an ask are quoted ``half_spread`` ticks from a reference price, and both move against the
+position: the longer the bot is, the lower it quotes. A quote that should move is replaced, not
+cancelled and entered again, so there is at most one order per side. All in ticks and lots.
 """
 
 import argparse
@@ -36,7 +36,7 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def targets(terms: Terms, reference: int, net: int, low: int, high: int) -> dict[SideText, int]:
-    """The price to stand at on each side; a side that is not to be quoted is absent.
+    """Return the price to quote on each side; a side that is not to be quoted is absent.
 
     >>> targets(Terms(), 2650, 0, 2000, 3000)
     {'buy': 2640, 'sell': 2660}
@@ -56,7 +56,7 @@ def targets(terms: Terms, reference: int, net: int, low: int, high: int) -> dict
 
 
 def mark_of(client: AsyncClient) -> Reference:
-    """The exchange's own mark, to the nearest tick, as reference."""
+    """Return a reference that is the exchange's mark, to the nearest tick."""
 
     def reference(instrument: str) -> int | None:
         state = client.states.get(instrument)
@@ -76,8 +76,8 @@ async def run(
     terms: Terms | None = None,
     reference: Reference | None = None,
 ) -> int:
-    """Quote until ``stop`` is set, then take the quotes out; how many of them may stand yet, as the
-    market has not answered."""
+    """Quote until ``stop`` is set, then cancel the quotes. Return how many sides may still have a
+    quote because the exchange has not answered."""
     chosen = terms if terms is not None else Terms()
     quoters = [_Quoter(client, code, chosen, reference or mark_of(client)) for code in instruments]
     await client.subscribe(*(f"state.{quoter.instrument}" for quoter in quoters))
@@ -101,11 +101,12 @@ class _Quoter:
         self._terms = terms
         self._reference = reference
         self._ids: dict[SideText, str] = {}
-        self._unanswered: dict[SideText, int] = {}  # ticks of what may have been entered or not
-        self._quoted_bid: int | None = None  # ticks, as last wished
+        # Price in ticks of orders that may or may not have been entered
+        self._unanswered: dict[SideText, int] = {}
+        self._quoted_bid: int | None = None  # ticks, last wanted
 
     async def refresh(self) -> None:
-        """Have both sides stand where they should."""
+        """Move both quotes to where they should be."""
         state = self._client.states.get(self.instrument)
         reference = self._reference(self.instrument)
         if state is None or state.state != "CONTINUOUS" or reference is None:
@@ -115,22 +116,22 @@ class _Quoter:
         bid = wished.get("buy")
         rising = bid is not None and self._quoted_bid is not None and bid > self._quoted_bid
         self._quoted_bid = bid
-        # The side that makes room moves first, or the other would meet it.
+        # The side that makes room moves first, otherwise the other would meet it.
         for side in reversed(SIDES) if rising else SIDES:
             try:
                 rejected = await self._stand(side, wished.get(side))
                 if rejected is not None and rejected.name == "PRICE_BAND" and rejected.limit:
-                    # As far as the band lets it: from there the reference follows.
+                    # Quote at the band's edge; the reference then follows.
                     edge = self._client.scale(self.instrument).read(rejected.limit)
                     rejected = await self._stand(side, edge)
             except (NotConnected, OutcomeUnknown):
-                return  # what became of it shows in client.orders when the connection is back
+                return  # client.orders shows the outcome after the reconnect
             if rejected is not None and rejected.retry_after_ms:
                 await asyncio.sleep(rejected.retry_after_ms / 1000)
 
     async def withdraw(self) -> int:
-        """Cancel what stands; without a connection the exchange does, after the grace time. Returns
-        how many sides may stand yet, as far as was told."""
+        """Cancel the quotes; without a connection the exchange does so after the grace time. Return
+        how many sides may still have a quote."""
         left = 0
         for side in SIDES:
             gone = False
@@ -143,7 +144,7 @@ class _Quoter:
         return left
 
     async def _stand(self, side: SideText, price: int | None) -> Rejected | None:
-        """Enter, move or take out the quote of one side; the reject if there was one."""
+        """Enter, move or cancel the quote of one side; return the reject if there was one."""
         order = self._client.orders.get(self._ids.get(side, ""))
         if order is None:
             return None if price is None else await self._enter(side, price)
@@ -169,7 +170,8 @@ class _Quoter:
                 self.instrument,
                 side,
                 self._terms.lots,
-                self._unanswered.setdefault(side, price),  # the same again, so there is one
+                # The same order again, so that it exists once
+                self._unanswered.setdefault(side, price),
                 client_order_id=self._ids[side],
                 post_only=True,
             )
@@ -186,7 +188,7 @@ class _Quoter:
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """What the command line takes."""
+    """Add the command line's arguments."""
     parser.add_argument("instruments", nargs="*", help="codes such as H100Z26; none: every one")
     parser.add_argument("--lots", type=options.whole(1), default=5)
     parser.add_argument("--half-spread", type=options.whole(0), default=10, help="ticks")
@@ -196,7 +198,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 async def bot(client: AsyncClient, chosen: argparse.Namespace, stop: asyncio.Event) -> None:
-    """Run by the command line."""
+    """Run from the command line, and print what is held."""
     terms = Terms(lots=chosen.lots, half_spread=chosen.half_spread, skew=chosen.skew)
     codes = chosen.instruments or sorted(client.instruments)
     left = await run(client, codes, stop=stop, terms=terms)

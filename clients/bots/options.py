@@ -1,7 +1,7 @@
-"""What the command lines of the bots share: where the market is, whose key, and how to stop.
+"""Shared by the bots' command lines: the market's address, the key, and how to stop.
 
-A bot is a module with ``async def bot(client, chosen, stop)``: ``chosen`` are the arguments of its
-command line, which ``arguments(parser)`` adds, and ``stop`` is an event that asks it to end.
+A bot is a module with ``async def bot(client, chosen, stop)``: ``chosen`` holds the command line
+arguments that ``arguments(parser)`` adds, and ``stop`` is an event that asks the bot to end.
 """
 
 import argparse
@@ -31,7 +31,7 @@ INTERRUPTED: Final = 130
 
 
 def parser(question: str, arguments: Arguments | None = None) -> argparse.ArgumentParser:
-    """A parser of where the market is and whose key, and of what the bot takes besides."""
+    """Return a parser of the market's address, the key, and the bot's own arguments."""
     made = argparse.ArgumentParser(description=question)
     made.add_argument("--url", default="ws://localhost:8000/ws", help="address of the market")
     made.add_argument("--key", default="", help="key file; none: the environment's (HOURBOOK_KEY)")
@@ -42,7 +42,7 @@ def parser(question: str, arguments: Arguments | None = None) -> argparse.Argume
 
 
 def whole(least: int) -> Callable[[str], int]:
-    """The type of an argument that is a whole number, ``least`` or more."""
+    """Return an argument type: an integer, ``least`` or more."""
 
     def read(text: str) -> int:
         try:
@@ -57,7 +57,7 @@ def whole(least: int) -> Callable[[str], int]:
 
 
 def number(text: str) -> Decimal:
-    """The type of an argument that is a price or a time: a finite number."""
+    """An argument type: a price or a time, any finite number."""
     try:
         found = Decimal(text)
     except InvalidOperation:
@@ -68,16 +68,16 @@ def number(text: str) -> Decimal:
 
 
 def key_of(chosen: argparse.Namespace) -> Key:
-    """The key that the command line or the environment names. Raises ValueRefused."""
+    """Return the key that the command line or the environment names. Raises ValueRefused."""
     if chosen.key:
         return Key.from_file(chosen.key, chosen.private_key)
     return Key.from_environment()
 
 
 def main(question: str, bot: Bot, arguments: Arguments | None = None) -> int:
-    """Run a bot of the command line until it ends or is interrupted; the exit status.
+    """Run a bot from the command line until it ends or is interrupted; return the exit status.
 
-    The first interrupt asks the bot to end, the second ends it where it is.
+    The first interrupt asks the bot to end, the second ends it at once.
     """
     chosen = parser(question, arguments).parse_args()
     try:
@@ -112,15 +112,15 @@ async def _run(bot: Bot, chosen: argparse.Namespace) -> None:
 
 
 def load(command: str) -> Run:
-    """A bot by its command: a module or a file that ends in ``.py``, and its arguments.
+    """Return a bot by its command: a module or a file that ends in ``.py``, with arguments.
 
     ``maker H100Z26`` is one of ``clients.bots``. The module has ``bot(client, chosen, stop)`` and,
-    if it takes arguments, ``arguments(parser)``. Raises ValueRefused; SystemExit for arguments
-    that the bot does not take.
+    if it takes arguments, ``arguments(parser)``. Raises ValueRefused; SystemExit for unknown
+    arguments.
     """
     try:
         name, *words = shlex.split(command)
-    except ValueError as error:  # a quotation that is not closed; or nothing at all
+    except ValueError as error:  # an unclosed quotation, or an empty command
         raise ValueRefused(f"no bot in {command!r}: {error}") from None
     module = _module(name)
     bot: Bot | None = getattr(module, "bot", None)
@@ -161,7 +161,7 @@ def _exists(module: str) -> bool:
 
 
 async def pause(stop: asyncio.Event, seconds: float) -> None:
-    """Wait that long, or until ``stop`` is set."""
+    """Wait ``seconds``, or until ``stop`` is set."""
     try:
         async with asyncio.timeout(seconds):
             await stop.wait()
@@ -170,7 +170,7 @@ async def pause(stop: asyncio.Event, seconds: float) -> None:
 
 
 async def next_event(events: EventStream, stop: asyncio.Event | None) -> AnyEvent | None:
-    """The next event; None once ``stop`` is set, or the client has been closed."""
+    """Return the next event; None once ``stop`` is set, or the client has been closed."""
     if stop is None:
         return await anext(events, None)
     coming = asyncio.ensure_future(anext(events, None))

@@ -1,8 +1,9 @@
-"""Several instruments traded as one: what a package costs now, and how its legs are kept together.
+"""Trades several instruments as one package, and keeps its legs together.
 
-A package is bought for what its asks and bids come to. The legs are taken one after the other, the
-one with the fewest lots first, each only for what the one before has filled; what is missing in the
-end is taken at the next look, at whatever the book asks. Prices are ticks, quantities lots.
+A package's price is the sum of its legs' asks and bids. The legs are traded one after the other,
+the one with the fewest packages on offer first, each only for what the one before has filled; what
+is missing at the end is traded at the next check, at the book's best price. Prices are ticks,
+quantities lots.
 """
 
 import asyncio
@@ -24,33 +25,34 @@ SIDES: Final[dict[int, SideText]] = {1: "buy", -1: "sell"}
 
 
 class Package(msgspec.Struct, frozen=True):
-    """Lots of each instrument in one package, below zero if it is sold in it; what one is worth."""
+    """The lots of each instrument in one package, negative if sold, and the package's fair
+    value."""
 
     legs: Mapping[str, int]
     worth: int = 0
 
 
 class Terms(msgspec.Struct, frozen=True, kw_only=True):
-    """When to trade. A package must be ``edge`` ticks cheaper, or dearer, than it is worth."""
+    """When to trade: when a package is at least ``edge`` ticks cheaper, or dearer, than its
+    value."""
 
     edge: int = 5
-    most: int = 10  # packages held, or sold
-    clip: int = 2  # of one trade
-    closes: bool = False  # take back what is held once it may be had at its worth
+    most: int = 10  # packages held, long or short
+    clip: int = 2  # packages per trade
+    closes: bool = False  # reverse what is held once that is possible at fair value
     interval_s: float = 0.25
 
 
 class Offer(msgspec.Struct, frozen=True):
-    """What packages can be had for now: ticks of one, and how many."""
+    """What is on offer now: the price of a package in ticks, and how many."""
 
     price: int
     count: int
 
 
 def offer(package: Package, books: Mapping[str, Book], sign: int) -> Offer | None:
-    """What it costs to buy a package (``sign`` 1), or what selling one brings (-1). None while a
-    book is not live or a side is empty.
-    """
+    """Return the price of buying a package (``sign`` 1) or of selling one (-1). None while a book
+    is not live or a side is empty."""
     price, counts = 0, []
     for code, lots in package.legs.items():
         book = books[code]
@@ -63,31 +65,30 @@ def offer(package: Package, books: Mapping[str, Book], sign: int) -> Offer | Non
 
 
 class Holding:
-    """Packages held, below zero if sold, and every leg's trades."""
+    """Packages held, negative if sold, and every leg's trades."""
 
     def __init__(
         self, client: AsyncClient, package: Package, stop: asyncio.Event | None = None
     ) -> None:
-        """``stop`` as for ``take``."""
+        """``stop``: as in ``take``."""
         self.package = package
         self.count = 0
         self.done = dict.fromkeys(package.legs, 0)  # signed lots
         self.traded = 0  # packages bought and sold
-        self.gained = 0  # ticks under what they are worth when bought, over it when sold
+        self.gained = 0  # ticks below the value when bought, above it when sold
         self.fees = Decimal(0)
         self.reject: Rejected | None = None  # the last one
         self._client, self._stop = client, stop
 
     @property
     def missing(self) -> dict[str, int]:
-        """Signed lots that legs lack to make ``count`` packages."""
+        """Signed lots that legs lack for ``count`` packages."""
         wanted = {code: lots * self.count for code, lots in self.package.legs.items()}
         return {c: lots - self.done[c] for c, lots in wanted.items() if lots != self.done[c]}
 
     async def change(self, count: int) -> int:
-        """Buy ``count`` packages at the prices shown, or sell them if below zero. Returns how many
-        came of it; raises what ``take`` raises.
-        """
+        """Buy ``count`` packages at the prices shown, or sell them if negative. Return how many
+        were traded. Raises what ``take`` raises."""
         legs = sorted(self.package.legs, key=lambda code: self._shown(code, count))
         possible = abs(count)
         for place, code in enumerate(legs):
@@ -101,12 +102,12 @@ class Holding:
         return possible
 
     async def complete(self) -> None:
-        """Take what is missing, at the best price that each book shows."""
+        """Trade what is missing, at the best price of each book."""
         for code, lots in self.missing.items():
             await self._take(code, lots)
 
     def _shown(self, code: str, count: int) -> int:
-        """Packages that the book's best level has for this leg."""
+        """Return the packages that the book's best level offers for this leg."""
         level = self._best(code, self.package.legs[code] * count)
         return 0 if level is None else level[1] // abs(self.package.legs[code])
 
@@ -115,7 +116,7 @@ class Holding:
         return book.best_ask if lots > 0 else book.best_bid
 
     async def _take(self, code: str, lots: int) -> int:
-        """Take signed lots at the best level's price; the signed lots that came."""
+        """Trade signed lots at the best level's price; return the signed lots traded."""
         level = self._best(code, lots)
         if level is None:
             return 0
@@ -129,7 +130,8 @@ class Holding:
         return sign * fill.executed_quantity
 
     async def look(self, terms: Terms) -> None:
-        """Make whole what is not; else trade what is cheap or dear enough. Raises as ``take``."""
+        """Complete missing legs; otherwise trade if the price is good enough. Raises as
+        ``take``."""
         if self.missing:
             return await self.complete()
         books = {code: self._client.book(code) for code in self.package.legs}
@@ -151,19 +153,20 @@ class Holding:
 async def run(
     client: AsyncClient, package: Package, *, stop: asyncio.Event, terms: Terms | None = None
 ) -> Holding:
-    """Trade packages until ``stop`` is set; what is held then."""
+    """Trade packages until ``stop`` is set; return what is held then."""
     chosen = terms if terms is not None else Terms()
     holding = Holding(client, package, stop)
     await client.subscribe(*(f"depth.{code}" for code in package.legs))
     while not stop.is_set():
-        with contextlib.suppress(NotConnected, OutcomeUnknown):  # to be stopped meanwhile
+        # The connection is down: ``stop`` may be set meanwhile
+        with contextlib.suppress(NotConnected, OutcomeUnknown):
             await holding.look(chosen)
         await options.pause(stop, chosen.interval_s)
     return holding
 
 
 def told(holding: Holding) -> str:
-    """A line for people: packages held, what they cost on average, what was paid in fees."""
+    """Return text about the packages held, the gain and the fees."""
     legs = ", ".join(f"{lots:+d} {code}" for code, lots in holding.done.items())
     line = (
         f"{holding.count:+d} packages held ({legs}), {holding.traded} traded,"

@@ -1,9 +1,9 @@
-"""How do I keep what the market says, to run my bots on it later?
+"""How do I record the market's data, to run my bots on it later?
 
     python -m clients.bots.recorder --key KEY.json H100Z26 H100F27 --file day.parquet
 
-Every message of the channels ``depth``, ``trades`` and ``state`` becomes a row of a Parquet file,
-whole, beside the columns that one asks for most. The file appears under its name when it is
+Every message of the channels ``depth``, ``trades`` and ``state`` becomes a row of a Parquet file:
+the whole message, and columns for the fields used most. The file gets its name only when it is
 complete. Reading and writing need pyarrow: ``pip install 'hourbook[export]'``.
 """
 
@@ -34,16 +34,16 @@ from exchange.messages.wire import (
 )
 
 CHANNELS: Final = ("state", "depth", "trades")
-ROWS: Final = 10_000  # rows of one write, and of one row group
+ROWS: Final = 10_000  # rows per write, and per row group
 SCHEMA: Final = 1
 SCHEMA_NAME: Final = "hourbook.tape.schema"
 COLUMNS: Final = {
-    "received_ns": "int64",  # on the recorder's clock, nanoseconds since the epoch
-    "sequence": "int64",  # of the market's log; null of a lost connection
-    "type": "string",  # as on the wire; `disconnected` where the connection was lost
+    "received_ns": "int64",  # on the recorder's clock, nanoseconds since 1970
+    "sequence": "int64",  # of the market's log; null for a lost connection
+    "type": "string",  # as on the wire; `disconnected` for a lost connection
     "instrument": "string",
-    "price": "string",  # of a trade, dollars per GPU-hour
-    "quantity": "int64",  # of a trade, lots
+    "price": "string",  # of a trade, in dollars per GPU-hour
+    "quantity": "int64",  # of a trade, in lots
     "aggressor": "string",  # of a trade; null in an auction
     "message": "string",  # JSON, as on the wire
 }
@@ -61,14 +61,14 @@ Write: TypeAlias = Callable[[list[tuple[Any, ...]]], None]
 
 
 class Recorded(msgspec.Struct, frozen=True):
-    """One row: when it came, and the message; None where the connection was lost."""
+    """One row: the time of arrival, and the message; None for a lost connection."""
 
     received_ns: int
     message: Message | None
 
 
 def row(received_ns: int, message: Message) -> tuple[Any, ...]:
-    """The row of a message, in the order of ``COLUMNS``."""
+    """Return the row of a message, in the order of ``COLUMNS``."""
     trade = message if isinstance(message, PublicTrade) else None
     return (
         received_ns,
@@ -88,15 +88,16 @@ async def run(
     path: Path,
     *,
     stop: asyncio.Event,
-    clock_ns: Callable[[], int] = lambda: time.time_ns(),  # which a simulation replaces
+    # Looked up late, so that a simulation can replace it
+    clock_ns: Callable[[], int] = lambda: time.time_ns(),
 ) -> int:
-    """Record until ``stop`` is set; how many rows there are.
+    """Record until ``stop`` is set; return the number of rows.
 
-    What ends the client is raised, with all that came before it in the file. ValueRefused without
-    pyarrow, and for an instrument that is not listed.
+    An error that ends the client is raised, after everything before it was written. ValueRefused
+    without pyarrow, and for an instrument that is not listed.
     """
     for code in instruments:
-        client.book(code)  # which says what there is, if that is none
+        client.book(code)  # ValueRefused if it is not listed
     rows, count = [], 0
     events, failure = client.events(), None
     with writing(path) as write:
@@ -113,7 +114,7 @@ async def run(
                     count += len(rows)
                     write(rows)
                     rows = []
-        except HourbookError as error:  # what has come is kept
+        except HourbookError as error:  # what has arrived is kept
             failure = error
         finally:
             events.close()
@@ -125,9 +126,9 @@ async def run(
 
 @contextlib.contextmanager
 def writing(path: Path) -> Iterator[Write]:
-    """A writer of rows into ``path``, which appears when all is in it; a device is written itself.
-    ValueRefused if it cannot be written, of a directory or a pipe before anything is recorded.
-    """
+    """Yield a writer of rows into ``path``, which gets its name only when complete; a device is
+    written directly. ValueRefused if it cannot be written; for a directory before anything is
+    recorded."""
     pa, parquet = _pyarrow()
     schema = pa.schema(list(COLUMNS.items()), metadata={SCHEMA_NAME: str(SCHEMA)})
     if path.is_dir():
@@ -157,7 +158,7 @@ def writing(path: Path) -> Iterator[Write]:
 
 @contextlib.contextmanager
 def _named(path: Path) -> Iterator[None]:
-    """Say which file it was that could not be written."""
+    """Turn an OSError into ValueRefused with the file's name."""
     try:
         yield
     except OSError as error:
@@ -166,13 +167,14 @@ def _named(path: Path) -> Iterator[None]:
 
 
 def span(path: Path) -> tuple[int, int]:
-    """When the first and the last row came, (0, 0) of an empty tape. Raises as ``read``."""
+    """Return the times of the first and the last row; (0, 0) for an empty recording. Raises as
+    ``read``."""
     times = _open(path).read(columns=["received_ns"]).column(0)
     return (times[0].as_py(), times[-1].as_py()) if len(times) else (0, 0)
 
 
 def read(path: Path) -> Iterator[Recorded]:
-    """The rows of a recorded tape, in order. ValueRefused for a file that is none."""
+    """Yield the rows of a recording, in order. ValueRefused for a file that is none."""
     decode = msgspec.json.Decoder(Message).decode
     for batch in _open(path).iter_batches(ROWS, columns=["received_ns", "message"]):
         columns = batch.to_pydict()
@@ -193,7 +195,7 @@ def _open(path: Path) -> Any:
 
 def _pyarrow() -> tuple[Any, Any]:
     try:
-        import pyarrow as pa  # noqa: PLC0415 - an extra: only who records needs it
+        import pyarrow as pa  # noqa: PLC0415 - an extra: needed for recording only
         from pyarrow import parquet  # noqa: PLC0415
     except ImportError:
         raise ValueRefused("a tape needs pyarrow: pip install 'hourbook[export]'") from None
@@ -201,13 +203,13 @@ def _pyarrow() -> tuple[Any, Any]:
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """What the command line takes."""
+    """Add the command line's arguments."""
     parser.add_argument("instruments", nargs="+", help="codes such as H100Z26")
     parser.add_argument("--file", type=Path, default=Path("tape.parquet"), help="Parquet file")
 
 
 async def bot(client: AsyncClient, chosen: argparse.Namespace, stop: asyncio.Event) -> None:
-    """Run by the command line, and say how much there is."""
+    """Run from the command line, and print the number of rows."""
     count = await run(client, chosen.instruments, chosen.file, stop=stop)
     print(f"{count} rows in {chosen.file}")
 

@@ -2,8 +2,8 @@
 
     python -m clients.bots.taker --key KEY.json H100Z26 --orders 10
 
-Now and then the bot looks at a book, takes a few lots from the best level of one side, and adds up
-what it paid. Chance decides which side and how many lots; the same seed decides the same way.
+From time to time the bot takes a few lots from the best level of one side of a book, and adds up
+what it paid. Side and lots are drawn at random; the same seed draws the same.
 """
 
 import argparse
@@ -29,9 +29,10 @@ async def run(
     interval_s: float = 0.5,
     orders_max: int | None = None,
 ) -> Fill:
-    """Take liquidity until ``stop`` is set or so many orders are sent; the sum of what traded.
+    """Take liquidity until ``stop`` is set or ``orders_max`` orders are sent; return the sum of
+    trades.
 
-    A position of ten times ``lots_max`` lots is only reduced.
+    From a position of ten times ``lots_max`` lots on, only reducing orders are sent.
     """
     await client.subscribe(*(f"depth.{code}" for code in instruments))
     chance = random.Random(seed)
@@ -45,7 +46,8 @@ async def run(
         book = client.book(code)
         best = book.best_ask if side == "buy" else book.best_bid
         if best is not None:
-            with contextlib.suppress(NotConnected, OutcomeUnknown):  # to be stopped meanwhile
+            # The connection is down: ``stop`` may be set meanwhile
+            with contextlib.suppress(NotConnected, OutcomeUnknown):
                 total.add(await take(client, code, side, min(lots, best[1]), best[0], stop=stop))
                 sent += 1
         await options.pause(stop, interval_s)
@@ -53,12 +55,12 @@ async def run(
 
 
 def choose(chance: random.Random) -> SideText:
-    """A side by chance."""
+    """Return a random side."""
     return "buy" if chance.random() < 0.5 else "sell"
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """What the command line takes."""
+    """Add the command line's arguments."""
     parser.add_argument("instruments", nargs="+", help="codes such as H100Z26")
     parser.add_argument("--lots", type=options.whole(1), default=4, help="most lots of one order")
     parser.add_argument("--seconds", type=options.number, default=0.5, help="between orders")
@@ -67,7 +69,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 async def bot(client: AsyncClient, chosen: argparse.Namespace, stop: asyncio.Event) -> None:
-    """Run by the command line."""
+    """Run from the command line, and print what was traded."""
     total = await run(
         client,
         chosen.instruments,

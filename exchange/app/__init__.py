@@ -1,7 +1,8 @@
-"""The wiring: the only room that constructs a market out of the others.
+"""Builds a market out of the other rooms; the only room that does.
 
-``Market`` is the whole; ``requests`` says what its operator may ask, ``asking`` carries that to the
-market and ``admin`` answers it, ``operations`` and ``wishes`` turn it into journalled commands.
+``Market`` is the whole. ``requests`` defines what an operator may ask for, ``asking`` carries a
+request to the market and ``admin`` answers it; ``operations`` and ``wishes`` turn it into
+journalled commands.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,7 @@ __all__ = ["Addresses", "Market"]
 
 
 def __getattr__(name: str) -> Any:
-    """Import the market when it is asked for: who only asks one for something never needs it."""
+    """Import the market on first use: code that only sends requests does not need it."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from exchange.app import market  # noqa: PLC0415

@@ -1,9 +1,8 @@
-"""How operators reach a market: the admin socket, and its HTTP twin for ``--url``.
+"""How operators reach a market: the admin socket, and the same requests over HTTP for ``--url``.
 
-``DIR/admin.sock`` takes one JSON request a line and gives one JSON answer a line.
-
-It is a Unix socket of mode 0600: whoever may open it may operate the market, and nobody else.
-An answer is ``{"ok": true, "result": {...}}`` or ``{"ok": false, "error": "what to do"}``.
+``DIR/admin.sock`` takes one JSON request per line and gives one JSON answer per line. It is a Unix
+socket of mode 0600: whoever can open it may operate the market. An answer is ``{"ok": true,
+"result": {...}}`` or ``{"ok": false, "error": "what to do"}``.
 """
 
 import asyncio
@@ -30,14 +29,14 @@ from exchange.sequencer import Closed, QueueFull
 _log = logging.getLogger(__name__)
 _decode_request = msgspec.json.Decoder(AnyRequest).decode
 
-Perform = Callable[[AnyRequest, str], Awaitable[Answer]]  # a request of a person
+Perform = Callable[[AnyRequest, str], Awaitable[Answer]]  # a request, and the key it came under
 
 
 @contextlib.asynccontextmanager
 async def serving(directory: Path, operations: Operations) -> AsyncIterator[Path]:
-    """Serve the socket while the block runs; yields its path."""
+    """Serve the socket while the block runs; yield its path."""
     path = directory / SOCKET_NAME
-    path.unlink(missing_ok=True)  # left by a crash; the directory's lock says nobody else serves
+    path.unlink(missing_ok=True)  # left by a crash: this process holds the directory's lock
 
     async def converse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -47,7 +46,7 @@ async def serving(directory: Path, operations: Operations) -> AsyncIterator[Path
                 if told is TOO_LONG:
                     break
         except ConnectionError:
-            pass  # gone
+            pass  # disconnected
         finally:
             writer.close()
 
@@ -61,7 +60,7 @@ async def serving(directory: Path, operations: Operations) -> AsyncIterator[Path
 
 
 def _bound(path: Path) -> socket.socket:
-    """A Unix socket at a path, its owner's alone from its first moment on."""
+    """Return a Unix socket bound at a path, accessible to the owner only from the start."""
     bound = socket.socket(socket.AF_UNIX)
     mask = os.umask(0o177)
     try:
@@ -75,10 +74,10 @@ def _bound(path: Path) -> socket.socket:
 
 
 async def _told(reader: asyncio.StreamReader, operations: Operations) -> Answer | None:
-    """The answer to the next line; None if there is none."""
+    """Return the answer to the next line; None at the end."""
     try:
         line = await reader.readline()
-    except ValueError:  # its end was not looked for any further: what follows is no request
+    except ValueError:  # the line's end was not searched further, so what follows is no request
         return TOO_LONG
     return await answer_line(line, operations, SOCKET_PERSON) if line else None
 
@@ -86,9 +85,8 @@ async def _told(reader: asyncio.StreamReader, operations: Operations) -> Answer 
 async def answer(
     request: AnyRequest, operations: Operations, person: str = SOCKET_PERSON
 ) -> Answer:
-    """Perform a request of a person; a refusal is an answer, too, and so is a failure, which the
-    log has in full.
-    """
+    """Perform a request of a person and return the answer. A refusal is an answer as well, and so
+    is a failure, whose details are logged."""
     try:
         return Answer(True, await operations.perform(request, person))
     except (RequestRefused, QueueFull, Closed) as error:
@@ -101,7 +99,7 @@ async def answer(
 
 
 async def answer_line(line: bytes, operations: Operations, person: str) -> Answer:
-    """As ``answer``, for a request in JSON."""
+    """As ``answer``, for a request in JSON. ``person``: as there."""
     try:
         request = _decode_request(line)
     except msgspec.MsgspecError as error:
@@ -110,9 +108,8 @@ async def answer_line(line: bytes, operations: Operations, person: str) -> Answe
 
 
 async def answer_signed(body: bytes, perform: Perform, key: Key) -> Answer:
-    """Have a request in JSON performed that came under a key; raises Refused for one beyond its
-    scope.
-    """
+    """Have a JSON request performed that was signed with a key. Raises Refused if the key's scope
+    does not allow it."""
     try:
         request = _decode_request(body)
     except msgspec.MsgspecError as error:

@@ -1,5 +1,5 @@
-"""What an operator must hear of before it becomes a failure: the disk, how it answers, and what
-the engine holds."""
+"""Alarms: conditions that an operator must know of before they become failures, of the disk and of
+the engine's capacity."""
 
 import logging
 import shutil
@@ -11,12 +11,12 @@ from exchange.app.capacity import USED_MAX, Taken
 from exchange.sequencer import Sequencer
 
 DISK_USED_MAX: Final = 0.95
-STALL_SECONDS_MAX: Final = 2.0  # of one sync; acknowledgements wait for it, and nothing else does
+STALL_SECONDS_MAX: Final = 2.0  # of one sync; only acknowledgements wait for it
 _log = logging.getLogger(__name__)
 
 
 class Alarms:
-    """The conditions of one market. ``look`` logs each when it begins and when it ends."""
+    """The alarms of one market. ``look`` logs each when it begins and when it ends."""
 
     def __init__(
         self,
@@ -24,19 +24,19 @@ class Alarms:
         sequencer: Sequencer,
         taken: Callable[[], Mapping[str, Taken]] = dict,
     ) -> None:
-        """Watch the disk that holds ``directory``, and what is ``taken`` of the engine."""
+        """Watch the disk of ``directory`` and the engine's capacity, which ``taken`` returns."""
         self._directory = directory
         self._sequencer = sequencer
         self._taken = taken
         self.raised: dict[str, str] = {}
 
     def disk_used(self) -> float:
-        """Return the used part of the disk, as who may write to it sees it: 0 to 1."""
+        """Return the used part of the disk, 0 to 1, of the space available to this user."""
         usage = shutil.disk_usage(self._directory)
         return 1 - usage.free / (usage.used + usage.free)
 
     def look(self) -> dict[str, str]:
-        """Look now; return what is wrong, in words, by name."""
+        """Check all conditions; return the active alarms as text, by name."""
         now: dict[str, str] = {}
         used, stalled = self.disk_used(), self._sequencer.stalled_seconds
         if used >= DISK_USED_MAX:

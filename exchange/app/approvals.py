@@ -1,10 +1,11 @@
-"""What takes two people: one proposes, another approves within ten minutes, and both are logged.
+"""Actions that take two people: one proposes, another approves within ten minutes; both are logged.
 
-A person is the admin key that a request came under, with all that it was rotated to or from; who
-comes by the market's own socket has none, and is neither of the two. A proposal is a record in the
-log, so it outlives a restart, but not its key; so is its approval, and what was proposed follows in
-the same breath, with both names and the reason in its text. Trades are corrected so, a breaker's
-halt and a kill switch are ended so, and whatever clearing takes from two alone is recorded so.
+A person is the admin key of a request, including the keys it was rotated from or to; requests over
+the admin socket have no key and count as neither person. A proposal is a record in the log, so it
+survives a restart, but it ends with its key. Its approval is a record as well, and the proposed
+commands follow in the same batch, with both keys and the reason in their text. Corrections of
+trades, the end of a breaker's halt or a kill switch, and the clearing records by two people go this
+way.
 """
 
 import asyncio
@@ -39,7 +40,7 @@ _decode = msgspec.json.Decoder(requests.TwoPersons).decode
 
 
 class Approvals:
-    """Proposals on a desk, under the keys of ``directory``; ``clock`` gives epoch nanoseconds."""
+    """The proposals on a desk, with the keys of ``directory``; ``clock`` gives ns since 1970."""
 
     def __init__(
         self,
@@ -56,7 +57,8 @@ class Approvals:
         self._directory = directory
 
     async def propose(self, request: requests.TwoPersons, person: str) -> dict[str, Any]:
-        """Record what ``person`` proposes, once it is sure that it could be done now."""
+        """Record what ``person`` proposes, after checking that it could be done now.
+        RequestRefused."""
         self._key(person)
         if not request.reason.strip():
             raise RequestRefused("state the reason: it goes into the log")
@@ -69,7 +71,7 @@ class Approvals:
         return {"proposal": proposal, "by": person, "expires": stamp_text(expires), **about}
 
     async def approve(self, number: str, person: str) -> dict[str, Any]:
-        """Do what another person proposed."""
+        """Perform what another person proposed. RequestRefused."""
         key = self._key(person)
         proposal = self._desk.proposals.get(number)
         if proposal is None:
@@ -99,7 +101,7 @@ class Approvals:
         return {**done, "sequence": sequence}
 
     def _check_date(self, proposal: Proposal, request: requests.TwoPersons) -> None:
-        """RequestRefused for a price of a business date that is no longer the last."""
+        """Raise RequestRefused for a price of a business date that is no longer the last."""
         then, now = proposal.business_date, self._desk.business_date
         if isinstance(request, requests.ProposePrice) and then != now:
             raise RequestRefused(
@@ -108,21 +110,22 @@ class Approvals:
             )
 
     def waiting(self) -> list[dict[str, Any]]:
-        """The proposals that may still be approved, oldest first."""
+        """Return the proposals that may still be approved, oldest first."""
         now = self._clock()
         good = {k.key_id for k in list_keys(self._directory) if k.is_good(now // _NS_IN_MS)}
         waiting = self._desk.proposals.values()
         return [_shown(one) for one in waiting if not self._is_over(one, now) and one.by in good]
 
     def _is_over(self, proposal: Proposal, now: int) -> bool:
-        """Whether its time is over by the clock; or by the log, behind which a clock may be set."""
+        """Whether it has expired by the clock, or by the log's time, which may be ahead of the
+        clock."""
         return now >= proposal.expires or self._desk.stamp - proposal.recorded >= EXPIRY_NS
 
     def _found(self, key_id: str) -> Key | None:
         return find_key(self._directory, key_id, self._clock() // _NS_IN_MS)
 
     def _key(self, person: str) -> Key:
-        """The key of who asks; RequestRefused for who has none, or one that ended meanwhile."""
+        """Return the person's key; RequestRefused without one, or if it has ended meanwhile."""
         if person == SOCKET_PERSON:
             raise RequestRefused(
                 "this takes two people, each under an admin key of their own: --url URL --key FILE"
@@ -136,7 +139,7 @@ class Approvals:
     async def _plan(
         self, request: requests.TwoPersons, **names: str
     ) -> tuple[list[Wish], dict[str, object]]:
-        """The commands that a request becomes, and what to say of it."""
+        """Return the commands for a request, and the facts to report about it."""
         match request:
             case requests.Resume():
                 return self._conduct.resumption(request, **names)
@@ -145,7 +148,7 @@ class Approvals:
                 if of_one and request.account not in self._desk.accounts:
                     raise RequestRefused(f"no account {request.account} is open")
                 wish = wishes.switch(request, on=False, **names)
-                whom = getattr(request, request.scope, None)  # of everybody there is no number
+                whom = getattr(request, request.scope, None)  # the whole market has no number
                 about = {"operation": "lift", "scope": request.scope, "whom": whom,
                          "reason": request.reason}  # fmt: skip
             case requests.ProposePrice():
@@ -159,7 +162,7 @@ class Approvals:
     async def _price(
         self, request: requests.ProposePrice, proposal: str = "", **names: str
     ) -> tuple[Wish, dict[str, object]]:
-        """A settlement price as the record that clearing rules on."""
+        """Return a settlement price as the record that clearing rules on."""
         listed = self._desk.instrument(request.code)
         price = SetPrice(
             instrument=listed.id,
@@ -177,7 +180,7 @@ class Approvals:
     async def _record(
         self, request: requests.ByTwo, proposal: str = "", **names: str
     ) -> tuple[Wish, dict[str, object]]:
-        """Any other record by two, and what it would come to now."""
+        """Return any other record by two people, and the ruling that it would get now."""
         operation, wish = self._clerk.by_two(request.record, **names)
         facts = await self._clerk.would(wish.text)
         return wish, {"operation": operation, **facts, "reason": request.reason}
@@ -185,7 +188,7 @@ class Approvals:
     async def _correction(
         self, request: requests.Bust | requests.Adjust, **names: str
     ) -> tuple[list[Wish], dict[str, object]]:
-        """A bust or an adjustment, if the rules of corrections allow it."""
+        """Return the commands of a bust or an adjustment, if the rules for corrections allow it."""
         found = await self._find(request.match_number)
         trade, desk = found.trade, self._desk
         listed = desk.instruments.by_id[trade.instrument]
@@ -220,8 +223,8 @@ class Approvals:
         return self._commands(found, price, **facts), about
 
     def _commands(self, found: Found, price: int | None, **facts: object) -> list[Wish]:
-        """What takes a trade back, or gives it a ``price`` in ticks: of one with an implied price
-        a command a leg."""
+        """Return the commands that bust a trade, or adjust it to ``price`` ticks; for a trade with
+        an implied price one command per leg."""
         trade = found.trade
         if not found.legs and price is None:
             return [wishes.bust(trade, **facts)]
@@ -237,8 +240,9 @@ class Approvals:
         ]
 
     def _moved(self, found: Found, prices: list[int], price: int) -> list[int | None]:
-        """The legs' new prices where the order that came in is to have traded at ``price``: the leg
-        that it is moves alone; of a combination all months of an average, else the last leg."""
+        """Return the legs' new prices if the incoming order is to have traded at ``price``. If the
+        order is in a leg, only that leg moves; if it is in the combination, all months of an
+        average, otherwise its last leg."""
         trade, change = found.trade, price - found.trade.price
         combination = self._desk.instruments.by_id[found.combination]
         shifts = [change * (leg.instrument == trade.instrument) for leg in found.legs]
@@ -266,11 +270,11 @@ class Approvals:
         return found
 
     def _range(self, found: Found) -> tuple[int, int]:
-        """The price in ticks that a trade is held against, and how far from it a trade stands.
+        """Return a trade's reference price in ticks, and the no-bust range around it.
 
-        The reference is the trade before in the same instrument, else the mark; the no-bust range
-        is half the price band of the contract's terms, rounded down to the price step. That of a
-        combination, whose price may be zero, is its last leg's at that leg's mark.
+        The reference is the previous trade in the instrument, otherwise the mark. The range is half
+        the price band of the contract's terms, rounded down to the price step. A combination's
+        price may be zero, so its range is that of its last leg at that leg's mark.
         """
         desk, trade = self._desk, found.trade
         listed = priced = desk.instruments.by_id[trade.instrument]
@@ -288,7 +292,7 @@ class Approvals:
 
 
 def _alone(whole: int) -> str:
-    """Why a leg is not corrected: ``whole`` is the match number of its trade."""
+    """Return the refusal to correct a single leg; ``whole`` is the match number of its trade."""
     return f"LEG_ALONE: it is a leg of match {whole}, which is corrected whole"
 
 

@@ -1,6 +1,6 @@
-"""How whoever operates a market reaches it: its admin socket, or HTTP with an admin key.
+"""How an operator's command reaches a market: its admin socket, or HTTP with an admin key.
 
-Apart from ``admin``, which answers: a command that only asks needs nothing of what a market is.
+Separate from ``admin``, which answers: sending a request needs nothing of the market's code.
 """
 
 import asyncio
@@ -27,26 +27,26 @@ from exchange.messages.access import (
 SOCKET_NAME: Final = "admin.sock"
 LINE_BYTES_MAX: Final = 1 << 20  # of a request
 ANSWER_BYTES_MAX: Final = 1 << 30
-SOCKET_PATH_BYTES: Final = 107  # of a Unix socket, at most
+SOCKET_PATH_BYTES: Final = 107  # longest path of a Unix socket
 URL_SECONDS: Final = 60.0
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    """A redirect is an answer: what is signed for one market is sent to no other place."""
+    """Follow no redirects: what is signed for one market must not be sent elsewhere."""
 
     def redirect_request(self, *_: Any) -> None:
         return None
 
 
 class AdminKey(msgspec.Struct, frozen=True):
-    """A key as its file has it."""
+    """A key, as in its file."""
 
     key_id: str
     secret: str
 
 
 class Answer(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What comes back for one request."""
+    """The answer to one request."""
 
     ok: bool
     result: dict[str, Any] = {}
@@ -62,12 +62,12 @@ def fits_socket(path: Path) -> bool:
 
 
 async def ask(directory: Path, request: AnyRequest) -> Answer | None:
-    """Put one request to the market that serves ``directory``; None if none does.
+    """Send one request to the market that serves ``directory``; return None if none does.
 
-    Raises ConnectionError where the market stops before it has answered.
+    Raises ConnectionError if the market stops before it has answered.
     """
     path, line = directory / SOCKET_NAME, msgspec.json.encode(request)
-    if not fits_socket(path):  # nobody serves there
+    if not fits_socket(path):  # so nobody can be serving there
         return None
     try:
         reader, writer = await asyncio.open_unix_connection(path, limit=ANSWER_BYTES_MAX)
@@ -88,13 +88,13 @@ async def ask(directory: Path, request: AnyRequest) -> Answer | None:
 
 
 def ask_url(url: str, key_file: Path, request: AnyRequest) -> Answer:
-    """Put one request to the market at ``http://HOST:PORT``, signed with an admin key.
+    """Send one request to the market at ``http://HOST:PORT``, signed with an admin key.
 
-    Raises URLError if no market answers there, another OSError where the connection broke before
-    the answer (it may be done), ValueError for a URL that is none; a refused key is an answer, and
-    so is a silence behind which the request may be done.
+    Raises URLError if no market answers there; another OSError if the connection broke before the
+    answer, so that the request may have been performed; ValueError for an invalid URL. A refused
+    key is an answer, and so is a timeout, after which the request may have been performed as well.
     """
-    from exchange.gateway.access import sign  # noqa: PLC0415 - the socket needs no signature
+    from exchange.gateway.access import sign  # noqa: PLC0415 - not needed for the socket
 
     try:
         key = msgspec.json.decode(key_file.read_bytes(), type=AdminKey)

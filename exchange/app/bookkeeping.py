@@ -1,12 +1,11 @@
-"""Clearing in a process of its own: it then takes no time from the one that serves orders.
+"""Runs clearing in its own process, so that it takes no time from the process that serves orders.
 
 The child follows the released stream over ``DIR/stream.sock``, books it into ``DIR/ledger.db`` and
-ends where the stream does; no signal ends it sooner. The serving process reads the ledger beside
-it and calls nobody.
+ends with the stream; signals do not end it earlier. The serving process reads the ledger directly.
 
-A server that is killed leaves its child behind for as long as that has something to book. So who
-writes the ledger holds ``DIR/ledger.lock``, and the next server waits for it. One that books in a
-thread holds it while it stops: until then the directory's lock says the same.
+If a server is killed its child stays until it has booked what is left. Therefore the ledger's
+writer holds ``DIR/ledger.lock``, and the next server waits for it. A server that books in a thread
+holds the lock only while it stops; before that the directory's lock is enough.
 """
 
 import asyncio
@@ -31,21 +30,21 @@ from exchange.journal.tape import Released, Tape
 LEDGER_NAME: Final = "ledger.db"
 LOCK_NAME: Final = "ledger.lock"
 STREAM_NAME: Final = "stream.sock"
-LOOK_SECONDS: Final = 0.05  # between two looks at how far the child is
-FULL_SECONDS: Final = 1.0  # between two looks whether a full disk has room again
-UNUSABLE: Final = 3  # exit code of a child that cannot use the ledger
+LOOK_SECONDS: Final = 0.05  # between two checks of the child's progress
+FULL_SECONDS: Final = 1.0  # between two tries while the disk is full
+UNUSABLE: Final = 3  # exit code of a child that cannot write the ledger
 _log = logging.getLogger(__name__)
 
 
 class ClearingDied(Exception):
-    """The clearing process ended, and the stream had not."""
+    """The clearing process ended before the stream."""
 
 
 async def keep(directory: Path, tape: Tape, clearing: Clearing, frames: int, pause: float) -> None:
-    """Run the child until the stream ends, which is served already; ``clearing`` is the ledger,
-    opened to be read.
+    """Run the child until the stream ends, which must be served already. ``clearing`` is the
+    ledger, opened for reading; ``frames`` and ``pause`` are the arguments of ``book``.
 
-    Raises ClearingDied; Damaged where the child could not use the ledger, which it has said.
+    Raises ClearingDied; Damaged if the child could not use the ledger, which it has logged.
     """
     run = f"import sys; from {__name__} import main; main(*sys.argv[1:])"
     arguments = ("-c", run, str(directory), str(frames), str(pause), str(os.getpid()))
@@ -70,15 +69,18 @@ async def keep(directory: Path, tape: Tape, clearing: Clearing, frames: int, pau
 
 @contextmanager
 def alone(directory: Path) -> Iterator[None]:
-    """Hold the ledger's lock, once whoever has it is gone: nobody else writes it meanwhile."""
+    """Hold the ledger's lock, after waiting for its present holder."""
     with open(directory / LOCK_NAME, "wb") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
 
 def booked(clearing: Clearing, frames: Sequence[Released], waited: bool = False) -> bool:
-    """Book the frames; False, having booked nothing, where the disk is full. That is said once, and
-    that it is over: ``waited`` says that it was full before. Raises Damaged."""
+    """Book the frames. Return False, with nothing booked, if the disk is full.
+
+    Logs when the disk becomes full and when it no longer is; ``waited`` says whether it was full
+    before. Raises Damaged.
+    """
     try:
         clearing.apply(frames)
     except sqlite3.OperationalError as error:
@@ -95,9 +97,9 @@ def booked(clearing: Clearing, frames: Sequence[Released], waited: bool = False)
 
 
 def book(directory: Path, frames_max: int, pause: float) -> None:
-    """Book the stream until it ends, at most ``frames_max`` batches in one transaction.
+    """Book the stream until it ends, at most ``frames_max`` batches per transaction.
 
-    Between two transactions it sleeps, whatever comes: an order that wakes it waits for that.
+    It sleeps ``pause`` seconds after every transaction, so that transactions are larger and fewer.
     """
     with closing(Clearing.open(directory / LEDGER_NAME)) as clearing:
         following = stream.Subscription(directory / STREAM_NAME, clearing.position)
@@ -111,9 +113,9 @@ def book(directory: Path, frames_max: int, pause: float) -> None:
 
 
 def main(directory: str, frames: str, pause: str, server: str) -> None:
-    """Run the child of a server, by its process id; an orphan leaves the books to another's."""
+    """Run the child of the server with process id ``server``. An orphan books nothing."""
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)  # the stream's end is its end
+        signal.signal(number, signal.SIG_IGN)  # it ends with the stream
     with alone(Path(directory)):
         if os.getppid() == int(server):
             try:

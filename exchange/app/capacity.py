@@ -1,6 +1,5 @@
-"""How much is taken of what an engine can hold and does not get back: what a market that lives for
-years may run out of. docs/reference/operations.md says how many that are.
-"""
+"""How much of the engine's capacity is used that it never gives back, and that a market may use up
+over the years (docs/reference/operations.md)."""
 
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
@@ -9,9 +8,9 @@ from exchange.messages import Limit
 if TYPE_CHECKING:
     from exchange.app.desk import Desk
 
-USED_MAX: Final = 0.8  # of one of them; more is an alarm
+USED_MAX: Final = 0.8  # used part above which there is an alarm
 NAMES: Final = ("accounts", "instruments", "orders", "positions")
-_RECORD_BYTES: Final = 64  # of an order and of a position in the engine's account of its memory
+_RECORD_BYTES: Final = 64  # bytes of an order and of a position, in the engine's memory figures
 _WHAT: Final = {
     "accounts": "accounts are open, and none is closed",
     "instruments": "instruments were listed, and an expired one keeps its number",
@@ -23,13 +22,13 @@ _WHAT: Final = {
 
 
 class Sized(Protocol):
-    """An engine, as far as it says how large it is."""
+    """An engine that reports its memory."""
 
     def memory(self) -> dict[str, int]: ...
 
 
 class Taken(NamedTuple):
-    """So many of so many."""
+    """The use of one capacity."""
 
     name: str
     number: int
@@ -37,16 +36,16 @@ class Taken(NamedTuple):
 
     @property
     def used(self) -> float:
-        """0 to 1."""
+        """The used part, 0 to 1."""
         return self.number / self.most
 
     def text(self) -> str:
-        """What it means, for an operator."""
+        """Return a text for operators."""
         return f"{self.number:,} of {self.most:,} {_WHAT[self.name]}: begin another market in time"
 
 
 def taken(engine: Sized, desk: "Desk") -> dict[str, Taken]:
-    """How much of each is taken, by name. Costs little, however large the market."""
+    """Return the use of each capacity, by name. Its cost does not depend on the market's size."""
     memory = engine.memory()
     found = (
         Taken("accounts", len(desk.accounts), Limit.ACCOUNTS),

@@ -1,6 +1,6 @@
-"""The clearing house's clerk at the operator's desk: settles, puts records, does what is due.
+"""The clearing house's clerk at the operator's desk: settles, records, performs what is due.
 
-What clearing decides it decides of the log; the clerk brings it there and reads the answer.
+Clearing decides from the log; the clerk puts requests into the log and reads the rulings.
 """
 
 import asyncio
@@ -25,23 +25,23 @@ from exchange.clearing.records import takes_two
 from exchange.marketdata.instruments import micros_text
 from exchange.messages import HOUSE_ACCOUNT, Reason, TradingState
 
-CLEARING_SECONDS: Final = 60.0  # clearing is a projection: it must have caught up by then
-CAUGHT_UP_SECONDS: Final = 1.0  # what it asks for is done if it has caught up by then
-DUES_AT_ONCE: Final = 256  # deposits on their way to the engine
+CLEARING_SECONDS: Final = 60.0  # limit for clearing to catch up with the log
+CAUGHT_UP_SECONDS: Final = 1.0  # limit for clearing to catch up before its dues are performed
+DUES_AT_ONCE: Final = 256  # deposits submitted at a time
 _POLL_SECONDS: Final = 0.005
 _log = logging.getLogger(__name__)
 
 
 class Clerk:
-    """Works on a desk and the clearing house behind it, one request at a time."""
+    """Operations on a desk and its clearing house, one request at a time."""
 
     def __init__(self, desk: Desk, clearing: Clearing) -> None:
         self._desk = desk
         self._clearing = clearing
-        self._done = self._refused = 0  # commands for what clearing asked for
+        self._done = self._refused = 0  # commands for clearing's dues
 
     async def cleared(self, seconds: float = CLEARING_SECONDS) -> None:
-        """Wait until clearing has applied all that the desk has seen. Raises TimeoutError."""
+        """Wait until clearing has booked all that the desk has seen. Raises TimeoutError."""
         sequence = self._desk.sequence
         async with asyncio.timeout(seconds):
             while self._clearing.position[1] < sequence:
@@ -51,9 +51,10 @@ class Clerk:
     # Records
 
     async def put_record(self, text: str, request_id: str = "") -> dict[str, Any]:
-        """Journal a record, and say what the clearing house ruled; do what it asks for.
+        """Journal a record, return the clearing house's rulings, and perform what is then due.
 
-        RequestRefused with the name and the figures of a refusal, or for a record by two.
+        RequestRefused with the name and figures of a refused ruling, or for a record that takes two
+        people.
         """
         text = resolve(text, self._desk, self._clearing)
         wish = wishes.put_record(text, request_id)
@@ -64,9 +65,9 @@ class Clerk:
         return await self.ruled(outcome.events[0].sequence, operation)
 
     def by_two(self, text: str, **names: str) -> tuple[str, Wish]:
-        """(operation, command) of a record that takes two people, and names them.
+        """Return (operation, command) of a record that takes two people, with their names in it.
 
-        RequestRefused for any other.
+        RequestRefused for any other record.
         """
         facts = msgspec.json.decode(resolve(text, self._desk, self._clearing))
         operation = str(facts.get("operation"))
@@ -76,9 +77,9 @@ class Clerk:
         return operation, wishes.put_record(text)
 
     async def ruled(self, sequence: int, operation: str) -> dict[str, Any]:
-        """What the clearing house ruled on the record of a sequence; do what it asks for."""
+        """Return the rulings on the record of a sequence, and perform what is then due."""
         await self.cleared()
-        rulings = self._clearing.rulings(sequence)  # what log time brought is there too
+        rulings = self._clearing.rulings(sequence)  # rulings triggered by log time are included
         result: dict[str, Any] = {"sequence": sequence, "rulings": rulings}
         for ruling in (ruling for ruling in rulings if ruling["operation"] == operation):
             if ruling["outcome"] != ACCEPTED:
@@ -88,7 +89,8 @@ class Clerk:
         return result
 
     async def would(self, text: str) -> dict[str, Any]:
-        """What a record by two would come to now; RequestRefused if it would be refused."""
+        """Return the ruling that a record by two would get now; RequestRefused if it would be
+        refused."""
         await self.cleared()
         ruling = self._clearing.would(text)
         if ruling.outcome != ACCEPTED:
@@ -96,9 +98,12 @@ class Clerk:
         return ruling.facts
 
     async def perform_dues(self) -> int | None:
-        """Do what clearing asks for, unless it is behind the log, as where its ledger is rebuilt:
-        what it asked for then may have been called off since. Return how many commands were
-        refused if nothing is left to be tried while the log stands still; None if something is."""
+        """Perform clearing's dues, unless clearing is behind the log, for example while its ledger
+        is rebuilt: what was due then may have been cancelled since.
+
+        Returns the number of refused commands if a retry is useless while the log does not change;
+        None otherwise.
+        """
         try:
             await self.cleared(CAUGHT_UP_SECONDS)
         except TimeoutError:
@@ -109,12 +114,13 @@ class Clerk:
         return self._refused - refused if self._done == done else None
 
     async def _perform_dues(self) -> dict[str, str]:
-        """Do what clearing asks for, each in its own command: one refused holds up no other. But
-        what the house could not take out (``... out``) nobody is given, and where it lacks the
-        money, what it is to take out after that waits for its turn: who is paid must not hang on
-        where a crash came between. If more has come in meanwhile, they are tried again.
+        """Perform clearing's dues, each in a command of its own, so that one refusal holds up no
+        other; return the refusals by the due's id.
 
-        Why, by the due's id; what was refused is asked for again with the next of these.
+        Two exceptions keep payments independent of where a crash happened. If money could not be
+        taken from the house account (an id ``... out``), it is not paid out either. If the house
+        lacks money, later withdrawals from it wait, and are retried when money has come in. A
+        refused due stays due and is tried again next time.
         """
         refused: dict[str, str] = {}
         dues = left = self._clearing.dues()
@@ -128,19 +134,20 @@ class Clerk:
     async def _perform(
         self, dues: Sequence[Due], refused: dict[str, str]
     ) -> tuple[list[Due], bool]:
-        """Do dues once. What waits for the house's money, and whether some came in after all."""
-        waiting: list[Due] = []  # what the house could not take out
-        lacking: list[str] = []  # how the ids begin of what there is no money for
+        """Try dues once; return those that wait for the house's money, and whether any came in
+        after all."""
+        waiting: list[Due] = []  # dues that the house could not pay
+        lacking: list[str] = []  # id prefixes of dues without money
         short = came = False
 
         async def perform(asked: Due) -> bool:
-            """Whether the house lacks the money for it."""
+            """Perform one due; return whether the house lacks the money for it."""
             try:
                 await self._desk.perform([wishes.due(asked)])
                 self._done += 1
                 refused.pop(asked.id, None)
                 return False
-            except RequestRefused as rejected:  # by the engine, or no command can carry it
+            except RequestRefused as rejected:  # by the engine, or because no command can carry it
                 self._refused += isinstance(rejected, WishRejected)
                 _log.error("clearing asks for %s, and %s", asked.id, rejected)
                 refused[asked.id] = str(rejected)
@@ -150,7 +157,8 @@ class Clerk:
                 return funds and asked.account == HOUSE_ACCOUNT
 
         for deposits, group in itertools.groupby(dues, key=lambda due: due.kind == "deposit"):
-            if deposits:  # these can only be refused each for itself: in few batches
+            # Their refusals are independent of each other: submit them in a few batches
+            if deposits:
                 asked = list(group)
                 given = [due for due in asked if not due.id.startswith(tuple(lacking))]
                 waiting += [due for due in asked if due.id.startswith(tuple(lacking))]
@@ -172,10 +180,10 @@ class Clerk:
     # The day
 
     async def settle(self) -> dict[str, Any]:
-        """Close the day, settle every instrument once, compare engine and clearing, and call what
-        is short.
+        """Close the day, settle every instrument once, compare engine and clearing, and call
+        margin.
 
-        Can be asked again after a crash in the middle: what is done already is left alone.
+        May be repeated after a crash in the middle: what is done already is not done again.
         """
         desk = self._desk
         listed = desk.instruments.by_id.values()
@@ -196,7 +204,7 @@ class Clerk:
         return await self._pay_variation(prices)
 
     async def run_cycle(self) -> dict[str, Any]:
-        """Carry the intraday cycle out that is due, or what a crash has left of it."""
+        """Perform the intraday cycle that is due, or what a crash left of it."""
         await self.cleared()
         prices = self._clearing.cycle_prices()
         if not self._clearing.cycle_is_due():
@@ -208,8 +216,8 @@ class Clerk:
         return await self._pay_variation(prices)
 
     async def _pay_variation(self, prices: Sequence[Priced]) -> dict[str, Any]:
-        """Settle instruments at prices, each as its next cycle; compare; call what is short. Of a
-        settlement that stopped there, only what follows is left to do."""
+        """Settle instruments at prices, each as its next cycle; compare; call margin. Without
+        prices, what follows a settlement is done."""
         next_cycle = self._clearing.next_cycle
         settling = [
             wishes.settle(p.code, p.instrument, p.price, next_cycle(p.instrument)) for p in prices
@@ -226,8 +234,8 @@ class Clerk:
         }
 
     async def _call_margin(self) -> dict[str, Any]:
-        """Call what accounts are short of after a settlement. That it cannot be known undoes no
-        settlement: it is said."""
+        """Call the margin that accounts lack after a settlement. A failure does not undo the
+        settlement: it is reported."""
         try:
             answer = await self.put_record('{"operation":"call_margin"}')
         except RequestRefused as refused:
@@ -246,7 +254,7 @@ class Clerk:
         }
 
     async def expire(self, request: requests.Expire) -> dict[str, Any]:
-        """End an instrument at its final settlement price, and do what clearing then asks for."""
+        """Expire an instrument at its final settlement price, and perform what is then due."""
         desk, listed = self._desk, self._desk.instrument(request.code)
         terms = desk.terms.get(request.code)
         if terms is None or listed.state == TradingState.EXPIRED:
@@ -271,12 +279,12 @@ class Clerk:
 
 
 def stamp_text(stamp: int) -> str:
-    """A stamp as ISO 8601, to the second."""
+    """Return a stamp as ISO 8601, to the second."""
     return datetime.fromtimestamp(stamp // 1_000_000_000, UTC).isoformat()
 
 
 def _inputs(priced: Priced) -> dict[str, Any]:
-    """A settlement price with its tier and all it rests on; prices as decimal strings."""
+    """Return a settlement price with its tier and its inputs; prices as decimal strings."""
     facts = asdict(priced) | {"rule": priced.rule}
     for name in ("price", "prior", "last", "bid", "ask", "preceding_change", "proposed"):
         facts[name] = None if facts[name] is None else micros_text(facts[name])

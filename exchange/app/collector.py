@@ -1,4 +1,4 @@
-"""What a process that only serves asks of its interpreter."""
+"""Interpreter settings of a process that only serves."""
 
 import contextlib
 import ctypes
@@ -6,18 +6,19 @@ import gc
 import sys
 from typing import Final
 
-YOUNG_OBJECTS: Final = 50_000  # allocations between two looks at the young objects
-TURN_SECONDS: Final = 0.0005  # a thread keeps the interpreter from another that wants it
-M_MMAP_THRESHOLD: Final = -3  # of glibc's mallopt
+YOUNG_OBJECTS: Final = 50_000  # allocations between two collections of young objects
+# Longest time that a thread keeps the interpreter while another wants it
+TURN_SECONDS: Final = 0.0005
+M_MMAP_THRESHOLD: Final = -3  # M_MMAP_THRESHOLD of glibc's mallopt
 LARGE_BYTES: Final = 1 << 19
-OLDER_LOOKS: Final = 50  # looks at one generation before the next older one is looked at
+OLDER_LOOKS: Final = 50  # collections of one generation per collection of the next older one
 
 
 def calm_collector() -> None:
-    """Look for cycles seldom, and never again among what the start has made.
+    """Collect garbage rarely, and exclude all objects created so far.
 
-    For a process that only serves: a full look at a large market's objects stops it for tens of
-    milliseconds, and orders make no cycles.
+    For a process that only serves: a full collection of a large market's objects stops it for tens
+    of milliseconds, and orders create no reference cycles.
     """
     gc.collect()
     gc.freeze()
@@ -25,20 +26,20 @@ def calm_collector() -> None:
 
 
 def short_turns() -> None:
-    """Let threads take turns ten times as often as usual.
+    """Let threads take turns ten times as often as by default.
 
-    The thread that made a batch durable has one thing to say, and everybody waits for it; by
-    default it would wait five milliseconds for a clearing that is busy.
+    A thread that has made a batch durable has only to report that, and orders wait for it; by
+    default it could wait five milliseconds for busy clearing code.
     """
     sys.setswitchinterval(TURN_SECONDS)
 
 
 def give_back_tables() -> None:
-    """Have every large block of memory be pages of its own, which go back when it is freed.
+    """Give every large block of memory pages of its own, which are returned when it is freed.
 
-    A table from which the oldest leaves is laid out anew now and then. Left to itself, the C
-    library takes the second such table from its heap and keeps the hole of the first: the process
-    grows by what nothing uses. Elsewhere than on glibc nothing happens.
+    A table that drops its oldest entries is reallocated from time to time. By default the C library
+    would take the second such table from its heap and keep the first one's space, so that the
+    process grows by unused memory. Without glibc this does nothing.
     """
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, LARGE_BYTES)

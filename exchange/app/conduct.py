@@ -1,4 +1,4 @@
-"""The operator's acts on instruments: their states, auctions, combinations and protections."""
+"""An operator's actions on instruments: states, auctions, combinations and protections."""
 
 from collections.abc import Iterable
 from typing import Any, Final
@@ -17,19 +17,19 @@ from exchange.messages import Breaker, HaltCause, Limit, TradingState
 
 BREAKER_HALTS: Final = (HaltCause.CIRCUIT_BREAKER, HaltCause.VELOCITY)
 _MS: Final = 1_000_000
-_MS_MAX: Final = 7 * 86_400_000  # of a breaker's span or halt
+_MS_MAX: Final = 7 * 86_400_000  # longest span or halt of a breaker
 _TRADING: Final = (TradingState.CONTINUOUS, TradingState.PRE_OPEN, TradingState.AUCTION)
 _COLLECTED: Final = (TradingState.PRE_OPEN, TradingState.AUCTION)
 
 
 class Conduct:
-    """What one person may do with the instruments of a desk; ``resumption`` is what takes two."""
+    """Actions on a desk's instruments by one person; ``resumption`` is for two."""
 
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
 
     async def perform(self, request: requests.ConductRequest) -> dict[str, Any]:
-        """Do what one person asks of instruments, and say what came of it. RequestRefused."""
+        """Perform a request and return its result. RequestRefused."""
         match request:
             case requests.Indicate():
                 return await self._indicate(request)
@@ -49,7 +49,7 @@ class Conduct:
     # States
 
     def takes_two(self, request: requests.Resume) -> bool:
-        """Whether a request ends the halt of a breaker."""
+        """Whether a request ends a breaker's halt."""
         return any(self._by_breaker(listed) for listed in self._desk.named(request.code))
 
     async def _change_state(self, request: requests.StateRequest) -> dict[str, Any]:
@@ -68,7 +68,9 @@ class Conduct:
     def resumption(
         self, request: requests.Resume, **names: str
     ) -> tuple[list[Wish], dict[str, object]]:
-        """What lets go on what a breaker halted, and what to say of it. RequestRefused."""
+        """Return the commands that resume what a breaker halted, and the facts to report.
+        RequestRefused.
+        """
         state, cause = _wished(request)
         chosen = [one for one in self._desk.named(request.code) if self._by_breaker(one)]
         if not chosen:
@@ -78,7 +80,8 @@ class Conduct:
         return _to_state(chosen, state, cause, **facts), about
 
     def _chosen(self, code: str, state: TradingState) -> list[Instrument]:
-        """Whom a change of state means: an instrument, or what of a product can be changed so."""
+        """Return the instruments of a change of state: the one named, or those of a product that
+        can change to it."""
         named = self._desk.named(code)
         if code in self._desk.instruments.by_code:
             return named
@@ -104,7 +107,7 @@ class Conduct:
         return listed.state == TradingState.HALTED and listed.cause in BREAKER_HALTS
 
     async def _indicate(self, request: requests.Indicate) -> dict[str, Any]:
-        """Publish indicative prices now, and say them."""
+        """Publish indicative prices now, and return them."""
         named = self._desk.named(request.code)
         if request.code in self._desk.instruments.products:
             named = [listed for listed in named if listed.state in _COLLECTED]
@@ -127,7 +130,7 @@ class Conduct:
     # Combinations
 
     async def list_combination(self, code: str) -> dict[str, Any]:
-        """List a combination of expiries that are listed; it trades at once if they do."""
+        """List a combination of listed expiries; it trades at once if all of them do."""
         desk = self._desk
         combination = self._combination(code)
         legs = desk.instruments.by_code
@@ -157,8 +160,8 @@ class Conduct:
         return found
 
     def relimit_combinations(self, moved: Iterable[Wish]) -> list[Wish]:
-        """Price limits of the combinations around those that their legs have once ``moved``, which
-        are SET_LIMITS of legs, are done."""
+        """Return commands that move the price limits of all combinations to those that follow from
+        their legs' limits after ``moved``, the SET_LIMITS of legs."""
         listed = self._desk.instruments
         limits = {code: (one.low_ticks, one.high_ticks) for code, one in listed.by_code.items()}
         for wish in moved:
@@ -174,7 +177,7 @@ class Conduct:
         ]
 
     async def _set_implied(self, request: requests.SetImplied) -> dict[str, Any]:
-        """Switch implied prices of one combination, or of all."""
+        """Turn implied prices of one combination, or of all, on or off."""
         if request.code:
             chosen = [self._desk.instrument(request.code)]
         else:
@@ -189,7 +192,8 @@ class Conduct:
     # Protections
 
     async def _protect(self, request: requests.Protect) -> dict[str, Any]:
-        """Hold instruments to their terms' protections, to what is asked instead, or to none."""
+        """Set instruments' protections to those of their terms, with the request's own values, or
+        to none."""
         desk = self._desk
         named = desk.named(request.code) if request.code else desk.instruments.by_id.values()
         todo = []
@@ -221,8 +225,8 @@ class Conduct:
                 "changed": [listed.code for listed in named]}  # fmt: skip
 
     async def _set_limits(self, request: requests.SetLimits) -> dict[str, Any]:
-        """Move one instrument's price limits, what one account or one order may have, or a
-        spread's credit."""
+        """Change an instrument's price limits, its limits of an account's position or an order's
+        size, or a spread's credit."""
         listed = self._desk.instrument(request.code)
         todo = []
         low = listed.low_ticks if request.low is None else _ticks(listed, request.low)
@@ -243,14 +247,14 @@ class Conduct:
             todo.append(wishes_market.set_risk(listed.code, listed.id, risk))
         if not todo:
             raise RequestRefused(f"{request.code}: state a limit that is another than now")
-        for wish in todo:  # one refused leaves the other undone
+        for wish in todo:  # one at a time: a refusal leaves the rest undone
             await self._desk.perform([wish])
         return {"code": listed.code, "low_limit": listed.price_text(low),
                 "high_limit": listed.price_text(high), "position_limit": risk.position_limit,
                 "max_order": risk.max_order, "credit": micros_text(risk.credit)}  # fmt: skip
 
     def _credit(self, spread: Instrument, text: str) -> int:
-        """A spread's credit in micro-dollars, at most what a lot of either leg holds."""
+        """Return a spread's credit in micro-dollars, at most the hold of a lot of either leg."""
         credit = wishes.micros(text)
         legs = [self._desk.instruments.by_id[number] for number, _ in spread.legs]
         months = sorted(ratio for _, ratio in spread.legs) == [-1, 1]
@@ -265,7 +269,7 @@ class Conduct:
 
 
 def combines(code: str) -> bool:
-    """Whether a code is a combination's."""
+    """Whether a code is that of a combination."""
     try:
         return not isinstance(symbol.parse(code), symbol.Outright)
     except symbol.CodeError:
@@ -273,7 +277,7 @@ def combines(code: str) -> bool:
 
 
 def describe(listed: Instrument) -> dict[str, Any]:
-    """What an instrument is held to, as ``state`` tells it."""
+    """Return an instrument's protections, as ``state`` shows them."""
     held = listed.protections
     return {
         "band": listed.price_text(held.band) if held.band else None,
@@ -316,7 +320,7 @@ def _told(code: str, state: TradingState, chosen: list[Instrument]) -> dict[str,
 
 
 def _asked(request: requests.Protect, listed: Instrument, held_to: Protections) -> Protections:
-    """The protections with what the request states in place of them."""
+    """Return the protections with those that the request states replaced."""
     asked = held_to
     if request.band is not None:
         asked = asked._replace(band=_distance("a band", listed, request.band))
@@ -339,7 +343,7 @@ def _bounded(name: str, number: int, most: int, least: int = 0) -> int:
 
 
 def _distance(name: str, listed: Instrument, text: str) -> int:
-    """A distance of prices in ticks; RequestRefused as ``_ticks``, and below 0."""
+    """Return a price distance in ticks; RequestRefused as ``_ticks``, and below 0."""
     ticks = _ticks(listed, text)
     if ticks < 0:
         raise RequestRefused(f"{name} is from 0 dollars on, not {text}")
@@ -347,7 +351,8 @@ def _distance(name: str, listed: Instrument, text: str) -> int:
 
 
 def _check_limits(listed: Instrument, low: int, high: int) -> None:
-    """RequestRefused for price limits that leave no price, or more than a book has room for."""
+    """Raise RequestRefused for price limits without a price between them, off the price step, or
+    with more prices than a book can hold."""
     named = listed.price_text(low), listed.price_text(high)
     if low > high:
         raise RequestRefused(f"the lowest price, {named[0]}, is above the highest, {named[1]}")
@@ -361,7 +366,7 @@ def _check_limits(listed: Instrument, low: int, high: int) -> None:
 
 
 def _ticks(listed: Instrument, text: str) -> int:
-    """A price in ticks; RequestRefused off the tick, or beyond any price."""
+    """Return a price in ticks; RequestRefused if it is off the tick, or out of range."""
     ticks, rest = divmod(wishes.micros(text), listed.tick_scale)
     if abs(ticks) > Limit.PRICE:
         raise RequestRefused(f"{text} is no price: a tick count is at most {Limit.PRICE}")

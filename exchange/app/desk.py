@@ -1,7 +1,7 @@
-"""The operator's desk: puts wishes into the sequencer's queue and answers with what came of them.
+"""The operator's desk: puts commands into the sequencer's queue and returns their outcomes.
 
-It is one more consumer of the released stream, and knows of the market only what that says:
-instruments, accounts, the business date, the mode, and the quotes when a day is settled.
+It consumes the released stream and knows only what that contains: instruments, accounts, the
+business date, the mode, and the quotes when a day is settled.
 """
 
 import asyncio
@@ -34,13 +34,14 @@ from exchange.messages import (
 )
 
 ANSWER_SECONDS: Final = 30.0  # a command that is not released by then never will be
-FORGOTTEN_NS: Final = 86_400 * 10**9  # after a proposal expired: till then somebody is told so
+# An expired proposal is kept this long, so that an approval can be told that it expired
+FORGOTTEN_NS: Final = 86_400 * 10**9
 _KIND: Final = 12  # offset of the kind byte in an event
 _ORDER_KINDS: Final = bytes(range(EventKind.ORDER_ACCEPTED, EventKind.SESSION_OPENED))
 
 
 class _Factors(msgspec.Struct):
-    """A table of conversion factors, as its record has it."""
+    """A recorded table of conversion factors."""
 
     grade: str
     expiry: str
@@ -48,15 +49,15 @@ class _Factors(msgspec.Struct):
 
 
 class _Approved(msgspec.Struct):
-    """Which proposal a second person approved."""
+    """The record of an approval."""
 
     proposal: str
 
 
 class Proposal(msgspec.Struct, frozen=True):
-    """What one person proposed, as its record says; ``expires`` is nanoseconds since the epoch.
+    """A recorded proposal; ``expires`` is in ns since 1970.
 
-    ``business_date`` is that on which it was recorded (yyyymmdd), ``recorded`` the stamp of that.
+    ``business_date`` (yyyymmdd) and ``recorded`` (stamp) are those of the record.
     """
 
     proposal: str
@@ -74,13 +75,13 @@ class Outcome(NamedTuple):
 
     @property
     def reason(self) -> Reason | None:
-        """Why the command was rejected; None if it was not."""
+        """The reason if the command was rejected, otherwise None."""
         first = self.events[0]
         return Reason(first.reason) if first.kind == EventKind.REJECTED else None
 
 
 class WishRejected(RequestRefused):
-    """The engine rejected a wish."""
+    """The engine rejected a command."""
 
     def __init__(self, wish: Wish, reason: Reason, event: Event) -> None:
         said = f", limit {event.a}, observed {event.b}" if event.a or event.b else ""
@@ -89,29 +90,30 @@ class WishRejected(RequestRefused):
 
 
 class Desk:
-    """Where the market stands, and the way to change it. Call ``run`` in a task of its own."""
+    """The state of the market as the stream gives it, and the way to change it. ``run`` is a
+    task."""
 
     def __init__(
         self, submit: Callable[[list[Item]], None], tape: Tape, view: View | None = None
     ) -> None:
-        """``submit`` queues commands, all or none, for one batch; ``view``: what is known of the
-        stream already; it is followed from there."""
+        """``submit`` queues commands, all or none, for one batch. ``view`` is what is already known
+        of the stream, which is followed from its position on."""
         self._submit = submit
         self.tape = tape
         self._waiting: dict[str, asyncio.Future[Outcome]] = {}
-        self.watchers: list[Callable[[Released], None]] = []  # told of each batch first
+        self.watchers: list[Callable[[Released], None]] = []  # called with each batch first
         self.instruments = Instruments()
         self.quotes = Quotes(tape)
         self.terms: dict[str, Terms] = {}
         self.combinations: dict[str, Combination] = {}
-        self.changed: dict[int, int] = {}  # stamp of an instrument's last change of state
-        self._moved: dict[int, int] = {}  # sequence of the same
-        self._listed_at: dict[int, int] = {}  # sequence of its listing
-        self.indicated = 0  # stamp of the last indicative price, or of the last start after it
+        self.changed: dict[int, int] = {}  # stamp of the last change of state, by instrument
+        self._moved: dict[int, int] = {}  # sequence of that change
+        self._listed_at: dict[int, int] = {}  # sequence of the listing, by instrument
+        self.indicated = 0  # stamp of the last indicative price, or of a later start
         self.factors: dict[tuple[str, str], str] = {}  # the latest table by grade and expiry
-        self.accounts = {HOUSE_ACCOUNT: 0}  # the member of each
-        self._killed: set[tuple[int, int]] = set()  # switches thrown: scope, whom
-        self.proposals: dict[str, Proposal] = {}  # by id, those not done yet, oldest first
+        self.accounts = {HOUSE_ACCOUNT: 0}  # member by account
+        self._killed: set[tuple[int, int]] = set()  # kill switches that are on: (scope, number)
+        self.proposals: dict[str, Proposal] = {}  # open proposals by id, oldest first
         self.epochs = Epochs()
         self.day_first = 0  # sequence of the command that opened the day
         self._day_last = 0  # sequence of the command that closed the last day
@@ -132,7 +134,7 @@ class Desk:
             self._know(view)
 
     def _know(self, view: View) -> None:
-        """Take in what the stream said up to the view's position."""
+        """Take over the stream's content up to the view's position."""
         stamps, texts = view.stamps, view.texts
         for row in EVENT.iter_unpack(view.events):
             self._picture(row, stamps[row[0]], texts)
@@ -150,12 +152,12 @@ class Desk:
                 ready.set()
 
     async def perform(self, wishes: Sequence[Wish]) -> list[Outcome]:
-        """Submit the wishes in order, into one batch as far as it has room; their outcomes once all
-        are durable.
+        """Submit commands in order, in one batch if they fit; return their outcomes once all are
+        durable.
 
-        Raises WishRejected at the first that was rejected (those after it were submitted too);
-        RequestRefused where a figure fits into no command, QueueFull of the sequencer (then none
-        was submitted); TimeoutError when the market does not answer.
+        Raises WishRejected for the first rejected one (those after it were submitted as well);
+        RequestRefused if a figure fits into no command, and the sequencer's QueueFull (none was
+        submitted then); TimeoutError if the market does not answer.
         """
         loop = asyncio.get_running_loop()
         items: list[Item] = [(wish.record, 0, wish.text) for wish in wishes]
@@ -177,15 +179,15 @@ class Desk:
         return outcomes
 
     def instrument(self, code: str) -> Instrument:
-        """The listed instrument of that code; RequestRefused if there is none."""
+        """Return the listed instrument of that code; RequestRefused if there is none."""
         found = self.instruments.by_code.get(code)
         if found is None:
             raise RequestRefused(f"{code} is not listed; `hourbook contracts list` shows what is")
         return found
 
     def named(self, code: str) -> list[Instrument]:
-        """The instrument of that code, or all of a product that have not expired. RequestRefused
-        if there is none."""
+        """Return the instrument of that code, or all instruments of a product that have not
+        expired. RequestRefused if there is none."""
         if code not in self.instruments.products:
             return [self.instrument(code)]
         return [
@@ -195,7 +197,7 @@ class Desk:
         ]
 
     def killed_by(self, account: int) -> list[str]:
-        """The scopes of the kill switches that were thrown over an account."""
+        """Return the scopes of the kill switches that are on for an account."""
         whom = {
             KillScope.ACCOUNT: account,
             KillScope.MEMBER: self.accounts.get(account),
@@ -204,8 +206,8 @@ class Desk:
         return [s.name.lower() for s, number in whom.items() if (s, number) in self._killed]
 
     def left_closed(self) -> list[Instrument]:
-        """What was listed when the open day began and nobody has moved since: its opening was
-        broken off."""
+        """Return the closed instruments that were listed before the open day and have not changed
+        state since: its opening was interrupted."""
         listed, moved = self._listed_at, self._moved
         return [
             one for one in self.instruments.by_id.values()
@@ -214,7 +216,7 @@ class Desk:
         ]  # fmt: skip
 
     def to_settle(self) -> set[int]:
-        """The instruments that a day that is closed leaves to be settled."""
+        """Return the instruments that must be settled for the closed day."""
         return {
             one.id for one in self.instruments.by_id.values()
             if not one.legs and one.state != TradingState.EXPIRED
@@ -222,7 +224,7 @@ class Desk:
         }  # fmt: skip
 
     def _take(self, released: Released) -> None:
-        """Read one batch: what changes the desk's picture, and the answers awaited."""
+        """Apply one batch: the state of the market, and the outcomes awaited."""
         for watch in self.watchers:
             watch(released)
         self.sequence, self.stamp = released.last_sequence, released.stamp
@@ -268,7 +270,8 @@ class Desk:
             self.terms[listed.code] = Terms.from_json(text)
 
     def _recorded(self, text: str, stamp: int) -> None:
-        """Keep the latest factor tables as they came; other records say nothing to the desk."""
+        """Keep the latest factor tables and the proposals; other records do not concern the
+        desk."""
         operation = msgspec.json.decode(text, type=Recorded).operation
         if operation == RECORD_FACTORS:
             factors = msgspec.json.decode(text, type=_Factors)

@@ -1,4 +1,4 @@
-"""A gateway with all its routes: what a process that serves clients opens to them."""
+"""A gateway with all its routes, as a serving process opens it to clients."""
 
 import ssl
 from collections.abc import Mapping
@@ -25,27 +25,27 @@ from exchange.journal.tape import Reel
 
 
 class House(Protocol):
-    """What a gateway asks of its market, wherever the two run."""
+    """What a gateway needs of its market, in the same process or another."""
 
     async def healthy(self) -> Mapping[str, bool]:
-        """Whether each of its parts runs."""
+        """Whether each part of the market runs."""
         ...
 
     async def ready(self) -> Mapping[str, bool]:
-        """Whether each condition of judging an order on its merits holds."""
+        """Whether each condition for processing orders holds."""
         ...
 
     async def metrics(self) -> bytes:
-        """Its figures, in Prometheus' text form."""
+        """The market's figures in Prometheus' text format."""
         ...
 
     async def perform(self, request: AnyRequest, person: str) -> asking.Answer:
-        """Do what an operator asks."""
+        """Perform an operator's request."""
         ...
 
 
 class Door:
-    """The gateway of a hub. ``gateway.run``, ``listen``, ``close``."""
+    """The gateway of a hub with its routes: ``gateway.run``, ``listen``, ``close``."""
 
     def __init__(
         self,
@@ -56,7 +56,8 @@ class Door:
         house: House,
         serve: Serve,
     ) -> None:
-        """Nothing listens yet. Raises RequestRefused where the settings' TLS files are no good."""
+        """Build it without listening. Raises RequestRefused if the settings' TLS files are
+        unusable."""
         self._tls = tls_context(serve)
         self.gateway = Gateway(hub, origins=frozenset(serve.origins))
         self._rest = Rest(hub, stream, Books(clearing, directory / LEDGER_NAME))
@@ -78,19 +79,20 @@ class Door:
             Room(self.gateway, hub, self._rest)
 
     async def listen(self, host: str, port: int, *, shared: bool = False) -> int:
-        """Let clients in over TCP, or TLS; ``shared``: by a port that other processes serve too."""
+        """Listen for clients over TCP or TLS; return the port. ``shared``: other processes listen
+        on it as well."""
         return await self.gateway.start(host, port, self._tls, shared=shared)
 
     async def close(self) -> None:
-        """End what HTTP reads, then the gateway with its connections."""
+        """Stop HTTP reads, then the gateway with its connections."""
         self._rest.close()
         await self.gateway.close()
 
 
 def tls_context(serve: Serve) -> ssl.SSLContext | None:
-    """Return what serves TLS 1.2 and later with the settings' two PEM files; None without any.
+    """Return a context for TLS 1.2 and later with the settings' two PEM files; None without files.
 
-    Raises RequestRefused with what is wrong with them.
+    Raises RequestRefused, saying what is wrong with them.
     """
     certificate, key = serve.tls_certificate, serve.tls_key
     if not (certificate or key):
@@ -99,6 +101,6 @@ def tls_context(serve: Serve) -> ssl.SSLContext | None:
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     try:
         context.load_cert_chain(certificate, key)
-    except OSError as error:  # SSLError is one
+    except OSError as error:  # SSLError is a subclass
         raise RequestRefused(f"no TLS with {certificate!r} and {key!r}: {error}") from error
     return context

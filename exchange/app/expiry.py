@@ -1,4 +1,4 @@
-"""The price at which an instrument expires, and what it rests on."""
+"""The price at which an instrument expires, and its inputs."""
 
 from typing import Any, Final
 
@@ -9,17 +9,17 @@ from exchange.app.wishes import RequestRefused
 from exchange.clearing import Clearing
 from exchange.marketdata.instruments import Instrument
 
-LAST: Final = "last settlement price"  # the rule that gives that
+LAST: Final = "last settlement price"  # name of the rule that uses it
 
 
 def final_price(
     listed: Instrument, terms: Terms, clearing: Clearing, at_settlement: bool = False
 ) -> tuple[int, dict[str, Any]]:
-    """The clearing price an instrument expires at, and what it rests on. RequestRefused.
+    """Return the clearing price at which an instrument expires, and its inputs. RequestRefused.
 
-    Cash: the mean of its month's fixings in the log, by the index's ladder; where that ends without
-    a price, the last settlement price if ``at_settlement``. Physical: the last settlement price,
-    once the last notice has passed and its tenders are assigned.
+    Cash settlement: the mean of its month's fixings in the log, or the index's fallback ladder; if
+    that gives no price, the last settlement price if ``at_settlement``. Physical settlement: the
+    last settlement price, once the last notice has passed and its tenders are assigned.
     """
     code = listed.code
     physical = terms.settlement == PHYSICAL

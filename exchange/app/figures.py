@@ -1,4 +1,4 @@
-"""The figures of a market that are read whenever somebody asks for ``/metrics``."""
+"""The market's figures that are read for each request of ``/metrics``."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def add(metrics: Metrics, market: "Market") -> None:
-    """Add them all. Reading them costs the market nothing but the reading."""
+    """Add all gauges. They cost nothing until they are read."""
     sequencer, front, clearing, desk = market.sequencer, market.front, market.clearing, market.desk
     gauge = metrics.gauge
     metrics.process()

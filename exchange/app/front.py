@@ -1,4 +1,5 @@
-"""What of a market its clients meet: a gateway of the market's own process, or several apart."""
+"""The part of a market that clients meet: a gateway in the market's own process, or several
+processes."""
 
 import asyncio
 from collections import Counter
@@ -16,58 +17,57 @@ STAGES: Final = tuple(stage.name.lower() for stage in Stage if stage is not Stag
 
 
 class Front(Protocol):
-    """What serves the clients: ``prepare``, ``run`` in a task, ``caught_up``, ``listen``; then
-    ``drain``, ``close``.
-    """
+    """The front of a market: ``prepare``, ``run`` in a task, ``caught_up``, ``listen``; then
+    ``drain``, ``close``."""
 
-    name: str  # of its part of the market
-    restarts: int  # of processes that died
+    name: str  # of its task in the market
+    restarts: int  # of gateway processes that died
 
     @property
     def processes(self) -> int:
-        """How many let clients in; 0: the market's own does."""
+        """Number of processes that serve clients; 0 if the market's own does."""
         ...
 
     @property
     def sequence(self) -> int:
-        """The last command reported, by the slowest gateway."""
+        """The last command reported by the slowest gateway."""
         ...
 
     @property
     def unsent_bytes(self) -> int:
-        """What waits for slow readers."""
+        """Bytes waiting for slow readers."""
         ...
 
     def connections(self) -> Mapping[str, int]:
-        """How many connections there are, by stage."""
+        """Number of connections, by stage."""
         ...
 
     def drop_revoked(self) -> None:
-        """Close the connections whose key is gone."""
+        """Close the connections whose key was revoked."""
         ...
 
     def prepare(self) -> None:
-        """Find what is wrong with the settings before anything runs. Raises RequestRefused."""
+        """Check the settings before anything runs. Raises RequestRefused."""
         ...
 
     async def run(self) -> None:
-        """Serve until the stream ends, or raise why not."""
+        """Serve until the stream ends, or raise the failure."""
         ...
 
     async def caught_up(self) -> None:
-        """Wait until all that was released is known to who will serve."""
+        """Wait until the serving gateways have read all that was released."""
         ...
 
     async def listen(self, host: str, port: int) -> int:
-        """Let clients in; return the port."""
+        """Listen for clients; return the port."""
         ...
 
     def drain(self) -> None:
-        """Take no more orders."""
+        """Accept no more orders."""
         ...
 
     def has_told(self, sequence: int) -> bool:
-        """Whether every connection was sent all there is to tell, up to that command."""
+        """Whether every connection was sent everything up to that command."""
         ...
 
     async def close(self) -> None:
@@ -97,19 +97,19 @@ class Inside:
 
     @property
     def unsent_bytes(self) -> int:
-        """What waits for slow readers."""
+        """Bytes waiting for slow readers."""
         return unsent_bytes(self.hub)
 
     def connections(self) -> Mapping[str, int]:
-        """How many connections there are, by stage."""
+        """Number of connections, by stage."""
         return connections(self.hub)
 
     def drop_revoked(self) -> None:
-        """Close the connections whose key is gone."""
+        """Close the connections whose key was revoked."""
         self.hub.drop_revoked()
 
     def prepare(self) -> None:
-        """Make the gateway, and find what is wrong with its settings."""
+        """Create the gateway, which checks its settings."""
         self._door = self._open_door()
 
     async def run(self) -> None:
@@ -124,16 +124,16 @@ class Inside:
         self.hub.metrics = self._metrics
 
     async def listen(self, host: str, port: int) -> int:
-        """Let clients in; return the port."""
+        """Listen for clients; return the port."""
         assert self._door is not None, "prepared"
         return await self._door.listen(host, port)
 
     def drain(self) -> None:
-        """Take no more orders."""
+        """Accept no more orders."""
         self.hub.drain()
 
     def has_told(self, sequence: int) -> bool:
-        """Whether every connection was sent all there is to tell, up to that command."""
+        """Whether every connection was sent everything up to that command."""
         assert self._door is not None, "prepared"
         return self.hub.sequence == sequence and self._door.gateway.idle
 
@@ -144,10 +144,10 @@ class Inside:
 
 
 def unsent_bytes(hub: Hub) -> int:
-    """Return what waits for the connections of a hub."""
+    """Return the bytes waiting for the connections of a hub."""
     return sum(session.backlog_bytes for session in hub.sessions.values())
 
 
 def connections(hub: Hub) -> Counter[str]:
-    """Return how many connections a hub has, by stage."""
+    """Return a hub's number of connections, by stage."""
     return Counter(session.stage.name.lower() for session in hub.sessions.values())

@@ -1,7 +1,7 @@
-"""What the market's own process and its gateways' say to each other over ``DIR/gateways.sock``.
+"""The protocol between the market's process and its gateways' over ``DIR/gateways.sock``.
 
-A frame is a head of 21 bytes and a body. Commands are the engine's own records, with the text that
-came with each; everything else is rare and is MessagePack. docs/reference/stream.md has the bytes.
+A frame is a header of 21 bytes and a body. Commands are the engine's own records with their texts;
+everything else is rare and is MessagePack. Layout of the bytes: docs/reference/stream.md.
 """
 
 import asyncio
@@ -20,27 +20,27 @@ from exchange.journal.tape import Standing
 from exchange.messages import COMMAND_BYTES
 
 SOCKET_NAME: Final = "gateways.sock"
-OWN_NAME: Final = "gateway-{}.sock"  # of one gateway, by its number
+OWN_NAME: Final = "gateway-{}.sock"  # socket of one gateway, by its number
 HEAD: Final = Layout("<BIQQ")  # kind, bytes of the body, account, ingress time
 MESSAGE: Final = 0
 COMMAND: Final = 1
-TEXTED: Final = 2  # a command with its text behind it
+TEXTED: Final = 2  # a command followed by its text
 BODY_BYTES_MAX: Final = 16 << 20
 
 
 class Message(msgspec.Struct, frozen=True, tag=True, array_like=True):
-    """Anything but a command."""
+    """Base of everything but commands."""
 
 
 class Hello(Message, frozen=True):
-    """A gateway's first word: which one it is."""
+    """A gateway's first message: its number."""
 
     number: int
 
 
 class Welcome(Message, frozen=True):
-    """The market's answer. ``life`` is no other gateway's, of this run of the market or this
-    gateway's own earlier ones."""
+    """The market's answer. ``life`` is unique in this run of the market: no other gateway has it,
+    nor an earlier process of the same one."""
 
     life: int
     settings: Settings
@@ -51,58 +51,59 @@ class Welcome(Message, frozen=True):
 
 
 class Listening(Message, frozen=True):
-    """The gateway lets clients in."""
+    """The gateway listens for clients."""
 
 
 class Status(Message, frozen=True):
-    """How a gateway stands, and what it counted since it last said so."""
+    """A gateway's state, and its counts since the last status."""
 
     sequence: int
     unsent_bytes: int
     connections: dict[str, int]  # by stage
-    rejects: dict[str, int]  # by reason, its own alone
+    rejects: dict[str, int]  # by reason, of the gateway itself
     closed: dict[str, int]  # by close code
 
 
 class Ask(Message, frozen=True):
-    """A question that only the market answers: an operator's, a preview, or how it stands."""
+    """A question that only the market can answer: an operator's request, a preview, or its
+    state."""
 
     number: int
     what: Literal["healthy", "ready", "metrics", "perform", "try"]
     request: AnyRequest | None = None
     person: str = ""
     account: int = 0
-    record: bytes = b""  # of what is to be tried
+    record: bytes = b""  # of the command to try
 
 
 class Seat(Message, frozen=True):
-    """A question: may its owner, an address or a key, have one more connection?"""
+    """A question: may this owner, an address or a key, have one more connection?"""
 
     number: int
     owner: Owner
 
 
 class Left(Message, frozen=True):
-    """A connection that was let in has ended."""
+    """A counted connection has ended."""
 
     owner: Owner
 
 
 class Told(Message, frozen=True):
-    """An answer, of one of these kinds."""
+    """The answer to a question, in one of these fields."""
 
     number: int
-    count: int = 0  # of the owner's connections, with that one
+    count: int = 0  # the owner's connections, including the new one
     checks: dict[str, bool] | None = None
     text: bytes = b""
     answer: Answer | None = None
     tried: Tried | None = None
-    # Why it was not: a reason of the gateway's, in words, limit and observed.
+    # Why it was refused: the gateway's reason, detail, limit and observed.
     untried: tuple[int, str | None, str | None, str | None] | None = None
 
 
 class TurnedBack(Message, frozen=True):
-    """The sequencer did not take a command."""
+    """The sequencer refused a command."""
 
     record: bytes
     text: str | None
@@ -110,25 +111,26 @@ class TurnedBack(Message, frozen=True):
 
 
 class Beat(Message, frozen=True):
-    """A number that a gateway gives back: it lives, and all that it had sent before is read."""
+    """A number that a gateway sends back: it is alive, and all that it had sent before has been
+    read."""
 
     number: int
 
 
 class KeysGone(Message, frozen=True):
-    """Keys were revoked: look which."""
+    """Keys were revoked: check which."""
 
 
 class Drain(Message, frozen=True):
-    """Take no more orders."""
+    """Accept no more orders."""
 
 
 class Drained(Message, frozen=True):
-    """None will follow."""
+    """No more orders will follow."""
 
 
 class Close(Message, frozen=True):
-    """Close all connections and end."""
+    """Close all connections and exit."""
 
 
 AnyMessage = (
@@ -152,23 +154,24 @@ _decode = msgspec.msgpack.Decoder(AnyMessage).decode
 
 
 class End(Protocol):
-    """Who hears what comes over a wire."""
+    """The receiver of what comes over a wire."""
 
     def heard(self, wire: "Wire", message: Any) -> None:
-        """Take a message, one of AnyMessage."""
+        """Handle a message, one of AnyMessage."""
         ...
 
     def put(self, wire: "Wire", source: int, record: bytes, ingress: int, text: str | None) -> None:
-        """Take a command."""
+        """Handle a command."""
         ...
 
     def lost(self, wire: "Wire") -> None:
-        """The other end is gone; nothing more will come."""
+        """Handle the end of the connection; nothing more will come."""
         ...
 
 
 class Wire(asyncio.Protocol):
-    """One end of a connection. What is said in a turn of the loop leaves in one write, in order."""
+    """One end of a connection. What is sent in one turn of the loop is written at once, in
+    order."""
 
     def __init__(self, end: End) -> None:
         self._end = end
@@ -178,18 +181,18 @@ class Wire(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Begin."""
+        """Note the transport."""
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
 
     def connection_lost(self, failure: Exception | None) -> None:
-        """End."""
+        """Tell the receiver that the connection ended."""
         self._transport = None
         self._end.lost(self)
 
     @property
     def waiting_bytes(self) -> int:
-        """What the other end has not taken yet, this turn's left aside."""
+        """Bytes that the other end has not taken yet, without those of this turn."""
         return 0 if self._transport is None else self._transport.get_write_buffer_size()
 
     def say(self, message: AnyMessage) -> None:
@@ -212,24 +215,24 @@ class Wire(asyncio.Protocol):
         self._out.append(frame)
 
     def flush(self) -> None:
-        """Write what was said."""
+        """Write what was sent in this turn."""
         out, self._out = self._out, []
         if out and self._transport is not None:
             self._transport.write(b"".join(out))
 
     def close(self) -> None:
-        """Write what was said, and end."""
+        """Write what was sent, and close."""
         self.flush()
         if self._transport is not None:
             self._transport.close()
 
     def abort(self) -> None:
-        """End without another word: what was said may never be read."""
+        """Close at once: what was sent may never arrive."""
         if self._transport is not None:
             self._transport.abort()
 
     def data_received(self, data: bytes) -> None:
-        """Hear every frame that is whole. Raises JournalError for what is none."""
+        """Handle every complete frame. Raises JournalError for an oversized one."""
         data = self._rest + data if self._rest else data
         at, size, unpack = 0, len(data), HEAD.unpack_from
         while size - at >= HEAD.size:

@@ -1,7 +1,7 @@
-"""One gateway in a process of its own, started by ``exchange.app.gateways``; ends with the market.
+"""One gateway in its own process, started by ``exchange.app.gateways``; it ends with the market.
 
-It knows what the released stream says and what its clients do; what only the market itself can
-answer (an operator's wish, figures, fitness) it asks for.
+It knows the released stream and its clients' requests; it asks the market for what only that can
+answer (operators' requests, figures, health).
 """
 
 import asyncio
@@ -53,46 +53,48 @@ from exchange.messages.access import GatewayReason
 from exchange.sequencer import Closed, QueueFull
 
 STATUS_SECONDS: Final = 0.5
-QUEUED_BYTES: Final = 128 * Limit.QUEUE_COMMANDS  # for the market to read; more: QUEUE_FULL
+# Commands not yet read by the market; beyond: QUEUE_FULL
+QUEUED_BYTES: Final = 128 * Limit.QUEUE_COMMANDS
 _log = logging.getLogger(__name__)
 
 
 class MarketGone(Exception):
-    """The market's process ended, or answers no more."""
+    """The market's process ended or no longer answers."""
 
 
 class FarSeats(Seats):
-    """The connections of all gateways, which the market's own process counts."""
+    """The connection counts of all gateways, kept in the market's process."""
 
     def __init__(self, ward: "Ward") -> None:
         super().__init__()
         self._ward = ward
 
     def take(self, owner: Owner, told: Callable[[int], None]) -> None:
-        """Have a connection counted, and tell the count once it is known."""
+        """Count a connection, and report the owner's total once it is known."""
         self._ward.seat(owner, told)
 
     def leave(self, owner: Owner) -> None:
-        """Have a connection counted no longer."""
+        """Remove a connection from the count."""
         self._ward.say(Left(owner))
 
 
 class Ward:
-    """The wire to the market: commands go, questions are answered, and orders are heard."""
+    """The connection to the market: sends commands and questions, receives answers and
+    instructions."""
 
     def __init__(self, number: int) -> None:
         self._number = number
         self._wire: Wire | None = None
         self._asked: dict[int, asyncio.Future[Told]] = {}
         self._numbers = itertools.count(1)
-        self._waiting: set[asyncio.Task[None]] = set()  # for answers
+        self._waiting: set[asyncio.Task[None]] = set()  # tasks that wait for answers
         self.welcome: asyncio.Future[Welcome] = asyncio.get_running_loop().create_future()
         self.closing = asyncio.Event()
         self.draining = False
         self.hub: Hub | None = None
 
     async def connect(self, path: Path) -> Welcome:
-        """Say who this is; return what the market says."""
+        """Connect and identify; return the market's welcome."""
         loop = asyncio.get_running_loop()
         await loop.create_unix_connection(lambda: self._begin(Wire(self)), str(path))
         self.say(Hello(self._number))
@@ -110,7 +112,7 @@ class Ward:
     def submit(
         self, source: int, record: bytes, *, ingress_ns: int = 0, text: str | None = None
     ) -> None:
-        """Send a command on its way to the sequencer. Raises QueueFull, Closed."""
+        """Send a command towards the sequencer. Raises QueueFull, Closed."""
         wire = self._wire
         if wire is None:
             raise Closed("the market is gone")
@@ -119,31 +121,31 @@ class Ward:
         wire.put(source, record, ingress_ns, text)
 
     def end(self) -> None:
-        """Send what was said, and hang up."""
+        """Write what was sent, and disconnect."""
         if self._wire is not None:
             self._wire.close()
 
-    # What the market is asked
+    # Queries to the market
 
     async def healthy(self) -> Mapping[str, bool]:
         """Whether each part of the market runs."""
         return (await self._ask(Ask(next(self._numbers), "healthy"))).checks or {}
 
     async def ready(self) -> Mapping[str, bool]:
-        """Whether an order sent now would be judged on its merits."""
+        """Whether each condition for processing orders holds."""
         return (await self._ask(Ask(next(self._numbers), "ready"))).checks or {}
 
     async def metrics(self) -> bytes:
-        """The market's figures, those of all gateways with them."""
+        """The market's figures, including those of all gateways."""
         return (await self._ask(Ask(next(self._numbers), "metrics"))).text
 
     async def perform(self, request: AnyRequest, person: str) -> Answer:
-        """Have the market do what an operator asks."""
+        """Have the market perform an operator's request."""
         told = await self._ask(Ask(next(self._numbers), "perform", request, person))
         return told.answer or Answer(False, error="the market did not answer")
 
     def seat(self, owner: Owner, tell: Callable[[int], None]) -> None:
-        """Have one more connection counted; tell how many its owner has with it, everywhere."""
+        """Count one more connection; report the owner's total over all gateways."""
         question = Seat(next(self._numbers), owner)
         self._tell_later(question, lambda told: tell(told.count))
 
@@ -161,7 +163,8 @@ class Ward:
         self._tell_later(question, hear)
 
     def _tell_later(self, question: Ask | Seat, tell: Callable[[Told], None]) -> None:
-        """Pass an answer on once it comes: never, if the market is gone and this process ends."""
+        """Pass an answer on when it comes; never if the market is gone, since this process ends
+        then."""
 
         async def hear() -> None:
             with contextlib.suppress(MarketGone):
@@ -183,7 +186,7 @@ class Ward:
     # The wire's end
 
     def heard(self, wire: Wire, message: Any) -> None:
-        """Take what the market says."""
+        """Handle a message of the market."""
         hub = self.hub
         match message:
             case Welcome():
@@ -206,10 +209,10 @@ class Ward:
                 self.closing.set()
 
     def put(self, wire: Wire, source: int, record: bytes, ingress: int, text: str | None) -> None:
-        """Nothing: the market sends no commands."""
+        """Do nothing: the market sends no commands."""
 
     def lost(self, wire: Wire) -> None:
-        """The market is gone: so is this."""
+        """Note that the market is gone, which ends this process."""
         self._wire = None
         self.closing.set()
         gone = MarketGone("its end of the socket is closed")
@@ -221,7 +224,7 @@ class Ward:
 
 
 async def serve(directory: Path, number: int) -> None:
-    """Serve clients until the market says that it is enough, or is gone."""
+    """Serve clients until the market asks for the end, or is gone."""
     ward = Ward(number)
     welcome = await ward.connect(directory / SOCKET_NAME)
     settings = welcome.settings.serve
@@ -242,7 +245,7 @@ async def serve(directory: Path, number: int) -> None:
     door = Door(hub, copy, clearing, directory, ward, settings)
     tally = Tally()
     following = asyncio.create_task(door.gateway.run())
-    telling = asyncio.create_task(_tell(ward, hub, tally))  # how far it is, too
+    telling = asyncio.create_task(_tell(ward, hub, tally))  # reports progress as well
     while hub.sequence < welcome.standing.last[1]:
         if following.done():
             following.result()
@@ -274,7 +277,7 @@ async def serve(directory: Path, number: int) -> None:
 
 
 async def _tell(ward: Ward, hub: Hub, tally: Tally) -> None:
-    """Say how this gateway stands, now and again; while it drains, all the time."""
+    """Send this gateway's status periodically; continually while it drains."""
     while True:
         rejects, closed = tally.take()
         ward.say(Status(hub.sequence, unsent_bytes(hub), connections(hub), rejects, closed))
@@ -282,7 +285,7 @@ async def _tell(ward: Ward, hub: Hub, tally: Tally) -> None:
 
 
 def main(directory: str, number: str) -> None:
-    """Run the child."""
+    """Run the child process."""
     collector.give_back_tables()
     try:
         asyncio.run(serve(Path(directory), int(number)))

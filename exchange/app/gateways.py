@@ -1,9 +1,9 @@
-"""Gateways as processes: clients are served elsewhere, and this process parses nothing of theirs.
+"""Gateways as processes: they serve the clients, and the market's process parses nothing of theirs.
 
 Each child follows the released stream over ``DIR/stream.sock`` and sends its clients' commands over
-``DIR/gateways.sock``. One that dies is started again; its clients' sessions are logged off here, as
-it would have done: which are its own the released stream says, by the number of the connection that
-asked for each. Nothing that a client was told can be lost with it, for it came from the stream.
+``DIR/gateways.sock``. One that dies is restarted, and its clients' sessions are logged off here:
+the stream gives the connection number of each session, which identifies its gateway. No report can
+be lost with it, since all reports come from the stream.
 """
 
 import asyncio
@@ -49,12 +49,13 @@ from exchange.sequencer import Closed, QueueFull
 if TYPE_CHECKING:
     from exchange.app.market import Market
 
-LIFE_BITS: Final = 32  # a connection's number: its gateway's life above its place in that
-BACKOFF_SECONDS: Final = 0.1  # before a gateway is started again; doubled each time
+# A connection's number: its gateway's life in the high bits, a counter in the low bits
+LIFE_BITS: Final = 32
+BACKOFF_SECONDS: Final = 0.1  # pause before a restart; doubled each time
 BACKOFF_SECONDS_MAX: Final = 5.0
-STEADY_SECONDS: Final = 10.0  # one that served so long begins again with the shortest
-END_SECONDS: Final = 5.0  # for a gateway to end once it is told to
-RETRY_SECONDS: Final = 0.05  # until what a full queue refused is tried again
+STEADY_SECONDS: Final = 10.0  # after serving this long the pause is the shortest again
+END_SECONDS: Final = 5.0  # for a gateway to exit after it was asked to
+RETRY_SECONDS: Final = 0.05  # before commands that a full queue refused are retried
 _KIND: Final = 12  # offset of the kind byte in an event
 _OPENED: Final = int(EventKind.SESSION_OPENED)
 _ENDED: Final = (int(EventKind.SESSION_LOST), int(EventKind.SESSION_ENDED))
@@ -64,7 +65,7 @@ _log = logging.getLogger(__name__)
 
 
 class GatewayDied(Exception):
-    """A gateway's process ended, or had to be ended, before the market let any client in."""
+    """A gateway's process ended, or was killed, before the market served any client."""
 
 
 class Gateways:
@@ -77,11 +78,12 @@ class Gateways:
         self._count = market.settings.serve.gateways
         self._lives = Lives()
         self._children: dict[int, asyncio.subprocess.Process] = {}  # by the gateway's number
-        self._killed: dict[int, str] = {}  # why, by the gateway's number; not started again yet
-        self._owners: dict[int, tuple[int, int]] = {}  # engine session -> life, account; online
-        # Of sessions whose gateway died, by account; the queue was full.
+        self._killed: dict[int, str] = {}  # why, by the gateway's number, until it is restarted
+        # Engine session -> (life, account), of sessions online
+        self._owners: dict[int, tuple[int, int]] = {}
+        # (account, record) of LOGOFFs that a full queue refused.
         self._logoffs: list[tuple[int, bytes]] = []
-        self._again: asyncio.TimerHandle | None = None  # when these are tried again
+        self._again: asyncio.TimerHandle | None = None  # timer of their retry
         self._address = ("", 0)
         self._has_address = asyncio.Event()
         self._all_listen = asyncio.Event()
@@ -89,44 +91,45 @@ class Gateways:
         self.restarts = 0
         self._tasks: set[asyncio.Task[None]] = set()
 
-    # What the market asks of its front
+    # The market's calls to its front
 
     @property
     def sequence(self) -> int:
-        """The last command reported, by the slowest gateway."""
+        """The last command reported by the slowest gateway."""
         return min((life.status.sequence for life in self._lives.values()), default=0)
 
     @property
     def unsent_bytes(self) -> int:
-        """What waits for slow readers."""
+        """Bytes waiting for slow readers."""
         return sum(life.status.unsent_bytes for life in self._lives.values())
 
     def connections(self) -> Mapping[str, int]:
-        """How many connections there are, by stage."""
+        """Number of connections, by stage."""
         found: Counter[str] = Counter()
         for life in self._lives.values():
             found.update(life.status.connections)
         return found
 
     def drop_revoked(self) -> None:
-        """Have every gateway close the connections whose key is gone."""
+        """Have every gateway close the connections whose key was revoked."""
         self._tell_all(KeysGone())
 
     def prepare(self) -> None:
-        """Find what is wrong with the TLS files before a gateway does."""
+        """Check the TLS files before a gateway does."""
         tls_context(self._market.settings.serve)
 
     async def caught_up(self) -> None:
-        """Nothing: a gateway catches up before it lets clients in."""
+        """Do nothing: a gateway catches up before it listens."""
 
     async def listen(self, host: str, port: int) -> int:
-        """Have all gateways serve one port; return it. Raises OSError where another has it."""
+        """Have all gateways listen on one port; return it. Raises OSError if it is in use."""
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        with socket.socket(family) as alone:  # else another market's clients would come here
+        with socket.socket(family) as alone:  # otherwise another market's clients could arrive here
             alone.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             alone.bind((host, port))
-        with socket.socket(family) as held:  # so that a free one stays ours until they have it
-            held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # of a life that just ended
+        with socket.socket(family) as held:  # reserves the port until they listen
+            # Past connections may still occupy it
+            held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             held.bind((host, port))
             self._address = host, held.getsockname()[1]
@@ -135,20 +138,20 @@ class Gateways:
         return self._address[1]
 
     def drain(self) -> None:
-        """Have every gateway take no more orders."""
+        """Have every gateway accept no more orders."""
         self._tell_all(Drain())
 
     def has_told(self, sequence: int) -> bool:
-        """Whether every gateway has sent all there is to tell, up to that command."""
+        """Whether every gateway has sent everything up to that command."""
         return all(
             life.drained and life.status.sequence == sequence and not life.status.unsent_bytes
             for life in self._lives.values()
         )
 
     async def close(self) -> None:
-        """Have every gateway close its connections, and log off what they did not."""
+        """Have every gateway close its connections and end, and wait for that."""
         self._closing = True
-        self._has_address.set()  # whoever still waits for it is to end
+        self._has_address.set()  # gateways that wait for it shall end
         self._tell_all(Close())
         deadline = time.monotonic() + END_SECONDS
         while self._lives and time.monotonic() < deadline:
@@ -162,10 +165,10 @@ class Gateways:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def run(self) -> None:
-        """Keep the gateways alive until the stream ends. Raises GatewayDied."""
+        """Run the gateways until the stream ends. Raises GatewayDied."""
         market = self._market
         path = market.directory / SOCKET_NAME
-        path.unlink(missing_ok=True)  # left by a crash
+        path.unlink(missing_ok=True)  # left over from a crash
         mask = os.umask(0o177)
         try:
             loop = asyncio.get_running_loop()
@@ -193,7 +196,7 @@ class Gateways:
     # The processes
 
     async def _keep(self, number: int) -> None:
-        """Run one gateway, again and again until the market stops."""
+        """Run one gateway, restarting it until the market stops."""
         await self._has_address.wait()
         pause = BACKOFF_SECONDS
         while not self._closing:
@@ -212,7 +215,7 @@ class Gateways:
             pause = min(2 * pause, BACKOFF_SECONDS_MAX)
 
     async def _run_one(self, number: int) -> int:
-        """Run a gateway's process and return its exit code; it ends when this is cancelled."""
+        """Run a gateway's process and return its exit code; it is killed if this is cancelled."""
         run = "import sys; from exchange.app.gateway_process import main; main(*sys.argv[1:])"
         child = await processors.start_child(
             sys.executable, "-c", run, str(self._market.directory), str(number),
@@ -230,7 +233,7 @@ class Gateways:
     # The wires' end
 
     def heard(self, wire: Wire, message: Any) -> None:
-        """Take what a gateway says."""
+        """Handle a message of a gateway."""
         life = self._lives.get(wire)
         match message:
             case Hello():
@@ -269,7 +272,7 @@ class Gateways:
             wire.say(Drain())
 
     def put(self, wire: Wire, source: int, record: bytes, ingress: int, text: str | None) -> None:
-        """Queue a client's command for the sequencer, or send it back."""
+        """Queue a client's command for the sequencer, or return it to the gateway."""
         if record[0] == _LOGON:
             logon = Command(source, record, ingress, text)
             if wire not in self._lives or self._lives.must_wait(wire, logon):
@@ -286,7 +289,7 @@ class Gateways:
                 self._owners.pop(RECORD.unpack(record)[6], None)
 
     def lost(self, wire: Wire) -> None:
-        """Log off the sessions of a gateway that is gone: behind all that it had sent."""
+        """Log off the sessions of a gateway that is gone, after all that it had sent."""
         life = self._lives.end(wire)
         if life is not None:
             for session, (owner, account) in list(self._owners.items()):
@@ -299,7 +302,7 @@ class Gateways:
             self._put(wire, *logon)
 
     async def _beat(self) -> None:
-        """Find the gateways that hang, and kill them: what follows is that of a death."""
+        """Find gateways that hang, and kill them; they are then handled like any that died."""
         limits = self._market.settings.limits
         silence, start = limits.gateway_silence_seconds, limits.gateway_start_seconds
         while not self._closing:
@@ -315,7 +318,7 @@ class Gateways:
                 )
 
     def _kill(self, which: int, why: str) -> bool:
-        """Kill a gateway's process; return whether it has one."""
+        """Kill a gateway's process; return whether it had one."""
         child = self._children.get(which)
         if child is None or child.returncode is not None:
             return False
@@ -329,7 +332,7 @@ class Gateways:
 
     @property
     def processes(self) -> int:
-        """How many let clients in."""
+        """Number of gateways that serve clients."""
         return sum(life.listening for life in self._lives.values())
 
     async def _answer(self, wire: Wire, ask: Ask) -> None:
@@ -351,7 +354,7 @@ class Gateways:
     # The stream
 
     async def _follow(self) -> None:
-        """Learn whose each session is, and count, until the stream ends."""
+        """Track which gateway each session belongs to, and count events, until the stream ends."""
         market = self._market
         async for released in market.tape.follow(market.tape.last):
             market.metrics.released(released.count, released.events)
@@ -363,12 +366,12 @@ class Gateways:
                 self._retry()
 
     def _note(self, row: tuple[int, ...]) -> None:
-        """Take in whose a session is, or that it is nobody's."""
+        """Record the gateway of a new session, or the end of one."""
         if row[2] == _OPENED and row[12] == LOGON_MARK:
             owner = row[11] >> LIFE_BITS
             self._owners[row[7]] = owner, row[6]
             if all(owner != life.number for life in self._lives.values()):
-                self._log_off(row[7], row[6])  # it died while it waited for this
+                self._log_off(row[7], row[6])  # the gateway died while it waited for this
         elif row[2] in _ENDED:
             self._owners.pop(row[7], None)
 
@@ -379,24 +382,24 @@ class Gateways:
         self._retry()
 
     def _retry(self) -> None:
-        """Submit what is to be logged off; what the queue refuses is tried again."""
+        """Submit the pending LOGOFFs; what a full queue refuses is retried."""
         waiting, self._logoffs = self._logoffs, []
         while waiting:
             try:
                 self._market.sequencer.submit(*waiting[0])
             except Closed:
-                return  # a restart loses every session, and logs each off
+                return  # after a restart every session is lost and logged off anyway
             except QueueFull:
                 self._logoffs = waiting
                 if self._again is not None:
-                    self._again.cancel()  # one at a time, however often a batch brings one here
+                    self._again.cancel()  # only one timer at a time
                 self._again = asyncio.get_running_loop().call_later(RETRY_SECONDS, self._retry)
                 return
             waiting.pop(0)
 
 
 def _told(ask: Ask, outcome: Outcome) -> Told:
-    """Return what came of a trial, as it is told."""
+    """Return a trial's outcome as the answer to its question."""
     if not isinstance(outcome, Refused):
         return Told(ask.number, tried=outcome)
     why = int(outcome.reason), outcome.detail, outcome.limit, outcome.observed

@@ -1,4 +1,4 @@
-"""The identity of an exchange: ``DIR/exchange.id``, made once, in every frame of its log."""
+"""The identity of an exchange: ``DIR/exchange.id``, created once and in every frame of its log."""
 
 import secrets
 from pathlib import Path
@@ -13,7 +13,7 @@ EXCHANGE_ID_NAME: Final = "exchange.id"
 
 
 class BadExchangeId(JournalError):
-    """The file holds no identity; or it is gone, and the log has one."""
+    """The file holds no identity; or it is missing although there is a log."""
 
     def __init__(self, path: Path, own: bytes | None = None) -> None:
         what = f"does not hold {EXCHANGE_ID_BYTES} bytes in hexadecimal"
@@ -25,16 +25,16 @@ class BadExchangeId(JournalError):
 
 
 def exchange_id(directory: Path) -> bytes:
-    """The identity of the exchange whose log is in ``directory``; made at its first start.
+    """Return the identity of the exchange in ``directory``; create it at the first start.
 
-    Raises BadExchangeId, also for a log without it; where it is to be made DirectoryLocked and
-    ReadOnlyDirectory too.
+    Raises BadExchangeId, also for a log without the file; when it is created DirectoryLocked and
+    ReadOnlyDirectory as well.
     """
     path = directory / EXCHANGE_ID_NAME
     if path.exists():
         return _read(path)
     storage = LocalStorage(directory)
-    lock = storage.lock()  # of two first starts one makes it
+    lock = storage.lock()  # of two first starts only one creates it
     try:
         if not path.exists():
             if (own := exchange_of(storage)) is not None:

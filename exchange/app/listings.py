@@ -1,4 +1,4 @@
-"""What is to be listed when a business date is opened: expiries, each with its first mark."""
+"""The expiries to list when a business date is opened, each with its first mark."""
 
 import logging
 from collections.abc import Iterator
@@ -22,9 +22,10 @@ _log = logging.getLogger(__name__)
 
 
 def missing(desk: Desk, clearing: Clearing, day: date) -> list[Wish]:
-    """Listings of the expiries to be opened on ``day`` that are not listed yet. RequestRefused.
+    """Return the listings of the expiries opened on ``day`` that are not listed yet.
+    RequestRefused.
 
-    What is listed keeps the terms it was listed with, whatever the files say now.
+    A listed expiry keeps the terms of its listing, whatever the files say now.
     """
     todo: list[Wish] = []
     parameters = clearing.margin_parameters(wishes.as_number(day))
@@ -46,12 +47,12 @@ def missing(desk: Desk, clearing: Clearing, day: date) -> list[Wish]:
 
 
 def _first_marks(desk: Desk, opening: list[Terms]) -> Iterator[tuple[Terms, int]]:
-    """What is to be opened and is not listed yet, each with its first mark, on its price step.
+    """Yield the expiries to be listed, each with its first mark on its price step. RequestRefused.
 
-    By an assumed slope (contracts/data/prices_2026.toml) from where the month before it was
-    settled last; a product's first month is at that file's spot level. RequestRefused.
+    The mark continues from the last settlement price of the month before with an assumed slope
+    (contracts/data/prices_2026.toml); a product's first month is at that file's spot level.
     """
-    before: dict[str, Fraction] = {}  # by product, the price of the month before
+    before: dict[str, Fraction] = {}  # by product, the price of the previous month
     for terms in opening:
         listed = desk.instruments.by_code.get(terms.code)
         if listed is not None:
@@ -71,7 +72,7 @@ def _first_marks(desk: Desk, opening: list[Terms]) -> Iterator[tuple[Terms, int]
 
 
 def _look_ahead(day: date) -> None:
-    """Warn of a calendar that ends too soon for the dates of a year from now to be opened."""
+    """Log a warning if the calendar ends within a year."""
     try:
         registry.load().opening(day + timedelta(days=_YEAR_DAYS))
     except CalendarError as error:
@@ -79,7 +80,7 @@ def _look_ahead(day: date) -> None:
 
 
 def _say_what_differs(desk: Desk, terms: Terms) -> None:
-    """Warn of a file that was edited under a listed expiry: its terms never change."""
+    """Log a warning if a file was edited after its expiry was listed: listed terms never change."""
     listed = desk.terms.get(terms.code)
     if listed is None or listed == terms:
         return

@@ -1,10 +1,11 @@
-"""The lives of the gateways, as the market's process sees them: who lives, and who waits for whom.
+"""The gateways' processes as the market sees them: which are alive, and which logons wait for them.
 
-A gateway gives every beat back in the stream of its commands. One that gives none back hangs, and
-so does one that was started and comes no nearer to letting clients in. And once a beat is back, all
-that the gateway had sent before has been read: a logon waits for that at every other gateway that
-its account has logged on through, so that none of the account's earlier commands comes behind it. A
-gateway that is gone has nothing more to say, and nobody waits for it.
+The market sends each gateway numbered beats, and a gateway sends them back among its commands. One
+that stops sending them back hangs, and so does one that was started and makes no progress towards
+serving. Once a beat is back, everything that the gateway had sent before has been read. A logon
+waits for that from every other gateway through which its account has logged on, so that none of the
+account's earlier commands can come after it. A gateway that is gone sends nothing more, and nothing
+waits for it.
 """
 
 from collections import Counter
@@ -27,57 +28,57 @@ class Command(NamedTuple):
 
 
 class Life:
-    """One run of one gateway: the ``number``-th of all, of the gateway ``which``."""
+    """One process of a gateway: the ``number``-th of all, for gateway ``which``."""
 
     def __init__(self, number: int, which: int) -> None:
         self.number = number
         self.which = which
         self.listening = self.drained = False
         self.status = Status(0, 0, {}, {}, {})
-        self.accounts: set[int] = set()  # that asked to log on through it
+        self.accounts: set[int] = set()  # accounts that asked to log on through it
         self.seats: Counter[Owner] = Counter()  # its connections, by address and by key
-        self.unanswered = 0  # beats said since it last gave one back
+        self.unanswered = 0  # beats sent since it last returned one
 
 
 class _Waiting(NamedTuple):
-    """A logon behind the commands of other gateways."""
+    """A logon that waits for commands of other gateways."""
 
     wire: Wire
     logon: Command
     beat: int
-    others: set[Wire]  # that have not given the beat back
+    others: set[Wire]  # gateways that have not returned the beat
 
 
 class Lives(dict[Wire, Life]):
-    """The gateways that are connected, and the logons that wait for some of them."""
+    """The connected gateways, and the logons that wait for some of them."""
 
     def __init__(self) -> None:
         super().__init__()
         self._known = 0
         self._beat = 0
         self._waiting: list[_Waiting] = []
-        # Of gateways that were started and let nobody in yet: beats since each last came nearer.
+        # Gateways started but not serving yet: beats since the last progress of each.
         self._starting: dict[int, int] = {}
 
     def start(self, which: int) -> None:
-        """Expect a gateway whose process was begun."""
+        """Note that a gateway's process was started."""
         self._starting[which] = 0
 
     def begin(self, wire: Wire, which: int) -> Life:
-        """Take in a gateway that has connected."""
+        """Note that a gateway has connected."""
         self._known += 1
         life = self[wire] = Life(self._known, which)
         self._come_nearer(which)
         return life
 
     def stand(self, life: Life, status: Status) -> None:
-        """Take how a gateway stands: further in the stream is nearer to letting clients in."""
+        """Note a gateway's status; a higher sequence is progress towards serving."""
         if status.sequence > life.status.sequence:
             self._come_nearer(life.which)
         life.status = status
 
     def serve(self, life: Life) -> None:
-        """Take that a gateway lets clients in."""
+        """Note that a gateway serves clients."""
         life.listening = True
         self._starting.pop(life.which, None)
 
@@ -86,16 +87,17 @@ class Lives(dict[Wire, Life]):
             self._starting[which] = 0
 
     def end(self, wire: Wire) -> Life | None:
-        """Forget a gateway that is gone, with the logons that came from it."""
+        """Remove a gateway that is gone, and the waiting logons that came from it."""
         self._waiting = [one for one in self._waiting if one.wire is not wire]
         for one in self._waiting:
             one.others.discard(wire)
         return self.pop(wire, None)
 
     def beat(self, most: int) -> list[Wire]:
-        """Say a beat to every gateway; return those that have left more than ``most`` unanswered.
+        """Send a beat to every gateway; return those with more than ``most`` unanswered.
 
-        Turns of the market are counted, not seconds: one that stood still finds nobody silent.
+        Beats are counted, not seconds, so that a pause of the market itself makes no gateway look
+        silent.
         """
         serving = [wire for wire, life in self.items() if life.listening]
         for wire in serving:
@@ -104,21 +106,21 @@ class Lives(dict[Wire, Life]):
         return [wire for wire in serving if self[wire].unanswered > most]
 
     def stuck(self, most: int) -> list[int]:
-        """Return the gateways that came no nearer to letting clients in for more than ``most`` of
-        these turns."""
+        """Return the starting gateways without progress for more than ``most`` calls."""
         for which in self._starting:
             self._starting[which] += 1
         return [which for which, turns in self._starting.items() if turns > most]
 
     def heard(self, wire: Wire, number: int) -> None:
-        """Take a beat that came back."""
+        """Note a beat that came back."""
         self[wire].unanswered = 0
         for one in self._waiting:
             if number >= one.beat:
                 one.others.discard(wire)
 
     def must_wait(self, wire: Wire, logon: Command) -> bool:
-        """Keep a logon for ``due`` where its account may have commands under way elsewhere."""
+        """Keep a logon for ``due`` if its account may have commands under way elsewhere; return
+        whether it waits."""
         account = logon.account
         others = {
             other for other, life in self.items() if other is not wire and account in life.accounts
@@ -130,22 +132,23 @@ class Lives(dict[Wire, Life]):
         return bool(others)
 
     def due(self) -> list[tuple[Wire, Command]]:
-        """Return the logons that need wait no longer, and the gateways that they came from."""
+        """Return the logons that need not wait any longer, with the gateways that they came
+        from."""
         found = [(one.wire, one.logon) for one in self._waiting if not one.others]
         self._waiting = [one for one in self._waiting if one.others]
         return found
 
     def seat(self, wire: Wire, owner: Owner) -> int:
-        """Count a connection if its owner may have it; return how many there are with it."""
+        """Count a connection if its owner may have it; return the owner's number including it."""
         now = 1 + sum(life.seats[owner] for life in self.values())
         if now <= seats_of(owner):
             self[wire].seats[owner] += 1
         return now
 
     def leave(self, wire: Wire, owner: Owner) -> None:
-        """Count a connection no longer."""
+        """Remove a connection from the count."""
         self[wire].seats[owner] -= 1
-        self[wire].seats += Counter()  # keeps what is above zero
+        self[wire].seats += Counter()  # removes zero counts
 
     def _say(self, wires: Collection[Wire]) -> None:
         self._beat += 1

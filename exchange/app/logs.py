@@ -1,7 +1,7 @@
-"""What a serving process says on stderr: one line a fact, as text or as JSON.
+"""The log lines of a serving process on stderr: one per fact, as text or as JSON.
 
-A line's facts come as ``extra={"facts": {...}}``. Nothing secret is ever logged; should a fact be
-named like one all the same, its value is hidden.
+Facts are passed as ``extra={"facts": {...}}``. Secrets are never logged; in addition the value of a
+fact with a secret's name is hidden.
 """
 
 import logging
@@ -16,7 +16,7 @@ HIDDEN: Final = "hidden"
 
 
 def facts_of(record: logging.LogRecord) -> dict[str, Any]:
-    """The facts that came with a line, without what is nobody's business."""
+    """Return the facts of a line, with secret values hidden."""
     facts: dict[str, Any] = getattr(record, "facts", {})
     return {
         name: HIDDEN if any(word in name.lower() for word in SECRET) else value

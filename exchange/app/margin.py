@@ -1,7 +1,7 @@
-"""Margin parameters on their way into a market: read, and judged before they are recorded.
+"""Margin parameters before they are recorded: parsing and checks.
 
-Clearing judges again what the log holds; here an operator is told at once, and what only the
-contracts' terms know is checked: one daily limit move.
+Clearing checks the parameters in the log again. The checks here give the operator an immediate
+answer, and add one that needs the contracts' terms: at least one daily limit move.
 """
 
 from collections.abc import Mapping
@@ -22,7 +22,7 @@ from exchange.clearing.margin.rules import BP, PERCENT
 
 
 def read(text: str) -> MarginParameters:
-    """The parameters of a file's text; RequestRefused."""
+    """Return the parameters in a file's text. RequestRefused."""
     try:
         return msgspec.json.decode(text, type=MarginParameters)
     except msgspec.DecodeError as error:
@@ -34,7 +34,7 @@ def judge(
 ) -> bool:
     """Whether the parameters are to be recorded; False if they are adopted already.
 
-    RequestRefused with the fault's number and name if they may not follow what is in force.
+    RequestRefused with the fault's number and name if they may not follow those in force.
     """
     adopted = clearing.margin_versions()
     if new in adopted:

@@ -1,7 +1,7 @@
-"""The market: everything constructed, started and stopped in one place.
+"""The market: everything is constructed, started and stopped here.
 
-One event loop runs the sequencer, the desk and the gateway. Clearing books in a thread of its own
-and the sequencer never waits for it; a clearing house that lags or disagrees makes the market
+One event loop runs the sequencer, the desk and the gateway. Clearing books in a thread or process
+of its own, and the sequencer never waits for it; if clearing lags or differs, the market becomes
 cancel-only instead.
 """
 
@@ -62,7 +62,7 @@ from exchange.messages import HOUSE_ACCOUNT, Mode
 from exchange.sequencer import Closed, QueueFull, Sequencer
 
 ADMIN_KEY_NAME: Final = "admin.key"
-NEEDED: Final = ("sequencer", "desk", "clearing")  # parts, for a checkpoint
+NEEDED: Final = ("sequencer", "desk", "clearing")  # parts that a checkpoint needs
 T = TypeVar("T")
 
 Progress = Callable[[int, int], None]
@@ -70,7 +70,7 @@ _log = logging.getLogger(__name__)
 
 
 class Addresses(msgspec.Struct, frozen=True):
-    """Where a serving market is reached."""
+    """The addresses of a serving market."""
 
     ws: str
     http: str
@@ -80,14 +80,16 @@ class Addresses(msgspec.Struct, frozen=True):
 
 
 class _OwnKey(msgspec.Struct):
-    """What the operator's file says of its key."""
+    """The operator's key file."""
 
     key_id: str
 
 
 def admin_key(directory: Path, now_ms: int) -> Path:
-    """The file with the operator's own key, of mode 0600; made at the first serve, and again where
-    its key is good no longer (``now_ms`` since the epoch). What holds no key is left, and named.
+    """Return the file with the operator's own key, of mode 0600.
+
+    It is created at the first serve, and again if its key is no longer valid at ``now_ms`` (since
+    1970). A file that holds no key is left as it is, with a warning.
     """
     path = directory / ADMIN_KEY_NAME
     held = ""
@@ -109,7 +111,7 @@ def admin_key(directory: Path, now_ms: int) -> Path:
 
 
 def _sockets(settings: Settings) -> list[str]:
-    """The names of the Unix sockets that a served market has in its directory."""
+    """Return the names of the Unix sockets of a served market."""
     names, gateways = [asking.SOCKET_NAME], settings.serve.gateways
     if gateways:
         names += [gateway_link.SOCKET_NAME, gateway_link.OWN_NAME.format(gateways - 1)]
@@ -119,33 +121,33 @@ def _sockets(settings: Settings) -> list[str]:
 
 
 class Within:
-    """A market to the gateway of its own process."""
+    """The market as the gateway in its own process sees it."""
 
     def __init__(self, market: "Market") -> None:
         self._market = market
 
     async def healthy(self) -> dict[str, bool]:
-        """As the market's own."""
+        """As ``Market.healthy``."""
         return self._market.healthy()
 
     async def ready(self) -> dict[str, bool]:
-        """As the market's own."""
+        """As ``Market.ready``."""
         return self._market.ready()
 
     async def metrics(self) -> bytes:
-        """Its figures, in Prometheus' text form."""
+        """The market's figures in Prometheus' text format."""
         return self._market.metrics.text()
 
     async def perform(self, request: requests.AnyRequest, person: str) -> asking.Answer:
-        """Do what an operator asks."""
+        """Perform an operator's request."""
         return await admin.answer(request, self._market.operations, person)
 
 
 class Market:
-    """A running market. ``start`` and ``listen`` make one, ``stop`` ends it.
+    """A running market. ``start`` and ``listen`` start it, ``stop`` ends it.
 
-    Invariant: whatever a consumer here (desk, gateway, clearing) knows, it read from the released
-    stream.
+    Invariant: whatever a consumer here (desk, gateway, clearing) knows, it has read from the
+    released stream.
     """
 
     def __init__(
@@ -156,12 +158,12 @@ class Market:
         settings: Settings,
         sequencing: dict[str, Any],
     ) -> None:
-        """Take over what is on disk; ``start`` is the way to get a running market."""
+        """Recover what is on disk; use ``start`` to get a running market."""
         self.directory = directory
         self._clock = clock
         self.settings = settings
         self.metrics = Metrics()
-        self.balanced = True  # as of the last look at the ledger
+        self.balanced = True  # as of the last check of the ledger
         self.stopping = False
         self.engine = Engine()
         self.sequencer = Sequencer.open(
@@ -186,13 +188,13 @@ class Market:
             unless_built.pop_all()
         self._booking = ThreadPoolExecutor(1, thread_name_prefix="clearing")
         self._tasks: list[asyncio.Task[None]] = []
-        self._told: set[asyncio.Task[None]] = set()  # parts whose end somebody was told of
+        self._told: set[asyncio.Task[None]] = set()  # parts whose end has been reported
         self._sequencing: asyncio.Task[None] | None = None
         self._exits = contextlib.AsyncExitStack()
         self._streaming: asyncio.Server | None = None
 
     def _build(self, view: View | None) -> None:
-        """Make what follows the stream. Raises what opening the keys raises."""
+        """Create the consumers of the stream. Raises what opening the keys raises."""
         directory, clock, settings = self.directory, self._clock, self.settings
         self.desk = Desk(self.sequencer.submit_all, self.tape, view)
         deadlines = Deadlines() if view is None else view.deadlines
@@ -237,13 +239,15 @@ class Market:
         serving: bool = True,
         **sequencing: Any,
     ) -> Self:
-        """Open a directory, or make one, and have it ready to trade; nothing listens yet.
+        """Open a directory, or create it, and prepare the market for trading; nothing listens yet.
 
-        ``progress`` is called with (bytes done, bytes in all) while the log is replayed; not
-        ``serving``: no day opens but the first;
-        ``sequencing`` are options of ``Sequencer.open``, for a simulation.
+        ``progress`` is called with (bytes done, bytes in all) while the log is replayed. Without
+        ``serving`` no day but the first is opened. ``sequencing`` are options of
+        ``Sequencer.open``, for simulations.
+
         Raises the journal's errors: DirectoryLocked, DamagedLog, NewerVersion, Diverged,
-        DamagedTape; and BadExchangeId; RequestRefused, if ``serving``, where a path is too long.
+        DamagedTape; and BadExchangeId; if ``serving`` RequestRefused for a path too long for a
+        socket.
         """
         names = _sockets(settings)
         if serving and not all(asking.fits_socket(directory / name) for name in names):
@@ -262,7 +266,7 @@ class Market:
                 raise
         market._sequencing = asyncio.create_task(market.sequencer.run(), name="sequencer")
         found = market.sequencer.recovered.last_sequence
-        upto = found + 1 if found else 0  # after a restart, RECOVERED and the halts it brings
+        upto = found + 1 if found else 0  # after a restart, including RECOVERED and its halts
         ready = asyncio.Event()
         market._run(market.desk.run(upto, ready), "desk")
         market._run(market._clear(), "clearing")
@@ -279,7 +283,7 @@ class Market:
         return market
 
     async def _follow_calendar(self, settles: bool) -> None:
-        """Have everything in the state that its session says, now and from now on."""
+        """Keep every instrument in the state of its session, now and from now on."""
         schedule = Schedule(self.desk, self.operations, self._clock, settles=settles)
         self._run(schedule.run(), "schedule")
         await self._while_running(schedule.looked.wait())
@@ -306,18 +310,18 @@ class Market:
         )
 
     async def failed(self) -> None:
-        """Wait until a part fails, and raise what it raised; ends when the market is stopped."""
+        """Wait until a part fails, and raise its error; returns when the market is stopped."""
         await asyncio.wait(self._parts, return_when=asyncio.FIRST_EXCEPTION)
-        for part in self._parts:  # in order: of several that failed the sequencer says why
+        for part in self._parts:  # in order: if several failed, the sequencer's error is the cause
             if part.done():
                 self._tell(part)
 
     def healthy(self) -> dict[str, bool]:
-        """Whether the process is worth keeping: every part of it runs."""
+        """Whether each part runs; if one does not, the process should be replaced."""
         return {part.get_name(): not part.done() for part in self._parts}
 
     def ready(self) -> dict[str, bool]:
-        """Whether an order sent now would be judged on its merits."""
+        """Whether each condition for processing orders holds."""
         return {
             "running": all(self.healthy().values()),
             "staying": not self.stopping,
@@ -330,20 +334,21 @@ class Market:
         }
 
     def taken(self) -> dict[str, Taken]:
-        """How much is taken of what the engine can hold, by name."""
+        """The use of the engine's capacities, by name."""
         return taken(self.engine, self.desk)
 
     @property
     def clearing_lag(self) -> int:
-        """Commands that are released and not yet booked."""
+        """Number of commands released and not yet booked."""
         return max(0, self.tape.last[1] - self.clearing.position[1])
 
     async def stop(self) -> str:
-        """Stop in order and return the final state's hash.
+        """Stop in order and return the hash of the final state.
 
-        No new orders; what is queued is matched and reported; connections are closed; a last
-        checkpoint compares engine and clearing, if the market was served. Hex; empty if the log
-        could not be closed in order. Raises the failure of a part that nobody was told of yet.
+        No new orders are accepted; queued ones are matched and reported; connections are closed; if
+        the market was served, a last checkpoint compares engine and clearing. The hash is hex, or
+        empty if the log could not be closed in order. Raises a part's failure that has not been
+        reported yet.
         """
         self.stopping = True
         await self._exits.aclose()
@@ -353,7 +358,7 @@ class Market:
         for task in self._tasks:
             if task.get_name() in ("watch", "schedule", "switches"):
                 task.cancel()
-        with self._ledger_lock():  # the directory's is given back before all is booked
+        with self._ledger_lock():  # the directory's lock is released before all is booked
             try:
                 await self.sequencer.close()
             finally:
@@ -375,7 +380,7 @@ class Market:
         return not self.sequencer.queued and self.front.has_told(self.sequencer.sequence)
 
     async def _drain(self) -> None:
-        """End the gateway's work in order, as far as the market still does its own."""
+        """End the gateway's work in order, if the market still works."""
         self.front.drain()
         running = all(self.healthy().values())
         with contextlib.suppress(TimeoutError):
@@ -387,7 +392,7 @@ class Market:
             await self._checkpoint_last()
 
     async def _checkpoint_last(self) -> None:
-        """Have engine and clearing compared once more, unless a part that it takes has ended."""
+        """Have engine and clearing compared once more, unless a part needed for that has ended."""
         needed = [part for part in self._parts if part.get_name() in NEEDED]
         taking = asyncio.create_task(self.operations.checkpoint())
         await asyncio.wait([taking, *needed], return_when=asyncio.FIRST_COMPLETED)
@@ -412,7 +417,7 @@ class Market:
         self._tasks.append(asyncio.create_task(work, name=name))
 
     async def _while_running(self, work: Coroutine[Any, Any, T]) -> T:
-        """Return what ``work`` does, or raise the failure of a part that keeps it from ending."""
+        """Return the result of ``work``, or raise the failure of a part that prevents its end."""
         task = asyncio.ensure_future(work)
         await asyncio.wait([task, *self._parts], return_when=asyncio.FIRST_COMPLETED)
         for part in self._parts:
@@ -422,7 +427,7 @@ class Market:
         return await task
 
     def _tell(self, part: asyncio.Task[None]) -> None:
-        """Raise what a part that has ended failed of, if it did."""
+        """Raise the failure of a part that has ended, if there is one."""
         self._told.add(part)
         part.result()
 
@@ -431,22 +436,25 @@ class Market:
         return Door(self.hub, self.tape, self.clearing, self.directory, Within(self), serve)
 
     def _timed_syncer(self, log: Log) -> SyncThread:
-        """A thread that makes batches durable and times it."""
+        """Return a sync thread that reports durations to the metrics."""
         return SyncThread(log, self.metrics.fsync.observe)
 
     # Clearing
 
     def _recover(self, storage: Storage) -> tuple[View | None, Clearing]:
-        """What gateway, desk and clearing know already of the stream. Raises DamagedTape."""
+        """Return what gateway, desk and clearing already know of the stream. Raises DamagedTape."""
         try:
             return standby.recover_view(storage, self.tape), self._open_clearing()
         except JournalError:
-            check_tape(self.directory, log=storage)  # says what is damaged, and what to do
+            check_tape(self.directory, log=storage)  # raises the damage, with what to do
             raise
 
     def _open_clearing(self) -> Clearing:
-        """Open the ledger, once nobody of a server before writes it; one that is ahead of the log,
-        of another log or of another build's layout is rebuilt from it."""
+        """Open the ledger, after waiting for a previous server's writer.
+
+        A ledger that is ahead of the log, of another log or of another build's layout is rebuilt
+        from the log.
+        """
         path = self.directory / LEDGER_NAME
         with bookkeeping.alone(self.directory):
             try:
@@ -466,7 +474,8 @@ class Market:
         return clearing
 
     def _ledger_lock(self) -> contextlib.AbstractContextManager[None]:
-        """Keep the ledger from whoever serves next; a clearing process does so itself."""
+        """Return a context that locks the ledger against the next server; a clearing process locks
+        it itself."""
         return contextlib.nullcontext() if self._apart else bookkeeping.alone(self.directory)
 
     @property
@@ -474,7 +483,7 @@ class Market:
         return self.settings.serve.clearing == "process"
 
     async def _clear(self) -> None:
-        """Have clearing book what is released until the stream ends, where the settings say."""
+        """Book what is released until the stream ends, in a thread or a process as set."""
         limits = self.settings.limits
         if self._apart:
             frames, pause = limits.clearing_frames, limits.clearing_pause_seconds
@@ -489,18 +498,18 @@ class Market:
                 await asyncio.sleep(pause)
 
     def _book(self, waited: bool) -> bool:
-        """Book what follows; False where the disk is full, as ``waited`` says it was."""
+        """Book the next batches; False if the disk is full. ``waited``: it was full before."""
         following = self.tape.read(*self.clearing.position)
         frames = list(itertools.islice(following, self.settings.limits.clearing_frames))
         return bookkeeping.booked(self.clearing, frames, waited)
 
     async def _watch(self) -> None:
-        """Take checkpoints, and make the market cancel-only if clearing lags or disagrees."""
+        """Take checkpoints, and make the market cancel-only if clearing lags or differs."""
         limits = self.settings.limits
         checkpoint_due = time.monotonic() + limits.checkpoint_seconds
         loop, compared = asyncio.get_running_loop(), 0
-        tried: frozenset[str] = frozenset()  # what clearing asked for at the last checkpoint
-        refused: frozenset[str] = frozenset()  # what was then, and nobody else wrote anything
+        tried: frozenset[str] = frozenset()  # dues at the last checkpoint
+        refused: frozenset[str] = frozenset()  # dues that it left, if nothing else was written then
         while True:
             await asyncio.sleep(limits.watch_seconds)
             self.alarms.look()
@@ -527,7 +536,7 @@ class Market:
                 _log.warning("the market is too busy to be watched, trying again: %s", error)
 
     def _asked(self) -> frozenset[str]:
-        """The ids of what clearing asks for."""
+        """Return the ids of clearing's dues."""
         return frozenset(due.id for due in self.clearing.dues())
 
     async def _judge_clearing(self, lag_max: int) -> None:

@@ -1,8 +1,8 @@
-"""Which processors a market's process keeps to, and its children do not.
+"""Pins a market's process to a processor, but not its children.
 
-Work that is handed from one thread to another goes where a processor is idle, and to wake an idle
-one takes longer than to wait for the one that the first thread is about to leave. A process that
-keeps to one hands a lone order to the thread that syncs, and takes it back, without that.
+Work handed from one thread to another goes to an idle processor, and waking an idle one takes
+longer than waiting for the one that the first thread is about to leave. A process pinned to one
+processor hands a lone order to the sync thread and back without that delay.
 """
 
 import os
@@ -10,24 +10,24 @@ from asyncio.subprocess import Process, create_subprocess_exec
 from typing import Any, Final
 
 ANY: Final = -1
-# Those that this process was given; empty where the system does not say.
+# The processors this process was given; empty if the system does not say.
 _GIVEN: Final[frozenset[int]] = frozenset(getattr(os, "sched_getaffinity", lambda _: ())(0))
 
 
 class NoSuchProcessor(ValueError):
-    """A processor that this process may not run on; the message says which there are."""
+    """A processor that this process may not use; the message names those it may."""
 
 
 def last() -> int:
-    """Return the last of the processors that this process was given; ANY where none is told."""
+    """Return the last of the processors that this process was given; ANY if unknown."""
     return max(_GIVEN, default=ANY)
 
 
 def keep_to(processor: int) -> None:
-    """Have this thread, and every thread and process that it begins from now on, run there alone;
-    with ANY, nothing happens.
+    """Pin this thread, and every thread and process that it starts from now on, to a processor; do
+    nothing with ANY.
 
-    ``start_child`` starts processes that do not. Raises NoSuchProcessor.
+    ``start_child`` starts processes that are not pinned. Raises NoSuchProcessor.
     """
     if processor == ANY:
         return
@@ -40,13 +40,15 @@ def keep_to(processor: int) -> None:
 
 
 async def start_child(*command: str, **options: Any) -> Process:
-    """Start a process that may run wherever this one was first given; ``options`` are those of
-    asyncio's ``create_subprocess_exec``. So may the thread that waits for its end, if there is one.
+    """Start a process that may use all processors that this one was first given.
+
+    ``options`` are those of asyncio's ``create_subprocess_exec``. A thread that asyncio starts to
+    wait for the child's end is not pinned either.
     """
     kept = os.sched_getaffinity(0) if _GIVEN else _GIVEN
     if kept == _GIVEN:
         return await create_subprocess_exec(*command, **options)
-    os.sched_setaffinity(0, _GIVEN)  # which a child takes over
+    os.sched_setaffinity(0, _GIVEN)  # inherited by a child
     try:
         return await create_subprocess_exec(*command, **options)
     finally:

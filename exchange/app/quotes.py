@@ -1,8 +1,8 @@
-"""The best bid and ask of every instrument, read from the released stream when they are wanted.
+"""The best bid and ask of every instrument, read from the released stream on demand.
 
-While the market trades this costs its orders nothing; whoever asks pays for reading what was
-released since the last time, in a thread. Nobody else's books are asked, so a settlement comes
-out the same with a gateway, without one, and after a restart.
+This costs the market's orders nothing: the caller pays for reading, in a thread, what was released
+since the last time. Only the stream is used, so a settlement has the same result with a gateway,
+without one, and after a restart.
 """
 
 import asyncio
@@ -14,26 +14,26 @@ from exchange.journal.tape import START, Position, Released, Tape
 from exchange.marketdata.depth import MOVING_KINDS, Depth
 from exchange.messages import EVENT
 
-Quote = tuple[int | None, int | None]  # best bid, best ask in ticks; None: a side without orders
+Quote = tuple[int | None, int | None]  # best bid, best ask in ticks; None for a side without orders
 NO_QUOTE: Final[Quote] = (None, None)
 
 
 class Quotes:
-    """Depth of every instrument as of the last time somebody asked."""
+    """Depth of every instrument as of the last call of ``read``."""
 
     def __init__(self, tape: Tape) -> None:
         self._tape = tape
-        self._position: Position = START  # of the last event taken in
+        self._position: Position = START  # of the last event applied
         self._depths: defaultdict[int, Depth] = defaultdict(Depth)
         self._one_at_a_time = threading.Lock()
 
     def begin(self, position: Position, depths: dict[int, Depth]) -> None:
-        """Go on from what is known at a position, before anybody asks."""
+        """Continue from depths known at a position; call it before ``read``."""
         self._position = position
         self._depths.update(depths)
 
     async def read(self) -> dict[int, Quote]:
-        """The quote of every instrument that has orders, true for all that is released now."""
+        """Return the quote of every instrument that has orders, as of all that is released now."""
         return await asyncio.to_thread(self._read)
 
     def _read(self) -> dict[int, Quote]:
@@ -51,6 +51,6 @@ class Quotes:
 
 
 def _quote(depth: Depth) -> Quote:
-    depth.changes()  # forgotten: only the levels as they stand are wanted
+    depth.changes()  # discarded: only the present levels are wanted
     bids, asks = depth.bids(1), depth.asks(1)
     return (bids[0][0] if bids else None), (asks[0][0] if asks else None)

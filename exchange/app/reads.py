@@ -1,4 +1,4 @@
-"""What HTTP reads of clearing: its store's pages, and an account's statement in the wire's form."""
+"""HTTP's reads of clearing: pages of its store, and an account's statement in wire form."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ _MONEY = ("opening", *CASH_LINES, "closing", "unrealized", "profit")
 
 
 class Books:
-    """Clearing as a reader sees it; in a thread that is neither the loop's nor clearing's own."""
+    """Clearing for readers; called in a thread that is neither the loop's nor clearing's own."""
 
     def __init__(self, clearing: Clearing, ledger: Path) -> None:
         self._clearing = clearing
@@ -31,8 +31,8 @@ class Books:
         return self._reading.prices(instrument, dates, after, most)
 
     def statement(self, account: int, date: int | None) -> StatementReport:
-        """An account's statement. KeyError: clearing does not know the account yet."""
-        self._clearing.refresh()  # where another process books
+        """Return an account's statement. KeyError: clearing does not know the account yet."""
+        self._clearing.refresh()  # another process may do the booking
         return _report(self._clearing.statement(account, date))
 
 

@@ -1,8 +1,9 @@
-"""A process beside a large market, in which its orders are tried: the market waits for no copy.
+"""A process beside a large market in which commands are tried, so that the market need not be
+copied.
 
-It follows the market's log with an engine of its own and forks itself for each trial, so what is
-tried is seen by nobody and nothing has to be copied. It is started by the first who asks, and ends
-when nobody has asked for a while, when the market ends, or with a log that it cannot follow.
+It follows the market's log with its own engine and forks for each trial, so that a trial has no
+effect and nothing is copied. It is started by the first request, and ends after IDLE_SECONDS
+without one, with the market, or at a log that it cannot follow.
 """
 
 import asyncio
@@ -27,15 +28,15 @@ from exchange.messages import COMMAND, CommandKind
 from exchange.messages.access import GatewayReason
 
 IDLE_SECONDS: Final = 600.0
-LATE_SECONDS: Final = 10.0  # then who asked is told to ask again; the process goes on
-HUNG_SECONDS: Final = 600.0  # then it is ended: what it reads begins with the newest snapshot
+LATE_SECONDS: Final = 10.0  # then the caller is told to ask again; the process continues
+HUNG_SECONDS: Final = 600.0  # then the process is killed; a new one starts from the newest snapshot
 _TICK: Final = COMMAND.pack(int(CommandKind.ADVANCE_TIME), *bytes(15))
 _LENGTH: Final = Layout("<I")
 _log = logging.getLogger(__name__)
 
 
 class Question(msgspec.Struct, frozen=True, array_like=True):
-    """A command of an account, to be tried no earlier than at that stamp."""
+    """A command of an account, to be tried no earlier than at ``stamp``."""
 
     account: int
     record: bytes
@@ -48,8 +49,8 @@ _read_tried = msgspec.msgpack.Decoder(Tried).decode
 
 
 def try_on(engine: Engine, sequence: int, asked: Question) -> Tried:
-    """Apply a command to an engine that has taken ``sequence`` commands; return what it did."""
-    engine.apply(_TICK, sequence + 1, asked.stamp)  # what is due comes before it
+    """Apply a command to an engine after ``sequence`` commands; return its events and effects."""
+    engine.apply(_TICK, sequence + 1, asked.stamp)  # what is due is processed first
     before = _money(engine, asked.account)
     events = engine.apply(asked.record, sequence + 2, asked.stamp)
     return Tried(sequence, asked.stamp, events, before, _money(engine, asked.account))
@@ -61,7 +62,7 @@ def _money(engine: Engine, account: int) -> tuple[int, int]:
 
 
 class Rehearsal:
-    """The process, as the market sees it. One trial at a time; it is no part of the market."""
+    """The process, as the market sees it. One trial at a time; it is not a part of the market."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
@@ -70,7 +71,7 @@ class Rehearsal:
         self._idle: asyncio.TimerHandle | None = None
 
     def ask(self, question: Question, tell: Callable[[Outcome], None]) -> None:
-        """Tell what a command would do, when the process has caught up with the log."""
+        """Report what a command would do, once the process has caught up with the log."""
         if self._asking is not None and not self._asking.done():
             return tell(Refused(GatewayReason.REQUESTS_FULL, None, "at a time", limit="1"))
         self._asking = asyncio.create_task(self._ask(question, tell))
@@ -99,7 +100,7 @@ class Rehearsal:
         answer(tried)
 
     async def _tried(self, question: Question) -> Tried:
-        """Ask the process, which is started if need be. TimeoutError is an OSError, too."""
+        """Ask the process, starting it if needed. TimeoutError is an OSError as well."""
         process = self._process or await self._start()
         assert process.stdin is not None and process.stdout is not None, "piped"
         body = _encode(question)
@@ -116,13 +117,13 @@ class Rehearsal:
         return self._process
 
     def _end(self) -> None:
-        """End the process, if there is one; the next who asks starts another."""
+        """Kill the process, if there is one; the next request starts another."""
         if self._process is not None and self._process.returncode is None:
-            self._process.kill()  # it may hang; there is nothing to lose
+            self._process.kill()  # it may hang, and there is nothing to lose
         self._process = None
 
     async def close(self) -> None:
-        """End the process."""
+        """Kill the process and wait for its end."""
         process = self._process
         if self._asking is not None:
             self._asking.cancel()
@@ -135,9 +136,9 @@ class Rehearsal:
 
 
 def main(directory: str) -> None:
-    """Run the process: questions come on stdin, what came of them goes to stdout."""
+    """Run the process: questions on stdin, answers on stdout."""
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)  # the end of stdin is its end
+        signal.signal(number, signal.SIG_IGN)  # it ends with stdin
     engine = Engine()
     shadow = Shadow(Path(directory), engine)
     shadow.catch_up()
@@ -155,7 +156,7 @@ def _next(heard: BinaryIO) -> bytes | None:
 
 
 def _apart(engine: Engine, point: Point, asked: Question) -> bytes:
-    """Try a command in a fork of this process; return what came of it, encoded."""
+    """Try a command in a fork of this process; return the encoded result."""
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:

@@ -1,12 +1,12 @@
-"""Follows the calendar: has every instrument in the state that its session says, from the moment
-that it says.
+"""Follows the calendar: moves every instrument to the state of its session when that begins.
 
-What is to be done is read off the log each time, never remembered: a step is done for an
-instrument once its state has changed at or after the step's moment, whoever changed it. So a crash
-between two steps, or within one, leaves just the rest to do, an operator's own change holds until
-the next step, and a step that nobody was there for is not made up for: the one in force counts,
-of what has had its last session that session's close.
-What an operator or a breaker without an end has halted stays halted until an operator resumes it.
+What is to be done is derived from the log each time, never remembered: a step counts as done for an
+instrument once its state has changed at or after the step's time, whoever changed it. So after a
+crash between or within steps only the rest is done, an operator's own change holds until the next
+step, and missed steps are not made up for: only the step in force counts, and for an instrument
+whose last session is over that session's close.
+
+What an operator, or a breaker without an end, has halted stays halted until an operator resumes it.
 """
 
 import asyncio
@@ -28,8 +28,8 @@ from exchange.marketdata.instruments import Instrument
 from exchange.messages import HaltCause, TradingState
 from exchange.sequencer import QueueFull
 
-LOOK_SECONDS: Final = 30.0  # at the latest: clocks are set, days are settled late
-RETRY_SECONDS: Final = 1.0  # after a look that was refused or came too late
+LOOK_SECONDS: Final = 30.0  # longest sleep: clocks may be set and days settled at any time
+RETRY_SECONDS: Final = 1.0  # after a refusal or a timeout
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
 STATES: Final = {
@@ -43,31 +43,32 @@ _log = logging.getLogger(__name__)
 
 
 def moment(stamp: int) -> datetime:
-    """The time of a stamp, in whole microseconds."""
+    """Return the time of a stamp, in whole microseconds."""
     return _EPOCH + timedelta(microseconds=stamp // 1_000)
 
 
 def stamp_of(at: datetime) -> int:
-    """Nanoseconds since the epoch."""
+    """Return a time in ns since 1970."""
     return (at - _EPOCH) // _MICROSECOND * 1_000
 
 
 class _Stand(NamedTuple):
-    """Where a calendar stands: its last session begun, the step in force, the last tick due."""
+    """A calendar's state: its last session begun, the step in force, the last indicative tick
+    due."""
 
     session: Session
     step: Step | None
     tick: datetime | None
 
 
-Stands: TypeAlias = dict[tuple[str, bool], _Stand]  # by calendar, and whether of combinations
+Stands: TypeAlias = dict[tuple[str, bool], _Stand]  # by calendar, and whether for combinations
 
 
 class Schedule:
-    """The sessions of everything listed on a desk. Call ``run`` in a task of its own.
+    """The sessions of everything listed on a desk. Run ``run`` in a task of its own.
 
-    ``settles``: a day is also settled once its session has closed; otherwise an operator does
-    that, and the next day opens when it is done.
+    ``settles``: each day is settled once its session has closed; otherwise an operator settles, and
+    the next day opens after that.
     """
 
     def __init__(
@@ -77,12 +78,12 @@ class Schedule:
         self._operations = operations
         self._clock = clock
         self._settles = settles
-        self.looked = asyncio.Event()  # set once the first look is over
+        self.looked = asyncio.Event()  # set after the first look
         self._settled = 0  # a business date known to need no settlement
-        self._complained = 0  # a business date that somebody was told to settle
+        self._complained = 0  # a business date whose missing settlement was logged
 
     async def run(self) -> None:
-        """Do what is due, again and again. What holds it up is logged once, not with every try."""
+        """Do what is due, forever. An obstacle is logged once, not at every retry."""
         held_up = ""
         while True:
             try:
@@ -97,14 +98,15 @@ class Schedule:
             await asyncio.sleep(pause)
 
     async def look(self) -> None:
-        """Do what is due now. RequestRefused, QueueFull, TimeoutError: another look goes on."""
+        """Do what is due now. After RequestRefused, QueueFull or TimeoutError the next look
+        continues."""
         now = moment(self._clock())
         stands = self._read_calendars(now)
         async with self._operations.one_at_a_time:
-            await self._move(self._over(stands, now))  # before the date that it belongs to settles
+            await self._move(self._over(stands, now))  # before their business date is settled
         await self._open_day(now, stands)
         async with self._operations.one_at_a_time:
-            stands = self._read_calendars(now)  # of what was listed meanwhile, too
+            stands = self._read_calendars(now)  # including what was listed meanwhile
             await self._move(self._due(stands))
             await self._indicate(stands)
         if self._is_over(now, stands):
@@ -116,7 +118,7 @@ class Schedule:
         return self._desk.terms.get(code) or self._desk.combinations.get(code)
 
     def _read_calendars(self, now: datetime) -> Stands:
-        """Where every calendar stands that something listed is traded by."""
+        """Return the state of every calendar of a listed instrument."""
         specs = (self._spec(code) for code in self._desk.instruments.by_code)
         kinds = {(spec.calendar, isinstance(spec, Combination)): spec for spec in specs if spec}
         return {kind: self._read(spec, now) for kind, spec in kinds.items()}
@@ -129,7 +131,7 @@ class Schedule:
         return _Stand(session, in_force(every, now), ticks[-1] if ticks else None)
 
     def _until_next(self) -> float:
-        """Seconds until something may be due."""
+        """Return the seconds until something may be due."""
         now = moment(self._clock())
         found = [now + timedelta(seconds=LOOK_SECONDS)]
         for spec in {terms.calendar: terms for terms in self._desk.terms.values()}.values():
@@ -142,7 +144,7 @@ class Schedule:
     # The day
 
     async def _open_day(self, now: datetime, stands: Stands) -> None:
-        """Open the business date of the session that is on, once the one before is settled."""
+        """Open the business date of the current session, once the previous one is settled."""
         desk = self._desk
         on = [stand.session.day for stand in stands.values() if now < stand.session.closes]
         number = wishes.as_number(max(on)) if on else 0
@@ -158,14 +160,14 @@ class Schedule:
         await self._operations.perform(requests.OpenDay(date=number))
 
     def _is_over(self, now: datetime, stands: Stands) -> bool:
-        """Whether the session of the business date has closed for all that is listed."""
+        """Whether the session of the business date has closed for everything listed."""
         sessions = [stand.session for stand in stands.values()]
         if not self._settles or not sessions or any(now < one.closes for one in sessions):
             return False
         return self._desk.business_date <= wishes.as_number(max(one.day for one in sessions))
 
     async def _settle(self) -> None:
-        """Settle the business date, if it is not settled; a refusal says that it is."""
+        """Settle the business date, if it is not settled; a refusal means that it is."""
         business_date = self._desk.business_date
         if self._settled == business_date:
             return
@@ -180,7 +182,7 @@ class Schedule:
     # States
 
     async def _move(self, due: Iterable[tuple[Instrument, Step]]) -> None:
-        """Have each instrument where its step has it."""
+        """Move each instrument to the state of its step."""
         await self._desk.perform(
             [
                 wishes.set_state(listed.code, listed.id, *STATES[step.phase], session=step.at)
@@ -189,7 +191,7 @@ class Schedule:
         )
 
     def _living(self, stands: Stands) -> Iterator[tuple[Instrument, Terms | Combination, _Stand]]:
-        """What has not expired, with its terms, and where its calendar stands."""
+        """Yield what has not expired, with its terms and its calendar's state."""
         for listed in self._desk.instruments.by_id.values():
             spec = self._spec(listed.code)
             if spec is not None and listed.state != TradingState.EXPIRED:
@@ -198,14 +200,14 @@ class Schedule:
                     yield listed, spec, stand
 
     def _listed(self, stands: Stands) -> Iterator[tuple[Instrument, _Stand]]:
-        """What may trade in the last session begun, and where that stands."""
+        """Yield what may trade in the last session begun, with its calendar's state."""
         for listed, spec, stand in self._living(stands):
             if stand.session.day <= spec.last_trading_day:
                 yield listed, stand
 
     def _over(self, stands: Stands, now: datetime) -> Iterator[tuple[Instrument, Step]]:
-        """What had its last session before the one begun and was not closed with it, since nobody
-        was there."""
+        """Yield what had its last session before the present one and was not closed then, because
+        the market was not served."""
         for listed, spec, stand in self._living(stands):
             if listed.state == TradingState.CLOSED or stand.session.day <= spec.last_trading_day:
                 continue
@@ -215,7 +217,7 @@ class Schedule:
                 yield listed, last
 
     def _due(self, stands: Stands) -> Iterator[tuple[Instrument, Step]]:
-        """Each instrument that is not yet where its session has it, and the step that says so."""
+        """Yield each instrument that is not in the state of its session, with the step in force."""
         for listed, stand in self._listed(stands):
             if stand.step is None or (
                 stand.step.phase is not Phase.CLOSED and not self._is_open(stand.session)
@@ -225,7 +227,8 @@ class Schedule:
                 yield listed, stand.step
 
     def _is_open(self, session: Session) -> bool:
-        """Whether the business date of a session is open: one before it may wait to be settled."""
+        """Whether the business date of a session is open: an earlier one may still have to be
+        settled."""
         desk = self._desk
         return desk.day_open and desk.business_date >= wishes.as_number(session.day)
 
@@ -235,13 +238,13 @@ class Schedule:
             return False
         if listed.state == TradingState.HALTED:
             if listed.cause == HaltCause.RECOVERY:
-                return True  # its state before the restart is gone
+                return True  # its state before the restart is lost
             if not listed.resumes:
-                return False  # an operator's to resume
+                return False  # an operator must resume it
         return self._desk.changed.get(listed.id, 0) < stamp_of(step.at)
 
     async def _indicate(self, stands: Stands) -> None:
-        """Publish the indicative prices of a tick that came since the last one."""
+        """Publish the indicative prices of a tick that became due since the last ones."""
         todo = [
             wishes_market.indicate(listed.code, listed.id)
             for listed, stand in self._listed(stands)

@@ -1,7 +1,7 @@
-"""What may be set before a market is served, and every limit that may not, in one place.
+"""The settings of a serving market, and all fixed limits.
 
-A setting comes from, each above the one before: its default here, a TOML file, the environment
-(``HOURBOOK_SERVE_PORT``), a flag. Names that nobody knows are refused.
+A setting is taken from, in rising precedence: its default here, a TOML file, the environment
+(``HOURBOOK_SERVE_PORT``), a flag. Unknown names are refused.
 """
 
 import difflib
@@ -40,7 +40,7 @@ class Serve(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Where and how a market is served."""
 
     data: Annotated[str, Meta(min_length=1, description="the market's data directory")] = "market"
-    # Empty, as a variable that was never filled in is, it would be every address there is.
+    # Not empty, as an unset variable would be: that would mean all addresses.
     host: Annotated[str, Meta(min_length=1, description="address to listen on")] = "127.0.0.1"
     port: Annotated[int, Meta(ge=0, le=65_535, description="TCP port; 0: any free one")] = 8000
     tls_certificate: Annotated[
@@ -85,7 +85,7 @@ class Serve(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Bounds of a serving market that change no event, only how it is run."""
+    """Limits of a serving market that change no event, only how it runs."""
 
     clearing_lag_commands_max: Annotated[
         int, Meta(ge=-1, description="commands that clearing may lag behind; more: cancel-only")
@@ -138,7 +138,7 @@ class Schedule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Everything that may be set."""
+    """All settings."""
 
     serve: Serve = Serve()
     limits: Limits = Limits()
@@ -149,7 +149,7 @@ DEFAULTS: Final = Settings()
 
 
 class SettingsError(ValueError):
-    """A setting that is unknown or makes no sense; the message says which and where from."""
+    """An unknown or invalid setting; the message names it and its source."""
 
 
 class Entry(NamedTuple):
@@ -158,7 +158,7 @@ class Entry(NamedTuple):
     name: str
     value: Any
     source: str
-    variable: str  # of the environment; empty for what is fixed
+    variable: str  # of the environment; empty for a fixed limit
     text: str
 
 
@@ -170,7 +170,7 @@ _SECTIONS: Final[dict[str, type[msgspec.Struct]]] = {
 
 
 def _fields() -> dict[str, tuple[Any, Any, str]]:
-    """Every setting's type, default and description, by its dotted name."""
+    """Return every setting's type, default and description, by its dotted name."""
     found = {}
     for section, kind in _SECTIONS.items():
         for field in msgspec.structs.fields(kind):
@@ -183,14 +183,14 @@ FIELDS: Final = _fields()
 
 
 class Effective:
-    """The settings in force and where each came from."""
+    """The settings in force and the source of each."""
 
     def __init__(self, settings: Settings, sources: Mapping[str, str]) -> None:
         self.settings = settings
         self.sources = sources
 
     def entries(self) -> list[Entry]:
-        """Every setting, then every limit that is fixed."""
+        """Return every setting, then every fixed limit."""
         lines = []
         for name, (_, _, text) in FIELDS.items():
             section, _, key = name.partition(".")
@@ -200,7 +200,7 @@ class Effective:
 
 
 def variable(name: str) -> str:
-    """The environment's name of a setting."""
+    """Return a setting's environment variable."""
     return PREFIX + name.replace(".", "_").upper()
 
 
@@ -209,9 +209,9 @@ def load(
     environment: Mapping[str, str] | None = None,
     flags: Mapping[str, object] | None = None,
 ) -> Effective:
-    """Gather the settings. Raises SettingsError for the first that is unknown or senseless.
+    """Load the settings. Raises SettingsError for the first that is unknown or invalid.
 
-    ``flags`` are values by dotted name; None stands for a flag that was not given.
+    ``flags`` are values by dotted name; None means that the flag was not given.
     """
     given: dict[str, tuple[object, str]] = {}
     if file is not None:
@@ -281,7 +281,7 @@ def _names(known: Mapping[str, object]) -> str:
 
 
 def fixed() -> list[tuple[str, float, str]]:
-    """The limits that clients, logs or hashes rely on: a change is a change of the protocol."""
+    """Return the limits that clients, logs or hashes rely on: changing one changes the protocol."""
     frozen = Limit.__members__.items()
     return [
         *((f"engine.{name.lower()}", int(value), "of messages.Limit") for name, value in frozen),

@@ -1,7 +1,7 @@
-"""A shadow that also keeps what gateway and desk know, so that a start reads none of that either.
+"""A shadow that also keeps the state of gateway and desk, so that a start need not rebuild it.
 
-DIR/snapshots/SEQUENCE-SOURCES.hbv beside a snapshot of the same point: a View of the gateway's, for
-this build's own sources alone. Without one the stream is read from its beginning, as ever.
+DIR/snapshots/SEQUENCE-SOURCES.hbv beside a snapshot of the same point: the gateway's View, usable
+only by a build of the same sources. Without one the stream is read from its beginning.
 """
 
 import logging
@@ -26,12 +26,12 @@ _log = logging.getLogger(__name__)
 class Standby(Shadow):
     """A Shadow with a View beside its engine, both at the same point.
 
-    ``view`` is None where there is neither a View of the snapshot begun with nor a tape to make it
-    from: snapshots are then taken without.
+    ``view`` is None if there is neither a View of the snapshot started from nor a tape to build it
+    from: snapshots are then taken without one.
     """
 
     def __init__(self, directory: Path, engine: Engine, *, fresh: bool = False) -> None:
-        """As a Shadow; a View that is not at hand is made from the tape."""
+        """As ``Shadow``; a missing View is built from the tape."""
         super().__init__(directory, engine, fresh=fresh)
         self.view: View | None = View()
         if self.point.sequence:
@@ -57,7 +57,7 @@ class Standby(Shadow):
         return events
 
     def write(self, *, keep: int = sealed.KEEP, prove: Engine | None = None) -> sealed.Header:
-        """As a Shadow's, and the View first: a snapshot that is there has one."""
+        """As ``Shadow.write``, with the View first, so that every snapshot has one."""
         if self.view is not None:
             assert self.exchange_id is not None
             self._make_durable()
@@ -104,9 +104,9 @@ def view_reason(storage: Storage, sequence: int) -> str:
 
 
 def recover_view(storage: Storage, tape: Reel) -> View | None:
-    """Return the newest View that is whole, of this build and of this tape; None if there is none.
+    """Return the newest View that is intact, of this build and of this tape; None if there is none.
 
-    Each one passed over is logged by name.
+    Each one skipped is logged.
     """
     for _, _, name in sealed.list_files(storage, KIND):
         try:

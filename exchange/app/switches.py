@@ -1,4 +1,4 @@
-"""Throws dead man's switches: the hand to what ``exchange.gateway.deadlines`` knows."""
+"""Fires dead man's switches when ``exchange.gateway.deadlines`` says that they are due."""
 
 import asyncio
 import contextlib
@@ -11,27 +11,28 @@ from exchange.marketdata.stream import Released
 from exchange.messages import COMMAND, CommandKind
 from exchange.sequencer import Closed, LogFull, QueueFull
 
-SOURCE: Final = 0  # the house's; connections count from 1
-RETRY_SECONDS: Final = 0.05  # after the queue was full
+SOURCE: Final = 0  # the house's source; connections count from 1
+RETRY_SECONDS: Final = 0.05  # retry after a full queue
 _TICK: Final = COMMAND.pack(int(CommandKind.ADVANCE_TIME), *bytes(15))
 
 
 class Switches:
-    """Has the log's time pass what is due, and then carries out what that threw.
+    """Advances the log's time past due switches, and then submits the cancels of those that fired.
 
-    The clock alone decides nothing: a client may have been heard by the sequencer and not by us.
+    The clock alone decides nothing: the sequencer may have received a renewal that is not known
+    here.
     """
 
     def __init__(self, submit: Submit, deadlines: Deadlines, clock: Callable[[], int]) -> None:
         self._submit = submit
         self._deadlines = deadlines
         self._clock = clock
-        self._ticked_ms = 0  # due then, and the log's time is on its way
-        self._sent: set[str] = set()  # under way to the log
+        self._ticked_ms = 0  # due time for which an ADVANCE_TIME is under way
+        self._sent: set[str] = set()  # names of cancels under way to the log
         self._changed = asyncio.Event()
 
     def take(self, released: Released) -> None:
-        """Take a released batch in."""
+        """Apply a released batch."""
         known = self._deadlines
         before = known.first_ms, len(known.thrown)
         known.take(released.stamp, released.events, released.texts)
@@ -40,7 +41,7 @@ class Switches:
             self._changed.set()
 
     async def run(self) -> None:
-        """Throw switches until cancelled, or the market takes no more commands."""
+        """Fire switches until cancelled, or until the market accepts no more commands."""
         with contextlib.suppress(Closed):
             while True:
                 self._changed.clear()
@@ -50,9 +51,8 @@ class Switches:
                         await self._changed.wait()
 
     def look(self) -> float | None:
-        """Do what is to be done now; return the seconds until there may be more, None: when the
-        log says so. Raises Closed.
-        """
+        """Do what is due; return the seconds until more may be, or None to wait for the log. Raises
+        Closed."""
         known, now_ms = self._deadlines, self._clock() // NS_PER_MS
         try:
             if known.first_ms and known.first_ms <= now_ms and self._ticked_ms != known.first_ms:
@@ -72,7 +72,7 @@ class Switches:
         due_ms = self._deadlines.first_ms
         try:
             self._submit(SOURCE, _TICK)
-        except LogFull:  # nobody can be heard of now, and cancels are taken
+        except LogFull:  # no renewal can be accepted now, but cancels can
             self._deadlines.advance(now_ms)
         else:
             self._ticked_ms = due_ms

@@ -1,4 +1,4 @@
-"""Records as people write them: codes and dollars become the numbers that the log holds."""
+"""Translates records as people write them: codes and dollars become the log's numbers."""
 
 from typing import Final
 
@@ -10,15 +10,15 @@ from exchange.app.wishes import RequestRefused
 from exchange.clearing import Clearing
 from exchange.clearing.records import kinds
 
-VARIATION: Final = "variation"  # of ``gains``: what variation has paid since the default
+VARIATION: Final = "variation"  # value of ``gains``: what variation has paid since the default
 
 
 def resolve(text: str, desk: Desk, clearing: Clearing) -> str:
-    """The record with its ``instrument`` as a number where it is a code, its ``price`` and
-    ``amount`` in micro-dollars where they are text, its ``gains`` where they are "variation".
+    """Return the record with ``instrument`` as a number if it is a code, ``price`` and ``amount``
+    in micro-dollars if they are text, and ``gains`` filled in if it is "variation".
 
-    RequestRefused for what is no JSON object or nested too deep, and for a name or a figure that
-    nobody knows.
+    RequestRefused if the text is no JSON object or nested too deep, or for an unknown name or an
+    invalid figure.
     """
     facts = wishes.record_facts(text)
     kind = kinds().get(str(facts.get("operation")))

@@ -1,6 +1,7 @@
-"""A trade of the open day, found on the tape by its match number, and what was traded before it.
+"""Finds a trade of the open day on the tape by its match number, and the price before it.
 
-One with an implied price is the execution of the order that came in, and the trades of its legs.
+A trade at an implied price consists of the execution of the incoming order and the trades of its
+legs.
 """
 
 from typing import Final, NamedTuple
@@ -22,7 +23,7 @@ _OF_WHOLE: Final = frozenset(map(int, (EventKind.LEG_TRADE, EventKind.RESIDUAL_P
 
 
 class LegAlone(Exception):
-    """The number is that of a leg: what names the whole trade is in ``whole``."""
+    """The number is that of a leg; ``whole`` is the match number of the whole trade."""
 
     def __init__(self, whole: int) -> None:
         super().__init__(whole)
@@ -30,10 +31,11 @@ class LegAlone(Exception):
 
 
 class Found(NamedTuple):
-    """A trade, and the price in ticks of the one before it in its instrument; None if the first.
+    """A trade, and the price in ticks of the previous trade in its instrument; None if it is the
+    first.
 
-    Of one with an implied price ``trade`` is what came in, with the number of the combination in
-    ``combination``; its legs' prices count clearing units.
+    For a trade at an implied price ``trade`` is the incoming order's execution and ``combination``
+    the combination's number; the prices of its legs are clearing prices.
     """
 
     trade: Trade
@@ -43,9 +45,9 @@ class Found(NamedTuple):
 
 
 def find_trade(tape: Tape, opening: Position, match_number: int) -> Found | None:
-    """Look for a trade after the day's ``opening``; None if there is none of that number.
+    """Search for a trade after the day's ``opening``; None if there is none of that number.
 
-    The cash of a combination's trade is what its legs and its residual moved. Raises LegAlone.
+    The cash of a combination's trade includes that of its legs and residual. Raises LegAlone.
     """
     wanted = match_number >> INDEX_BITS, match_number & (1 << INDEX_BITS) - 1
     last: dict[int, int] = {}  # price by instrument
@@ -66,7 +68,7 @@ def find_trade(tape: Tape, opening: Position, match_number: int) -> Found | None
 
 
 def _whole(released: Released, at: int, fields: tuple[int, ...]) -> Trade:
-    """The trade at an event, with the cash of its legs if it has any."""
+    """Return the trade at an event, with the cash of its legs if it has any."""
     trade, cash = dict(zip(TRADE_FIELDS, fields, strict=True)), [fields[14], fields[15]]
     for place in range(1, fields[4] + 2 if fields[4] else 1):
         if (at + place) * EVENT_BYTES == len(released.events):
@@ -78,7 +80,7 @@ def _whole(released: Released, at: int, fields: tuple[int, ...]) -> Trade:
 
 
 def _chain(released: Released, wanted: tuple[int, int], last: dict[int, int]) -> Found | None:
-    """The trade with an implied price of that number, if it is one. Raises LegAlone."""
+    """Return the trade at an implied price with that number, or None. Raises LegAlone."""
     legs, head = [], None
     for at, kind in enumerate(released.events[_KIND::EVENT_BYTES]):
         if kind != _EXECUTED and kind not in _OF_WHOLE:

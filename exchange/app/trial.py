@@ -1,4 +1,4 @@
-"""A command tried on a copy of the market: what it would do, by the engine's own rules."""
+"""Tries a command on a copy of the market: what it would do, by the engine's own rules."""
 
 import time
 from collections.abc import Callable
@@ -12,16 +12,16 @@ from exchange.messages.access import GatewayReason
 from exchange.sequencer import Sequencer
 
 MARKET_SHARE: Final = 20
-STATE_BYTES: Final = 16 << 20  # what a copy may hold at most: the market waits for it
+STATE_BYTES: Final = 16 << 20  # largest state that is copied, since the market waits for the copy
 
 
 class Trial:
     """Tries commands on copies of an engine, each as the next command of its log.
 
-    A copy is made and dropped every time, and the market waits while its state is copied; all of
-    that together takes a ``MARKET_SHARE``-th of the market's time at most. No copy is larger than
-    ``STATE_BYTES``: a larger market has its commands tried by ``beside``, a process that follows
-    its log.
+    A copy is made for every trial, and the market waits while its state is copied; all trials
+    together take at most one in ``MARKET_SHARE`` of the market's time. No copy is larger than
+    ``STATE_BYTES``: commands of a larger market are tried by ``beside``, a process that follows its
+    log.
     """
 
     def __init__(
@@ -35,10 +35,10 @@ class Trial:
         self._sequencer = sequencer
         self._clock = clock
         self._beside = beside
-        self._free_ns = 0  # no trial before; on the machine's own clock
+        self._free_ns = 0  # no trial before this time, on the monotonic clock
 
     def __call__(self, account: int, record: bytes, tell: Callable[[Outcome], None]) -> None:
-        """Tell what a record would do to an account that is open. Nothing else changes."""
+        """Report what a command would do to an open account, without changing anything."""
         question = Question(account, record, max(self._sequencer.stamp, self._clock()))
         held = sum(self._engine.memory().values())
         if held > STATE_BYTES:

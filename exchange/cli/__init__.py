@@ -81,7 +81,7 @@ app.add_typer(archive.heads, name="heads")
 app.add_typer(contracts.app, name="contracts")
 app.add_typer(goodput.app, name="goodput")
 app.add_typer(index.app, name="index")
-clear.app.add_typer(margin.app)  # its commands stand among those of `clear`
+clear.app.add_typer(margin.app)  # listed among the commands of `clear`
 clear.app.add_typer(members.app)
 clear.app.add_typer(delivery.app)
 clear.app.add_typer(default.app, name="default")
@@ -94,7 +94,7 @@ app.add_typer(bench.app, name="bench")
 
 
 def main() -> None:
-    """Run the command line; every expected failure ends in one line that says what to do."""
+    """Run the command line. Every expected failure prints one line that says what to do."""
     _take_standard_places()
     try:
         app()
@@ -107,7 +107,7 @@ def main() -> None:
         print(f"hourbook: {_told(error)}", file=sys.stderr)
         sys.exit(Exit.UNUSABLE)
     except UnicodeEncodeError as error:
-        if error.encoding == "utf-8":  # only what was no UTF-8 when it came cannot be written so
+        if error.encoding == "utf-8":  # only text that was not UTF-8 on input cannot be encoded
             print(f"hourbook: {error.object[:40]!a} is not UTF-8; write it so", file=sys.stderr)
             sys.exit(Exit.USAGE)
         said = f"the output takes no {error.object[error.start]!a} ({error.encoding})"
@@ -121,20 +121,21 @@ def main() -> None:
 
 
 def _take_standard_places() -> None:
-    """What the caller has closed of stdin, stdout and stderr goes nowhere: the first files opened,
-    a market's log among them, would stand in its place and take what is printed.
-    """
+    """Open the null device for each of stdin, stdout and stderr that the caller has closed.
+    Otherwise the next files opened, for example a market's log, would get their descriptors and
+    receive what is printed."""
     for place in range(3):
         try:
             os.fstat(place)
         except OSError:
-            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # the lowest that is free
+            # Takes the lowest free descriptor
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
     sys.stdout = sys.stdout or open(1, "w", closefd=False)  # noqa: SIM115
     sys.stderr = sys.stderr or open(2, "w", closefd=False)  # noqa: SIM115
 
 
 def _told(error: OSError) -> str:
-    """What an operating system's error says, and what to do where it does not."""
+    """Return an operating system error's text, with what to do if it does not say so itself."""
     if "AF_UNIX path too long" in str(error):
         return (
             "the path of the market's admin.sock is too long for a socket: name a shorter directory"
@@ -144,7 +145,7 @@ def _told(error: OSError) -> str:
 
 
 def _refusals() -> tuple[type[Exception], ...]:
-    """What a directory or a log may be refused with; known only once something went wrong."""
+    """Return the expected errors; imported only after something has failed."""
     from contracts.rules import FilesRefused  # noqa: PLC0415
     from exchange.app.gateways import GatewayDied  # noqa: PLC0415
     from exchange.app.wishes import RequestRefused  # noqa: PLC0415

@@ -1,7 +1,7 @@
-"""How a command reaches its market: by ``--url``, by the admin socket of ``--data``, or by itself.
+"""How a command reaches its market: by ``--url``, by the admin socket of ``--data``, or directly.
 
-A directory that nobody serves is opened here, the request is put into its log, and it is closed
-again: the same code runs as in a server, without a gateway.
+A directory without a server is opened in this process, the request is put into its log, and it is
+closed again: the same code runs as in a server, without a gateway.
 """
 
 import asyncio
@@ -45,11 +45,11 @@ def market_command(
     show: Show = show_facts,
     negative: bool = False,
 ) -> Callable[[Make], Make]:
-    """Register a command that puts one request to a market and shows what came of it.
+    """Register a command that sends one request to a market and shows the result.
 
-    The decorated function makes the request of the command's own arguments; the options by which
-    every such command finds its market are added here. ``create`` as in ``operate``. ``negative``:
-    an argument may be below zero; then what is no option is taken for an argument.
+    The decorated function builds the request from the command's own arguments; the options that
+    every such command has in common are added here. ``create`` as in ``operate``. ``negative``: an
+    argument may be negative; then unknown options are taken as arguments.
     """
 
     def common(
@@ -68,7 +68,7 @@ def market_command(
             for parameter in (*own.parameters.values(), *added.parameters.values())
         ]
         command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-        command.__annotations__ = {}  # typer reads the signature
+        command.__annotations__ = {}  # so that typer reads the signature
         command.__doc__ = make.__doc__
         context = {"ignore_unknown_options": True} if negative else None
         app.command(name, context_settings=context)(command)
@@ -83,14 +83,14 @@ class _AdminKey(msgspec.Struct):
 
 
 def need_log(directory: Path) -> None:
-    """Fail where a directory has no market's log."""
+    """Fail if a directory has no market's log."""
     if not (directory / "log").is_dir():
         fail(f"no log in {directory}; name a market's data directory", Exit.UNUSABLE)
 
 
 @contextmanager
 def databases(data: Path) -> Iterator[None]:
-    """Names a database of a directory that turns out damaged, and what to do."""
+    """Turn a database error into a failure that names the damaged database and what to do."""
     try:
         yield
     except sqlite3.DatabaseError as error:
@@ -108,13 +108,13 @@ def databases(data: Path) -> Iterator[None]:
 
 
 def _is_whole(file: Path) -> bool:
-    """Whether a database is absent, or can be read to its end."""
+    """Whether a database is absent, or passes SQLite's check."""
     if not file.is_file():
         return True
     try:
         with closing(sqlite3.connect(f"{file.resolve().as_uri()}?mode=ro", uri=True)) as database:
             return bool(database.execute("pragma quick_check").fetchone() == ("ok",))
-    except sqlite3.OperationalError:  # locked, or no room: it says nothing of what is in it
+    except sqlite3.OperationalError:  # locked, or no space: this says nothing of its content
         return True
     except sqlite3.DatabaseError:
         return False
@@ -128,9 +128,9 @@ def operate(
     *,
     create: bool = False,
 ) -> dict[str, Any]:
-    """Put an operator's request to the market and return what came of it.
+    """Send an operator's request to the market and return the result.
 
-    ``create``: a directory without a market becomes one. Fails with the market's own words.
+    ``create``: a market is created in a directory that has none. Fails with the market's own text.
     """
     if url:
         answer = _ask_url(url, key or data / "admin.key", request)

@@ -1,4 +1,5 @@
-"""``hourbook archive`` and ``hourbook heads``: old segments, and what proves a log unchanged."""
+"""``hourbook archive`` and ``hourbook heads``: archived segments, and proof that a log is
+unchanged."""
 
 import errno
 import fcntl
@@ -21,8 +22,8 @@ LOCK_NAME: Final = "archive.lock"
 
 @contextmanager
 def alone(directory: Path) -> Iterator[None]:
-    """Hold DIR/archive.lock, once whoever archives or restores there is done: what one is about to
-    remove for the other's sake, the other may be about to remove as well."""
+    """Hold DIR/archive.lock, waiting for another archive or restore: of two at once each could
+    remove what the other relies on."""
     with open(directory / LOCK_NAME, "wb") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
@@ -60,7 +61,8 @@ def run(
     if upto is not None and upto > bound:
         fail(f"--upto {upto} is above the newest good snapshot, of sequence {bound}")
     place = None if to is None else LocalStorage(to)
-    most = bound if place is None else bound - 1  # a start looks at the snapshot's own frame
+    # A start reads the frame that ends at the snapshot
+    most = bound if place is None else bound - 1
     last = most if upto is None else min(upto, most)
     try:
         with alone(directory), progress("archiving") as advance:

@@ -14,7 +14,7 @@ from exchange.cli.access import Json
 from exchange.cli.output import Exit, fail
 
 app = typer.Typer(help="Benchmarks.", no_args_is_help=True, rich_markup_mode=None)
-COUNTED: Final = {"implied", "features"}  # in instructions, always
+COUNTED: Final = {"implied", "features"}  # always counted in instructions
 PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
 
 Flow = Annotated[
@@ -157,7 +157,7 @@ def soak(context: typer.Context, as_json: Json = False) -> None:
 
 
 def _run(name: str, arguments: list[str], as_json: bool) -> None:
-    """Run ``benches/NAME.py`` of the checkout this package stands in."""
+    """Run ``benches/NAME.py`` of the checkout that this package is in."""
     checkout = Path(exchange.__file__).parents[1]
     if not (checkout / "benches" / f"{name}.py").is_file():
         fail("bench runs a checkout's benches/; clone the project and `make build`", Exit.USAGE)

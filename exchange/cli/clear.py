@@ -1,4 +1,4 @@
-"""``hourbook clear``: the clearing house's desk."""
+"""``hourbook clear``: settlement, the ledger and the clearing house's records."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -66,7 +66,7 @@ def _show_settled(result: dict[str, Any], as_json: bool) -> None:
              *("" if p[n] is None else str(p[n]) for n in names), " ".join(p["spreads"]))
             for p in result["inputs"]
         ]  # fmt: skip
-        if rows:  # a settlement that had only its margin calls left has none
+        if rows:  # empty if only the margin calls of a settlement were left
             show_table(heads, rows, left=2)
         for account, missing in result["margin_calls"].items():
             print(f"margin call: account {account} is short of {missing} USD")
@@ -77,7 +77,7 @@ def _show_settled(result: dict[str, Any], as_json: bool) -> None:
 
 
 def show_rulings(result: dict[str, Any], as_json: bool) -> None:
-    """Show what the clearing house ruled, and what the engine refused of it."""
+    """Show the clearing house's rulings, and what the engine refused of them."""
     if as_json:
         show_json(result)
         return
@@ -242,7 +242,7 @@ def fees(data: Data = DEFAULT_DATA, as_json: Json = False) -> None:
 
 @contextmanager
 def ledger(data: Path) -> "Iterator[Clearing]":
-    """The ledger, read beside whoever serves it; a missing one is rebuilt from the log."""
+    """Open the ledger for reading, also while it is served; rebuild a missing one from the log."""
     from exchange.app import requests  # noqa: PLC0415
     from exchange.app.market import LEDGER_NAME  # noqa: PLC0415
     from exchange.clearing import Clearing  # noqa: PLC0415

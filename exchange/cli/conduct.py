@@ -1,6 +1,6 @@
-"""``hourbook admin``: what an operator may do with instruments: states, auctions, protections.
+"""``hourbook admin``: an operator's commands for instruments: states, auctions, protections.
 
-As in ``operator``, each function makes the request of one command.
+As in ``operator``, each function builds the request of one command.
 """
 
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -13,7 +13,7 @@ from exchange.cli.output import show_facts, show_json, show_table
 if TYPE_CHECKING:
     from exchange.app import requests
 
-app = typer.Typer()  # its commands stand among those of `admin`
+app = typer.Typer()  # listed among the commands of `admin`
 
 Target = Annotated[
     str,
@@ -31,7 +31,7 @@ def _show_changed(result: dict[str, Any], as_json: bool) -> None:
 
 
 def _show_resumed(result: dict[str, Any], as_json: bool) -> None:
-    """Show a state, or the proposal that it takes."""
+    """Show a state, or the proposal that was made instead."""
     _show_changed(result, as_json)
     if "proposal" in result and not as_json:
         print("another person has to approve it: hourbook admin approve", result["proposal"])

@@ -1,4 +1,4 @@
-"""``hourbook config``: what may be set, what is set, and where from."""
+"""``hourbook config``: the settings, their values and sources."""
 
 import os
 from collections.abc import Mapping
@@ -32,7 +32,7 @@ def show(file: ConfigFile = None, as_json: Json = False) -> None:
 
 
 def gather(file: Path | None, flags: Mapping[str, object]) -> "Effective":
-    """The settings of a file, the environment and flags. Fails, naming what is wrong."""
+    """Return the settings of a file, the environment and flags. Fails, naming what is wrong."""
     from exchange.app.settings import SettingsError, load  # noqa: PLC0415
 
     try:
@@ -42,7 +42,7 @@ def gather(file: Path | None, flags: Mapping[str, object]) -> "Effective":
 
 
 def show_settings(effective: "Effective", as_json: bool) -> None:
-    """Print the effective view."""
+    """Print the settings in force."""
     entries = effective.entries()
     if as_json:
         show_json({entry.name: entry._asdict() for entry in entries})

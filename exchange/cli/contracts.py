@@ -1,4 +1,4 @@
-"""``hourbook contracts``: what is traded."""
+"""``hourbook contracts``: the traded contracts."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -230,7 +230,7 @@ def _find(specs: "Registry", code: str, day: date) -> "ContractSpec | Instrument
 
 
 def _files(paths: list[Path]) -> dict[str, bytes]:
-    """The contents of files, and of those of folders that belong to the registry, by name."""
+    """Return the contents of files, and of the registry's files in folders, by name."""
     from contracts import registry  # noqa: PLC0415
 
     files: dict[str, bytes] = {}
@@ -250,7 +250,7 @@ def _files(paths: list[Path]) -> dict[str, bytes]:
 
 
 def _content(path: Path) -> bytes:
-    """A file's bytes; of one beyond the limit only what shows that it is."""
+    """Return a file's bytes; of a file beyond the limit just enough to show that it is."""
     from contracts.rules import FILE_BYTES_MAX  # noqa: PLC0415
 
     with path.open("rb") as file:
@@ -259,7 +259,7 @@ def _content(path: Path) -> bytes:
 
 @contextmanager
 def _known_days() -> Iterator[None]:
-    """Ends the command where no calendar knows the day, or no spec is in force on it."""
+    """Fail if no calendar covers the day, or no specification is in force on it."""
     from contracts.calendar import CalendarError  # noqa: PLC0415
     from contracts.registry import UnknownContractError  # noqa: PLC0415
 

@@ -1,4 +1,4 @@
-"""``hourbook clear default``: a member does not pay, and the loss is shared to the cent."""
+"""``hourbook clear default``: a member's default, and the sharing of its loss."""
 
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 

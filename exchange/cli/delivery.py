@@ -1,4 +1,4 @@
-"""Under ``hourbook clear``: deliveries, the story of one, and the hours that were there."""
+"""Under ``hourbook clear``: deliveries, their history, and the hours delivered."""
 
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -13,7 +13,7 @@ from exchange.cli.output import Exit, fail, show_json, show_table
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 
 DAY_NS: Final = 86_400 * 10**9
-_SHADES: Final = ".-=+#"  # of a day: none of it there, up to all
+_SHADES: Final = ".-=+#"  # characters for a day, from no hours delivered to all
 Number = Annotated[int, typer.Argument(metavar="DELIVERY", help="`deliveries` lists them.")]
 
 
@@ -111,7 +111,7 @@ def _find(number: int, data: Path) -> dict[str, Any]:
 
 
 def _month(found: dict[str, Any]) -> str:
-    """A picture of the month: a mark for every day, and what it earned."""
+    """Return the month as text: a mark for every day, and what was earned."""
     from exchange.clearing.delivery import story  # noqa: PLC0415
 
     lines, last = story.days(found), len(_SHADES) - 1

@@ -10,7 +10,7 @@ import msgspec
 from exchange.cli.output import Exit, fail, written
 from exchange.history.table import COLUMNS, SCHEMA, Columns
 
-ROWS: Final = 131_072  # rows gathered for one write, and of one Parquet row group
+ROWS: Final = 131_072  # rows per write, and per Parquet row group
 SUFFIXES: Final = (".jsonl", ".parquet")
 
 Write = Callable[[Columns], None]
@@ -21,9 +21,9 @@ _Row = msgspec.defstruct(
 
 @contextmanager
 def exporting(path: Path) -> Iterator[Write]:
-    """A writer of columns of rows into ``path``, by its suffix; fails where it cannot be written.
+    """Yield a writer of columns of rows into ``path``; the suffix gives the format.
 
-    The file appears under its name only when everything is in it.
+    The file gets its name only when it is complete. Fails if it cannot be written.
     """
     if path.suffix not in SUFFIXES:
         fail(f"{path}: write to a file that ends in {' or '.join(SUFFIXES)}", Exit.USAGE)
@@ -58,7 +58,7 @@ def _json_lines(path: Path) -> Iterator[Write]:
 @contextmanager
 def _parquet(path: Path) -> Iterator[Write]:
     try:
-        import pyarrow as pa  # noqa: PLC0415 - an extra: only who exports to Parquet needs it
+        import pyarrow as pa  # noqa: PLC0415 - an optional dependency, for Parquet only
         from pyarrow import parquet  # noqa: PLC0415
     except ImportError:
         fail(

@@ -1,4 +1,5 @@
-"""``hourbook goodput``: attestation logs, what they are worth, and the factors made from them."""
+"""``hourbook goodput``: attestation logs, their goodput, and the conversion factors made from
+them."""
 
 import socket
 import time
@@ -42,7 +43,7 @@ Price = Annotated[str, typer.Option("--price", help="Dollars per GPU-hour, as 2.
 
 @contextmanager
 def refusals() -> Iterator[None]:
-    """What the contracts refuse is this command's answer."""
+    """Report a refusal of the contracts package as the command's failure."""
     from contracts.decimal_text import DecimalTextError  # noqa: PLC0415
     from contracts.refusals import Refused, RefusedAll  # noqa: PLC0415
 
@@ -148,7 +149,7 @@ def import_(
         try:
             computed = compute(out)
         except Refused:
-            out.unlink()  # what is refused leaves no trace
+            out.unlink()  # a refused log is not left behind
             raise
     if as_json:
         show_json(
@@ -447,7 +448,7 @@ def cheapest(
 
 
 def _dollars(price: str) -> int:
-    """Millionths of a price above zero."""
+    """Return a price in millionths of a dollar; it must be above zero."""
     from contracts.decimal_text import parse_price  # noqa: PLC0415
     from contracts.spec import PRICE_DECIMALS  # noqa: PLC0415
 

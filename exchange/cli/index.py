@@ -328,7 +328,7 @@ def _show_fixings(fixings: Sequence["Fixing"]) -> None:
 
 
 def _show_day(tape: "Tape", code: str, on: date, known_ns: int, as_json: bool) -> None:
-    """One day: every revision known by then, and the votes of the last of them."""
+    """Show one day: every revision known by then, and the votes of the last of them."""
     revisions = [(at, f) for at, f in tape.revisions(code, on) if at <= known_ns]
     if not revisions:
         fail(f"no fixing of {code} on {on} was known then; `hourbook index fix` makes one")
@@ -369,7 +369,7 @@ def _named(counts: dict[str, int]) -> str:
 
 
 def _facts(index: "Index", methodology: "Methodology") -> dict[str, Any]:
-    """What a reader of the rules is owed, in order; tables as text."""
+    """Return an index's rules as text, in order."""
     import msgspec  # noqa: PLC0415
 
     facts: dict[str, Any] = msgspec.to_builtins(index, str_keys=True)
@@ -386,14 +386,14 @@ def _index(code: str, methodology: "Methodology | None" = None) -> "Index":
 
 
 def _batch(file: Path, now_ns: int, methodology: "Methodology") -> "Batch":
-    """The observations of a file; RefusedFile."""
+    """Return the observations of a file. Raises RefusedFile."""
     from contracts.index.observations import read  # noqa: PLC0415
 
     return read(_content(file), now_ns=now_ns, methodology=methodology)
 
 
 def _content(file: Path) -> bytes:
-    """The bytes of a file, never more of it than may be read."""
+    """Return the bytes of a file, at most one more than allowed."""
     from contracts.index.observations import FILE_BYTES_MAX  # noqa: PLC0415
 
     if not file.is_file():
@@ -405,7 +405,7 @@ def _content(file: Path) -> bytes:
 
 @contextmanager
 def _refusals(ending: str = "nothing was fixed", about: str = "") -> Iterator[None]:
-    """What may be refused ends in one line that names it."""
+    """Report a refusal as a one-line failure."""
     from contracts.index.observations import RefusedFile  # noqa: PLC0415
     from contracts.index.run import RefusedRun  # noqa: PLC0415
     from contracts.index.tape import TapeError  # noqa: PLC0415
@@ -427,7 +427,7 @@ def _read_tape(path: Path) -> "Tape":
 
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    """One writer at a time: the lock is a file of its own, for the tape is replaced."""
+    """Allow one writer at a time. The lock is a separate file, since the tape is replaced."""
     if not path.name or (path.exists() and not path.is_file()):
         fail(f"'{path}' is no file, and a tape is one, which is replaced", Exit.USAGE)
     lock = path.with_name(f"{path.name}.lock")
@@ -440,7 +440,7 @@ def _locked(path: Path) -> Iterator[None]:
 
 
 def _write(path: Path, content: bytes) -> None:
-    """Put the longer tape in the place of the old one, whole or not at all."""
+    """Replace the tape by the longer one, atomically."""
     beside = path.with_name(f"{path.name}.new")
     with beside.open("wb") as new:
         new.write(content)

@@ -1,4 +1,4 @@
-"""``hourbook log``: questions that a market's log answers, whoever serves it or nobody."""
+"""``hourbook log``: queries on a market's log, whether or not it is being served."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
@@ -13,7 +13,7 @@ from exchange.cli.replay import UNTIL_HELP, Directory, named, stop_at
 _ID_MAX: Final = (1 << 64) - 1
 _PERCENT_MAX: Final = 100_000
 _LOTS_MAX: Final = (1 << 31) - 1
-_DIGITS_MAX: Final = 15  # beyond them nobody need read it as a number
+_DIGITS_MAX: Final = 15  # longer texts are no plausible number
 
 if TYPE_CHECKING:
     from exchange.history.records import EventRow

@@ -1,4 +1,4 @@
-"""``hourbook clear margin`` and what belongs to it: calibrate, adopt, backtest."""
+"""``hourbook clear margin`` and its relatives: calibrate, adopt, backtest."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -22,7 +22,7 @@ app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 
 _LOTS_DIGITS: Final = 15
 PICTURES: Final = (".svg", ".png")
-VOLUME_DAYS: Final = 20  # business dates whose mean is a product's daily volume
+VOLUME_DAYS: Final = 20  # business dates over which a product's daily volume is averaged
 Prices = Annotated[
     Path | None,
     typer.Option("--prices", help="A price history (TOML); the one that ships if absent."),
@@ -206,11 +206,11 @@ def _number(day: date) -> int:
 
 
 def _quiet(done: int, total: int) -> None:
-    """Nobody watches."""
+    """Ignore progress."""
 
 
 def _history(path: Path | None) -> tuple[bytes, "History"]:
-    """A price history's text, and it as read; the one that ships if there is no path."""
+    """Return a price history's bytes and the parsed history; the shipped one without a path."""
     from contracts import history  # noqa: PLC0415
     from contracts.refusals import UNREADABLE  # noqa: PLC0415
 
@@ -222,7 +222,7 @@ def _history(path: Path | None) -> tuple[bytes, "History"]:
 
 
 def _drawing(file: Path | None) -> Any:
-    """The pictures' module, if one is to be drawn; it needs a library that a market does not."""
+    """Return the plotting module if a plot is wanted; it needs an optional library."""
     if file is None:
         return None
     if file.suffix not in PICTURES:
@@ -243,7 +243,7 @@ def _dollars(micros: int) -> str:
 
 
 def _historical(clearing: "Clearing") -> dict[int, int]:
-    """Every book's loss in the filtered weeks of the history that ships."""
+    """Return every book's loss in the filtered weeks of the shipped history."""
     from contracts import history  # noqa: PLC0415
     from exchange.clearing.margin.calibrate import CONFIDENCE_BP, WEEK_DAYS  # noqa: PLC0415
 

@@ -1,4 +1,4 @@
-"""``hourbook serve`` and ``hourbook demo``: markets that run."""
+"""``hourbook serve`` and ``hourbook demo``: running markets."""
 
 import asyncio
 import contextlib
@@ -20,7 +20,7 @@ from exchange.cli.output import Exit, fail, progress, show_json
 if TYPE_CHECKING:
     from exchange.app.settings import Settings
 
-# None: asyncio of Python 3.13 found no address of the host that it could bind.
+# None: asyncio of Python 3.13 could bind none of the host's addresses.
 NO_ADDRESS: Final = (errno.EADDRINUSE, errno.EADDRNOTAVAIL, None)
 _log: Final = logging.getLogger("hourbook")
 
@@ -102,7 +102,8 @@ async def _serve(settings: "Settings") -> None:
 
     collector.give_back_tables()
     serve = settings.serve
-    # A replay leaves the loop no turn to see a signal, and there is nothing yet to stop in order.
+    # During a replay the loop gets no turn to see a signal, and there is nothing yet to stop in
+    # order.
     with signals.noted() as asked, progress("replaying the log") as advance:
         told = signals.until(asked, advance)
         market = await Market.start(Path(serve.data), progress=told, settings=settings)
@@ -127,7 +128,7 @@ async def _serve(settings: "Settings") -> None:
 
 @contextlib.contextmanager
 def listening(host: str, port: int) -> Iterator[None]:
-    """Say which address it is that nobody can listen on."""
+    """Turn an error of listening into a failure that names the address."""
     try:
         yield
     except OSError as error:
@@ -138,7 +139,7 @@ def listening(host: str, port: int) -> Iterator[None]:
 
 
 async def until(stopped: asyncio.Event, failed: Any) -> None:
-    """Wait for the stop, or raise the failure that comes before it."""
+    """Wait for the stop, or raise the failure that comes first."""
     tasks = [asyncio.ensure_future(stopped.wait()), asyncio.ensure_future(failed)]
     done, waiting = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     for task in waiting:

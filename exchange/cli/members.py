@@ -1,4 +1,4 @@
-"""Under ``hourbook clear``: expiry, a lender's box."""
+"""Under ``hourbook clear``: expiry, and a lender's box."""
 
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated

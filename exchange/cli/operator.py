@@ -1,6 +1,6 @@
-"""``hourbook keys`` and ``hourbook admin``: who may trade, and what an operator may do.
+"""``hourbook keys`` and ``hourbook admin``: API keys, and an operator's commands.
 
-Each function here makes the request of one command; ``market_command`` does the rest.
+Each function builds the request of one command; ``market_command`` does the rest.
 """
 
 from datetime import UTC, datetime
@@ -39,7 +39,7 @@ PublicKey = Annotated[
 
 
 def _as_json(result: dict[str, Any], as_json: bool) -> None:
-    """Show a secret: one line that a script can keep, whatever was asked for."""
+    """Show a secret: always as one line of JSON, which a script can keep."""
     show_json(result)
 
 
@@ -67,7 +67,7 @@ def _when(stamp_ms: int) -> str:
 
 
 def _public_key(file: Path | None) -> str:
-    """The Ed25519 key of a PEM file, in hexadecimal; empty without one."""
+    """Return the Ed25519 key of a PEM file in hexadecimal; an empty text without a file."""
     if file is None:
         return ""
     from exchange.gateway.auth import read_public_key  # noqa: PLC0415

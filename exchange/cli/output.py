@@ -1,6 +1,6 @@
-"""What a command prints, and how it ends.
+"""Output and exit codes of the commands.
 
-Results go to stdout, as JSON with ``--json``; progress and errors go to stderr, progress only when
+Results go to stdout, as JSON with ``--json``; progress and errors go to stderr, progress only if
 that is a terminal. Exit codes: docs/reference/cli.md.
 """
 
@@ -17,11 +17,11 @@ from clients import files
 
 
 class Exit(IntEnum):
-    """How a command ends."""
+    """Exit codes of the command line."""
 
     DONE = 0
-    NO = 1  # the answer is no: rejected, differs, not proven
-    USAGE = 2  # the command line makes no sense
+    NO = 1  # the answer is no: rejected, different, not proven
+    USAGE = 2  # the command line is not valid
     UNUSABLE = 3  # the data directory or the market cannot be used as it is
     INTERRUPTED = 130
 
@@ -55,7 +55,8 @@ def show_facts(facts: dict[str, Any], as_json: bool) -> None:
 
 
 def show_table(heads: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> None:
-    """Print a plain table; the first ``left`` columns to the left, the others to the right."""
+    """Print a plain table; the first ``left`` columns are left-aligned, the others
+    right-aligned."""
     columns = list(zip(heads, *rows, strict=True))
     widths = [max(map(len, column)) for column in columns]
     for row in (heads, *rows):
@@ -67,45 +68,45 @@ def show_table(heads: Sequence[str], rows: Sequence[Sequence[str]], left: int = 
 
 
 def percent(bp: int) -> str:
-    """Basis points as per cent."""
+    """Return basis points as per cent."""
     return f"{bp // 100}.{bp % 100:02d} %"
 
 
 @contextmanager
 def written(file: Path) -> Iterator[Path]:
-    """As ``clients.files.written``; Failure for what names no file, and every error of the disk
-    names the one that it is about."""
+    """As ``clients.files.written``. Failure if the path names no file; every OSError names the
+    file."""
     if not file.name:
         fail(f"'{file}' names no file", Exit.USAGE)
     try:
         with files.written(file) as place:
             yield place
     except OSError as error:
-        if error.errno:  # a write names no file
+        if error.errno:  # an error of a write names no file
             error.filename = error.filename or str(file)
         raise
 
 
 class Advance(Protocol):
-    """Reports progress: ``done`` of ``total``, and what there is to say about it."""
+    """Reports progress: ``done`` of ``total``, and a note."""
 
     def __call__(self, done: int, total: int, note: str = "", /) -> None: ...
 
 
 @contextmanager
 def progress(label: str, *, printing: bool = False) -> Iterator[Advance | None]:
-    """A progress bar on stderr while the block runs; yields its ``advance(done, total)``.
+    """Show a progress bar on stderr while the block runs; yield its ``advance(done, total)``.
 
-    None where stderr is no terminal, so that nobody reports to nothing; and where the block prints
-    to a terminal all along (``printing``), since lines and a bar would write over each other.
+    Yields None if stderr is no terminal, and if the block itself prints to a terminal
+    (``printing``), since lines and bar would overwrite each other.
     """
     if not sys.stderr.isatty() or (printing and sys.stdout.isatty()):
         yield None
         return
-    from rich.console import Console  # noqa: PLC0415 - only a terminal pays for it
+    from rich.console import Console  # noqa: PLC0415 - imported only for a terminal
     from rich.progress import Progress  # noqa: PLC0415
 
-    # Results keep their own way: without this they would be drawn on stderr while the bar is there.
+    # Results stay on stdout: by default they would be redirected to stderr while the bar is shown.
     with Progress(console=Console(stderr=True), transient=True, redirect_stdout=False) as bar:
         task = bar.add_task(label, total=None)
 

@@ -1,4 +1,4 @@
-"""Pictures of the margin model, drawn by matplotlib where it is installed."""
+"""Plots of the margin model, with matplotlib if it is installed."""
 
 from collections.abc import Sequence
 from datetime import timedelta
@@ -23,8 +23,8 @@ _PARTS: Final = (
 
 
 def library() -> Any:
-    """matplotlib's pyplot, set up to write the same file twice; ImportError without it."""
-    import matplotlib  # noqa: PLC0415 - only who draws needs it
+    """Return matplotlib's pyplot, set up for reproducible files; ImportError without it."""
+    import matplotlib  # noqa: PLC0415 - imported only for plots
 
     matplotlib.use("svg")
     matplotlib.rcParams.update({
@@ -37,7 +37,7 @@ def library() -> Any:
 
 
 def calibration(found: "Calibration", history: "History", path: Path) -> None:
-    """What each product's scan range is made of, and the history behind it."""
+    """Plot the components of each product's scan range, and the history behind it."""
     figure, (bars, daily, hourly) = library().subplots(
         1, 3, figsize=(13, 4.2), width_ratios=(1.5, 1, 1)
     )
@@ -67,7 +67,7 @@ def calibration(found: "Calibration", history: "History", path: Path) -> None:
 
 
 def backtest(history: "History", path: Path) -> None:
-    """Every hour's move against the margin that the hours before it made."""
+    """Plot every hour's move against the margin computed from the hours before it."""
     names = sorted(history.hourly.products)
     figure, axes = library().subplots(len(names), 1, figsize=(10, 2 * len(names)), sharex=True)
     window = study.HOURS_WINDOW

@@ -1,4 +1,4 @@
-"""``hourbook replay``: a log through a fresh engine again, watched, stopped anywhere, exported."""
+"""``hourbook replay``: replays a log through a fresh engine; can stop, play, show and export."""
 
 import time
 from contextlib import ExitStack, suppress
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 NS: Final = 1_000_000_000
 _DATE_DIGITS: Final = 8  # of yyyymmdd
-SLOWEST: Final = 1e-6  # times the log's own time: slower is never
+SLOWEST: Final = 1e-6  # lowest speed, as a factor of the log's own time
 Directory = Annotated[Path, typer.Argument(metavar="DIR", help="A market's data directory.")]
 UNTIL_HELP = "Stop after this sequence, or at this time (ISO 8601, UTC)."
 
@@ -80,16 +80,16 @@ def replay(
         )
         seconds = time.perf_counter() - started
         if replayed.divergence is not None and export is not None:
-            raise _NotExported  # rows of another history than the log's are not left behind
+            raise _NotExported  # no file of another history than the log's
     _answer(directory, replayed, seconds, verify, picture, book or [], account or [], as_json)
 
 
 class _NotExported(Exception):
-    """Leaves an export unfinished, so that no file appears."""
+    """Abandons an export, so that no file appears."""
 
 
 def stop_at(directory: Path, text: str) -> int:
-    """The sequence that SEQ or TIME names; a usage error where it is neither."""
+    """Return the sequence that SEQ or TIME names; a usage error if it is neither."""
     from exchange.history.walk import last_sequence_at  # noqa: PLC0415
 
     sequence, stamp = named(text)
@@ -97,12 +97,13 @@ def stop_at(directory: Path, text: str) -> int:
 
 
 def named(text: str) -> tuple[int | None, int]:
-    """The sequence that SEQ|TIME names, or None and the stamp; a usage error where it is neither,
-    and for digits that are a date as well as a sequence.
+    """Return the sequence that SEQ|TIME names, or None and the stamp in ns.
+
+    Fails if it is neither, and for digits that may be a date as well as a sequence.
     """
     from exchange.history.walk import parse_time  # noqa: PLC0415
 
-    digits = text.removeprefix("#")  # as events are printed
+    digits = text.removeprefix("#")  # events are printed with it
     try:
         if not digits.isdecimal():
             return None, parse_time(text)
@@ -117,7 +118,7 @@ def named(text: str) -> tuple[int | None, int]:
 
 
 def _factor(speed: str) -> float:
-    """How many times as fast as the log's own time: 1 for ``real``, 10 for ``10x``."""
+    """Return the speed as a factor of the log's own time: 1 for ``real``, 10 for ``10x``."""
     if speed == "real":
         return 1.0
     try:
@@ -146,13 +147,14 @@ def _exporter(exits: ExitStack, path: Path, picture: "Picture") -> "Take":
 
 
 def _player(factor: float, picture: "Picture", as_json: bool) -> "Take":
-    """Prints each batch's events when its time has come; the log's first stamp is now."""
+    """Return a function that prints each batch's events when its time has come, counted from the
+    log's first stamp."""
     from exchange.history.records import event_row  # noqa: PLC0415
     from exchange.history.walk import time_text  # noqa: PLC0415
     from exchange.history.words import event_line  # noqa: PLC0415
     from exchange.messages import EVENT_BYTES  # noqa: PLC0415
 
-    started: list[tuple[int, int]] = []  # stamp of the first batch, and when it was shown
+    started: list[tuple[int, int]] = []  # stamp of the first batch, and when it was printed
 
     def play(frame: "Frame", events: bytes) -> None:
         stamp = frame.opening.stamp
@@ -188,7 +190,8 @@ def _answer(
     agrees = divergence is None
     facts: dict[str, Any] = {
         "commands": run.commands,
-        "events": run.events if agrees else None,  # counted a piece at a time: not known then
+        # Counted per chunk, so unknown after a divergence
+        "events": run.events if agrees else None,
         "frames": run.frames if agrees else None,
         "epoch": run.epoch if agrees else None,
         "last_sequence": run.last_sequence,
@@ -268,5 +271,5 @@ def _print_views(shown: dict[str, Any]) -> None:
 
 
 def _down(side: str, levels: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Levels as a book is read: the highest price on top."""
+    """Return levels in book order: the highest price on top."""
     return levels[::-1] if side == "asks" else levels

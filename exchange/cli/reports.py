@@ -1,5 +1,5 @@
-"""``hourbook log audit``, ``bulletin``, ``large-traders``, ``surveillance``: what a regulator asks
-for."""
+"""``hourbook log audit``, ``bulletin``, ``large-traders`` and ``surveillance``: regulatory
+reports."""
 
 import csv
 from pathlib import Path
@@ -140,7 +140,8 @@ def _day(directory: Path, date: int | None) -> "tuple[Bulletin, Day]":
 
 
 def _write_csv(file: Path, rows: list[dict[str, Any]], heads: tuple[str, ...]) -> None:
-    """Rows under ``heads``, which are there without rows too; ValueError for a row with others."""
+    """Write rows under ``heads``, which are written without rows as well. ValueError for other
+    fields."""
     with written(file) as place, open(place, "w", newline="", encoding="utf-8") as out:
         writer = csv.DictWriter(out, heads, lineterminator="\n")
         writer.writeheader()

@@ -1,4 +1,4 @@
-"""``hourbook sandbox``: a market for bots to be wrong in."""
+"""``hourbook sandbox``: a market for testing bots."""
 
 import asyncio
 import contextlib
@@ -83,7 +83,7 @@ def sandbox(
 
 @contextlib.contextmanager
 def _folder(data: Path | None, *, in_memory: bool) -> Iterator[Path]:
-    """The directory named, or one that is gone afterwards."""
+    """Yield the given directory, or a temporary one."""
     if data is not None:
         yield data
         return
@@ -132,7 +132,7 @@ def _run(
     except HourbookError as error:
         fail(str(error), Exit.USAGE)
     box = VirtualSandbox(folder, seed=seed, scene=_scene(products), rates=rates, tape=day)
-    # What the bot prints is not the answer, where that is to be read by a program.
+    # With --json stdout is read by a program: what the bot prints goes to stderr.
     said: Any = contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext()
     try:
         with progress("trading", printing=True) as advance, said:
@@ -142,7 +142,7 @@ def _run(
         fail(f"the run ended with {type(error).__name__}: {error}")
     except Deaf:
         fail(f"the bot went on for {END_SECONDS:.0f} seconds after it was asked to stop")
-    except TimeoutError as error:  # the bot's own: not one of the market's files
+    except TimeoutError as error:  # the bot's own error
         traceback.print_exc()
         fail(f"the run ended with TimeoutError: {error}".rstrip(": "))
     if as_json:
@@ -151,7 +151,7 @@ def _run(
 
 
 def _shown(value: Any) -> Any:
-    """A figure for people."""
+    """Return a value as text for people."""
     if isinstance(value, dict):
         return ", ".join(f"{name} {figure}" for name, figure in value.items() if figure) or "none"
     return value

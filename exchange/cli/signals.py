@@ -1,4 +1,4 @@
-"""What SIGINT and SIGTERM do to a command, which depends on what it is about."""
+"""Handling of SIGINT and SIGTERM, which depends on the command."""
 
 import asyncio
 import signal
@@ -13,7 +13,7 @@ NUMBERS: Final = (signal.SIGINT, signal.SIGTERM)
 
 
 def stop_signal() -> asyncio.Event:
-    """An event of the running loop that either sets."""
+    """Return an event of the running loop that SIGINT or SIGTERM sets."""
     stopped = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in NUMBERS:
@@ -23,7 +23,7 @@ def stop_signal() -> asyncio.Event:
 
 @contextmanager
 def noted() -> Iterator[threading.Event]:
-    """An event that either sets while the block runs, and nothing else happens."""
+    """Yield an event that SIGINT or SIGTERM sets while the block runs, and do nothing else."""
     asked = threading.Event()
     with _handled(lambda *_: asked.set()):
         yield asked
@@ -31,8 +31,8 @@ def noted() -> Iterator[threading.Event]:
 
 @contextmanager
 def interrupting() -> Iterator[None]:
-    """Either ends the block where it is, by KeyboardInterrupt: what it has opened is closed, and
-    what it put into memory's files is taken away.
+    """Let SIGINT or SIGTERM end the block by KeyboardInterrupt, so that open files are closed and
+    temporary directories removed.
     """
     with _handled(signal.default_int_handler):
         yield
@@ -49,7 +49,7 @@ def _handled(handler: Callable[..., Any]) -> Iterator[None]:
 
 
 def until(asked: threading.Event, advance: Advance | None) -> Advance:
-    """Reports progress, and ends what reports it by KeyboardInterrupt once ``asked`` is set."""
+    """Return a progress reporter that raises KeyboardInterrupt once ``asked`` is set."""
 
     def told(done: int, total: int, note: str = "", /) -> None:
         if asked.is_set():

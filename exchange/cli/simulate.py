@@ -1,4 +1,4 @@
-"""``hourbook simulate``: the whole market in a storm, from a seed."""
+"""``hourbook simulate``: the whole market in a seeded storm of faults."""
 
 import logging
 from typing import Annotated
@@ -30,7 +30,7 @@ def simulate(
 
     if bug and bug not in BUGS:
         fail(f"no bug is called {bug!r}; there are {', '.join(BUGS)}", Exit.USAGE)
-    logging.disable(logging.CRITICAL)  # a dying market has much to say, and all of it is meant
+    logging.disable(logging.CRITICAL)  # a dying market logs many errors, all of them intended
     deadline = time.monotonic() + seconds
     done = 0
     with signals.interrupting(), progress("simulating") as advance:

@@ -1,4 +1,4 @@
-"""``hourbook snapshot`` and ``hourbook shadow``: a start that need not read the whole log."""
+"""``hourbook snapshot`` and ``hourbook shadow``: snapshots, which shorten a start."""
 
 import logging
 import threading
@@ -155,7 +155,7 @@ def _follow(
     keep: int,
     as_json: bool,
 ) -> int:
-    """Advance until stopped; a snapshot when one is due, and a last one. How many were taken."""
+    """Advance until stopped, taking due snapshots and a last one; return how many were taken."""
     taken, at, due = 0, following.found.point.sequence, time.monotonic() + seconds
     while True:
         last = stopped.wait(POLL_SECONDS)
@@ -172,7 +172,7 @@ def _follow(
 
 
 def _take(following: "Shadow", keep: int) -> "Header | None":
-    """A proven snapshot; None, logged, where the disk or the tape does not allow one now."""
+    """Take a proven snapshot. None, with a log entry, if the disk or the tape prevents it now."""
     from exchange.engine import Engine  # noqa: PLC0415
     from exchange.journal.sealed import Damaged  # noqa: PLC0415
     from exchange.journal.shadow import TapeBehind  # noqa: PLC0415
@@ -203,7 +203,7 @@ def _facts(header: "Header") -> dict[str, Any]:
 
 
 def _explain(directory: Path, diverged: "Diverged", as_json: bool) -> NoReturn:
-    """Say where, as near as the log and the tape allow, and end."""
+    """Print where the divergence is, as exactly as log and tape allow, and fail."""
     from exchange.history.divergence import explain  # noqa: PLC0415
 
     told = explain(directory, diverged)

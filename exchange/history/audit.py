@@ -1,7 +1,7 @@
-"""The audit trail: one row for every command that came in and for every answer that went out.
+"""The audit trail: one row for every command received and for every answer sent.
 
-A trade has two rows of the same match number, one for each order's side. Rows are numbered without
-gaps, and so are the sequences in them. Where each field comes from: docs/reference/audit.md.
+A trade has two rows of the same match number, one for each side. Rows are numbered without gaps,
+and so are their sequences. Source of each field: docs/reference/audit.md.
 """
 
 from collections.abc import Callable
@@ -57,7 +57,7 @@ FIELDS: Final = (
     "features", "group_order_id", "trigger", "display", "minimum", "expires", "ask_price",
     "ask_quantity",
 )  # fmt: skip
-# A row is a list; these are its places, since a look-up by name would be most of the work.
+# A row is a list, and these are its indexes: access by name would be most of the work.
 (
     ROW, DIRECTION, RECORD_TYPE, MSG_TYPE, SEQUENCE, INDEX, EPOCH, TIME, RECEIVED, BUSINESS_DATE,
     ACCOUNT, FIRM, ACCOUNT_KIND, CTI, SESSION, OPERATOR, MANUAL_BY, GROUP, MODE, KEY, ORDER_ID,
@@ -65,12 +65,12 @@ FIELDS: Final = (
     LAST_PRICE, LAST_QUANTITY, LEAVES, CUMULATIVE, AGGRESSOR, REPEATED, WHY, LIMIT, OBSERVED, FEE,
     CASH, TEXT, FEATURES, GROUP_ORDER, TRIGGER, DISPLAY, MINIMUM, EXPIRES, ASK_PRICE, ASK_QUANTITY,
 ) = range(len(FIELDS))  # fmt: skip
-Row = list[object]  # a text or a whole number for each of FIELDS
+Row = list[object]  # a text or an integer for each of FIELDS
 CommandRow = tuple[
     int, int, int, int, int, int, int, int, int, int, int, int, int, int, int, int
 ]  # fmt: skip
 
-# Plain integers and texts made once, for the loop over every record: an enumeration is slow there.
+# Plain integers and cached texts for the loop over every record: enumerations are slow there.
 _ENTER, _CANCEL, _REPLACE = (
     int(CommandKind.ENTER), int(CommandKind.CANCEL), int(CommandKind.REPLACE),
 )  # fmt: skip
@@ -95,7 +95,7 @@ _OF_ONE: Final = int(Selection.INSTRUMENT)
 _TRADE, _REJECTED, _ACCEPTED = (
     int(EventKind.TRADE), int(EventKind.REJECTED), int(EventKind.ORDER_ACCEPTED),
 )  # fmt: skip
-_EXECUTED: Final = int(EventKind.ORDER_EXECUTED)  # traded through an implied price
+_EXECUTED: Final = int(EventKind.ORDER_EXECUTED)  # traded at an implied price
 _WAITING, _ELECTED = int(EventKind.ORDER_WAITING), int(EventKind.ORDER_ELECTED)
 _QUOTED: Final = int(EventKind.QUOTED)
 _LEG_TRADE, _RESIDUAL = int(EventKind.LEG_TRADE), int(EventKind.RESIDUAL_POSTED)
@@ -134,13 +134,14 @@ _BLANK: Final[Row] = [""] * len(FIELDS)
 
 
 def _owned(command: CommandRow) -> bool:
-    """Whether a command is of an account: others use that field for something else, or not."""
+    """Whether the command's account field holds an account; other kinds use the field
+    differently."""
     kind = command[0]
     return kind in COMMANDS_OF_ACCOUNT and (kind not in _KILLING or command[2] in _WHOSE)
 
 
 class _Order(NamedTuple):
-    """What an order's later rows repeat of its entry."""
+    """The fields of an order's entry that its later rows repeat."""
 
     session: int
     tif: str
@@ -151,7 +152,7 @@ class _Order(NamedTuple):
 
 
 class Trail:
-    """Makes the rows. Give it every batch; each row goes to ``write`` at once."""
+    """Builds the rows of a log. Call ``take`` with every batch; each row is passed to ``write``."""
 
     def __init__(self, write: Callable[[Row], object]) -> None:
         self._write = write
@@ -161,11 +162,11 @@ class Trail:
         self._now = ""
         self._orders: dict[int, _Order] = {}  # working orders
         self._executed: dict[int, int] = {}
-        self._flows: dict[int, int] = {}  # first order id of a chain of replacements
-        self._replaced = 0  # the order that a new one of the same command goes on
+        self._flows: dict[int, int] = {}  # order id -> first order id of its chain of replacements
+        self._replaced = 0  # the order that a new order of the same command replaces
 
     def take(self, frame: Frame, events: bytes) -> None:
-        """Write the rows of a batch: each command, and then its answers."""
+        """Write the rows of a batch: each command, followed by its answers."""
         texts = dict(unpack_texts(frame.texts))
         ingress = memoryview(frame.ingress).cast("Q").tolist()
         sequence = frame.opening.first_sequence
@@ -220,7 +221,7 @@ class Trail:
         kind = command[0]
         if kind in _IN_SESSION:
             row[SESSION], row[OPERATOR] = command[6], command[9]
-        if kind in _CORRECTING:  # its key's bytes carry a sum of money
+        if kind in _CORRECTING:  # its key bytes hold an amount of money
             row[MATCH_NUMBER], row[INSTRUMENT] = command[12], self.picture.code(command[4])
             row[LAST_PRICE] = self.picture.price(command[4], command[7])
             row[SIDE], row[LAST_QUANTITY] = _SIDES[command[1]], command[8]
@@ -333,7 +334,7 @@ class Trail:
         self._put(row)
 
     def _other(self, row: Row, event: EventRow, command: CommandRow) -> None:
-        """What is of no order and moves no cash."""
+        """Fill the row of an event that is of no order and moves no cash."""
         kind = event[2]
         row[MSG_TYPE] = _MSG_OUT.get(kind, "")
         if kind in _OF_SESSION:
@@ -346,8 +347,8 @@ class Trail:
             row[ASK_QUANTITY] = event[10]
 
     def _two_sided(self, event: EventRow) -> None:
-        """Two rows, one for each side of a correction, of a combination's leg or its residual: the
-        match number joins them to the trade's own two."""
+        """Write two rows, one for each side, of a correction, of a combination's leg or of its
+        residual. Their match number is that of the trade's own two rows."""
         sell, of_leg, residual = bool(event[3] & _SELL), event[2] in LEGS, event[2] in RESIDUALS
         match = event[7] - (event[4] & 0xFF if of_leg else 0)
         if event[2] in (_LEG_TRADE, _RESIDUAL):
@@ -366,7 +367,7 @@ class Trail:
             self._put(row)
 
     def _transfer(self, event: EventRow) -> None:
-        """Two rows, one for each side of lots that changed hands off the book."""
+        """Write two rows, one for each side of lots transferred off the book."""
         sell = bool(event[3] & _SELL)
         for account, sold, taker in ((event[6], sell, True), (event[7], not sell, False)):
             row = self._row("OUT", event[0], event[1], account)
@@ -449,7 +450,7 @@ class Trail:
         )  # fmt: skip
 
     def _end(self, order_id: int) -> None:
-        """Forget an order that is done; its chain lives on in ``_flows`` where it has one."""
+        """Drop a finished order; its chain of replacements, if any, stays in ``_flows``."""
         self._orders.pop(order_id, None)
         self._executed.pop(order_id, None)
 

@@ -1,11 +1,11 @@
 """The daily bulletin and the large-trader report, from trades and settlements in the log.
 
-Of every business date and instrument, in lots and with prices per GPU-hour:
+For every business date and instrument, in lots, prices per GPU-hour:
 
     open interest = open interest of the date before + opened - closed - delivered
 
-``opened`` is what buyers bought beyond covering shorts, ``closed`` what sellers sold out of longs:
-both count the long side, and the short side has the same sum, which is asserted.
+``opened`` is the lots bought beyond covering shorts, ``closed`` the lots sold out of longs: both
+count the long side. The short side must have the same sum, which is asserted.
 """
 
 from collections import defaultdict
@@ -18,12 +18,13 @@ from exchange.journal.frame import Frame
 from exchange.messages import INDEX_BITS, EventFlag, EventKind, TransferKind
 
 LARGE_LOTS: Final = 25
-SHARES: Final = (4, 8)  # concentration: the part of the largest holders
+SHARES: Final = (4, 8)  # concentration: the share of this many largest holders
 
 
 @dataclass(slots=True)
 class Line:
-    """One instrument on one business date. Prices are ticks but ``settlement`` (1e-6 USD)."""
+    """One instrument on one business date. Prices are in ticks, except ``settlement`` (1e-6
+    USD)."""
 
     trades: int = 0
     volume: int = 0
@@ -33,7 +34,8 @@ class Line:
     ported: int = 0
     busted: int = 0
     adjusted: int = 0
-    prices: dict[int, int] = field(default_factory=dict)  # that stand, by match number, in order
+    # Valid trade prices by match number, in trade order
+    prices: dict[int, int] = field(default_factory=dict)
     opened: int = 0
     closed: int = 0
     delivered: int = 0
@@ -43,7 +45,7 @@ class Line:
 
 @dataclass(slots=True)
 class Day:
-    """A business date: its lines by instrument, and positions at its end."""
+    """A business date: its lines by instrument, and the positions at its end."""
 
     date: int
     lines: dict[int, Line] = field(default_factory=dict)
@@ -51,7 +53,7 @@ class Day:
 
 
 class Bulletin:
-    """Collects the dates of a log. Give it every batch; then ``finish`` it."""
+    """Collects the business dates of a log. Call ``take`` with every batch, then ``finish``."""
 
     def __init__(self) -> None:
         self.picture = Picture()
@@ -61,7 +63,7 @@ class Bulletin:
         self._day = Day(0)
 
     def take(self, frame: Frame, events: bytes) -> None:
-        """Read a batch."""
+        """Apply a batch."""
         self.picture.take(frame, events)
         kinds = kinds_of(events)
         if not _TOLD & set(kinds):
@@ -102,19 +104,22 @@ class Bulletin:
         line.trades += 1
         line.volume += lots
         line.prices[row[0] << INDEX_BITS | row[1]] = price
-        if not row[4]:  # a combination holds no position
+        if not row[4]:  # a combination has no positions
             self._move(instrument, buyer, seller, lots)
 
     def _leg(self, row: EventRow) -> None:
-        """A leg of a combination's trade moves open interest and is no trade of its book."""
+        """Apply a leg of a combination's trade: it changes open interest but is no trade of its
+        book."""
         instrument, taker, maker, lots = row[5], row[6], row[12], row[9]
-        sold = bool(row[3] & EventFlag.SELL) != (row[2] == EventKind.LEG_BUSTED)  # back if busted
+        # A bust moves the lots back
+        sold = bool(row[3] & EventFlag.SELL) != (row[2] == EventKind.LEG_BUSTED)
         buyer, seller = (maker, taker) if sold else (taker, maker)
         self._line(instrument)
         self._move(instrument, buyer, seller, lots)
 
     def _transferred(self, row: EventRow) -> None:
-        """Lots off the book move open interest; each kind has a volume of its own."""
+        """Apply lots transferred off the book: open interest changes; each kind has its own
+        volume."""
         if row[3] & EventFlag.DUPLICATE:
             return
         instrument, taker, giver, lots = row[5], row[6], row[7], row[9]
@@ -127,7 +132,8 @@ class Bulletin:
         self._move(instrument, buyer, seller, lots)
 
     def _corrected(self, row: EventRow, kind: int) -> None:
-        """A trade of the day taken back does not count; one adjusted counts at its new price."""
+        """Apply a correction: a busted trade no longer counts, an adjusted one has its new
+        price."""
         instrument, taker, maker, lots = row[5], row[6], row[12], row[9]
         line = self._line(instrument)
         if kind == EventKind.TRADE_ADJUSTED:
@@ -139,11 +145,11 @@ class Bulletin:
         line.trades -= 1
         line.volume -= lots
         del line.prices[row[7]]
-        if not row[4]:  # a combination holds no position
+        if not row[4]:  # a combination has no positions
             self._move(instrument, seller, buyer, lots)
 
     def _move(self, instrument: int, buyer: int, seller: int, lots: int) -> None:
-        """Lots go from one account to another: what that opens and closes on the long side."""
+        """Move lots between two accounts, and count what this opens and closes on the long side."""
         line, net = self._line(instrument), self._net[instrument]
         opened = lots - min(lots, max(-net[buyer], 0))
         net[buyer] += lots
@@ -154,7 +160,7 @@ class Bulletin:
         self._interest[instrument] += opened - closed
 
     def _close(self) -> None:
-        """End a business date: open interest by roll-forward, checked on both sides."""
+        """End a business date: open interest is rolled forward and checked against both sides."""
         for listed in self.picture.instruments.by_id:
             line = self._line(listed)
             line.open_interest = self._interest[listed]
@@ -167,19 +173,19 @@ class Bulletin:
             self.days.append(self._day)
 
     def finish(self) -> None:
-        """End the last business date where the log ends."""
+        """End the last business date at the end of the log."""
         self._close()
         self._day = Day(0)
 
     def day(self, date: int | None = None) -> Day:
-        """The bulletin's business date; the last of the log if None. KeyError: no such date."""
+        """Return a business date of the log, the last one if None. KeyError: no such date."""
         for day in reversed(self.days):
             if date in (None, day.date):
                 return day
         raise KeyError(date)
 
     def rows(self, day: Day) -> list[dict[str, Any]]:
-        """The date's bulletin: one row for every instrument that trades or is held."""
+        """Return the date's bulletin: one row for every instrument listed by then."""
         before = self._before(day)
         rows = []
         for number, line in sorted(day.lines.items()):
@@ -224,9 +230,10 @@ class Bulletin:
         return {number: line.open_interest for number, line in self.days[at - 1].lines.items()}
 
     def large_traders(self, day: Day, lots: int = LARGE_LOTS) -> list[dict[str, Any]]:
-        """Who holds ``lots`` or more of an instrument, largest first, and the rest in one row.
+        """Return the holders of ``lots`` or more of an instrument, largest first, and all others in
+        one row.
 
-        Per instrument the rows' longs sum to the open interest, and so do their shorts.
+        Per instrument the rows' longs add up to the open interest, and so do their shorts.
         """
         rows = []
         for number, positions in sorted(day.positions.items()):
@@ -246,7 +253,8 @@ class Bulletin:
         return rows
 
     def concentration(self, day: Day) -> list[dict[str, Any]]:
-        """Which part of the open interest the largest 4 and 8 holders have, per cent and side."""
+        """Return the share of open interest of the largest 4 and 8 holders of each side, in per
+        cent."""
         rows = []
         for number, positions in sorted(day.positions.items()):
             interest = day.lines[number].open_interest

@@ -1,7 +1,7 @@
-"""Two logs against each other, command by command, however either was cut into batches.
+"""Compares two logs command by command, however each was cut into batches.
 
-Each log is replayed by this build. Where commands and stamps are equal, events can only differ if
-something before them did; where the recorded digests differ all the same, two builds wrote them.
+Each log is replayed by this build. If commands and stamps are equal, events can differ only if
+something before them did; if the recorded digests differ all the same, two builds wrote the logs.
 """
 
 from collections import deque
@@ -22,7 +22,7 @@ Batch = tuple[Frame, bytes]
 
 
 class Told(NamedTuple):
-    """One command as a log has it."""
+    """One command as a log has it, with its events."""
 
     sequence: int
     stamp: int
@@ -33,7 +33,7 @@ class Told(NamedTuple):
 
 
 class Difference(msgspec.Struct):
-    """One kind of difference: how often, where first, and in words."""
+    """One kind of difference: how often it occurs, where first, and its description."""
 
     kind: str
     count: int
@@ -42,7 +42,7 @@ class Difference(msgspec.Struct):
 
 
 class Comparison:
-    """The differences found so far, by kind, in the order of their first appearance."""
+    """The differences found so far, by kind, in order of first occurrence."""
 
     def __init__(self) -> None:
         self.picture = Picture()  # of the first log
@@ -51,7 +51,7 @@ class Comparison:
         self.commands = 0  # compared
 
     def note(self, kind: str, sequence: int, words: list[str], count: int = 1) -> None:
-        """Count a difference; the first of its kind keeps its words."""
+        """Count a difference; the description of the first of its kind is kept."""
         known = self.found.get(kind)
         if known is None:
             self.found[kind] = Difference(kind, count, sequence, words)
@@ -59,7 +59,7 @@ class Comparison:
             known.count += count
 
     def as_dict(self) -> dict[str, Any]:
-        """The whole as plain data; ``first`` is the earliest difference, None if there is none."""
+        """Return the comparison as plain data; ``first`` is the earliest difference, or None."""
         ordered = sorted(self.found.values(), key=lambda one: one.sequence)
         told = [msgspec.structs.asdict(one) for one in ordered]
         return {
@@ -71,7 +71,7 @@ class Comparison:
 
 
 def compare(first: Path, second: Path, progress: Progress | None = None) -> Comparison:
-    """Compare two logs to the end of the longer. Raises what the reader raises."""
+    """Compare two logs up to the end of the longer one. Raises the reader's errors."""
     found = Comparison()
     total = open_log(first).total_bytes
     open_log(second)
@@ -105,7 +105,7 @@ def compare(first: Path, second: Path, progress: Progress | None = None) -> Comp
 def _same(
     one: Batch, other: Batch, digests: list[tuple[bytes, bytes] | None], found: Comparison
 ) -> bool:
-    """Whether two batches are equal; also compares what was recorded of the one before."""
+    """Whether two batches are equal. Also compares the recorded digests of the batch before."""
     (a, events_a), (b, events_b) = one, other
     same = (
         a.opening.first_sequence == b.opening.first_sequence
@@ -133,7 +133,7 @@ def _same(
 
 
 def _told(batch: Batch | None) -> Iterator[Told]:
-    """The commands of a batch, one by one, with their events."""
+    """Yield the commands of a batch, each with its events."""
     if batch is None:
         return
     frame, events = batch
@@ -228,7 +228,7 @@ def _both(ours: bytes, theirs: bytes, number: int, found: Comparison) -> list[st
 def _rest(
     found: Comparison, kind: str, waiting: "deque[Told]", more: Iterator[Batch], picture: Picture
 ) -> None:
-    """Count what one log has beyond the other's end."""
+    """Count what one log has beyond the end of the other."""
     count, first = len(waiting), waiting[0] if waiting else None
     for frame, events in more:
         picture.take(frame, events)

@@ -1,8 +1,8 @@
-"""Where a replay left the log, down to the field of one event, in words.
+"""Explains a divergence between the log and a replay, down to the field of one event.
 
-The log keeps a digest of every batch's events, which names the batch and no more. The events
-themselves are on the tape (DIR/tape), if the build that wrote the log wrote it: it is believed only
-where its digest is the recorded one. Without it the batch is as near as anybody can come.
+The log keeps only a digest of every batch's events, which identifies the batch. The events
+themselves are on the tape (DIR/tape), if the build that wrote the log wrote it as well: the tape is
+used only if its events have the recorded digest. Without it, only the batch can be named.
 """
 
 import os
@@ -39,7 +39,7 @@ from exchange.messages import (
     EventKind,
 )
 
-_COPIED: Final = {  # fields that the first event of such a command repeats as they were sent
+_COPIED: Final = {  # fields that the first event of such a command copies from it
     CommandKind.ENTER: ("account", "instrument", "price", "quantity", "key_lo", "key_hi"),
     CommandKind.DEPOSIT: ("account", "price", "key_lo", "key_hi"),
     CommandKind.WITHDRAW: ("account", "price", "key_lo", "key_hi"),
@@ -50,7 +50,7 @@ _COPIED: Final = {  # fields that the first event of such a command repeats as t
 
 
 def recorded_events(directory: Path, first_sequence: int) -> bytes | None:
-    """The events that the tape has of the batch beginning there; None if it has no such batch."""
+    """Return the tape's events of the batch that begins there; None if it has no such batch."""
     path = directory / TAPE_NAME / FILE_NAME
     try:
         file = os.open(path, os.O_RDONLY)
@@ -70,12 +70,12 @@ def recorded_events(directory: Path, first_sequence: int) -> bytes | None:
 
 
 def explain(directory: Path, diverged: Diverged) -> dict[str, Any]:
-    """Say what differs: the batch, the command, the event and its fields, and what that suggests.
+    """Return what differs: the batch, the command, the event and its fields, and a likely cause.
 
-    ``words`` are lines for people; the rest is the same as data.
+    ``words`` are lines of text for people; the other keys hold the same as data.
     """
     engine, picture = Engine(), Picture()
-    number, agreed = 0, 0  # frames before it; the last sequence whose state was compared and equal
+    number, agreed = 0, 0  # frames up to here; the last sequence whose state was equal
     for chunk in open_log(directory).chunks():
         for frame in chunk:
             notes = unpack_notes(frame.notes)
@@ -188,7 +188,7 @@ def _row(events: bytes, number: int) -> EventRow | None:
 def _fields(
     recorded: bytes, replayed: bytes, at: int, there: EventRow | None, here: EventRow | None
 ) -> dict[str, tuple[Any, Any]]:
-    """The fields of the two events that differ: name, recorded, replayed."""
+    """Return the fields that differ between the two events: name, recorded, replayed."""
     if there is None or here is None:
         return {}
     was = event_fields(there, recorded, at)
@@ -199,7 +199,8 @@ def _fields(
 
 
 def _verdict(recorded: bytes, sequence: int, command: Command) -> str:
-    """Whether the recorded answer fits the command at all: if not, the command was altered."""
+    """Return the likely cause: whether the recorded answer fits the command. If not, it was
+    altered."""
     sequences = event_column(recorded, "sequence").tolist()
     try:
         copied = _COPIED[CommandKind(command.kind)]

@@ -1,8 +1,8 @@
-"""One order's whole life, found in the log: every command that names it and every event about it.
+"""Finds one order's history in the log: every command that names it and every event about it.
 
 An order is named by its order id, or by its account and the digest of its client order id. The
-search is over columns of commands and events, so that only what concerns the order is unpacked. A
-second replay then stops before each step to see the book and the account as they were.
+search works on columns of commands and events, so that only matching records are unpacked. A second
+replay then stops before each step to record the book and the account at that time.
 """
 
 from bisect import bisect_left, bisect_right
@@ -35,7 +35,7 @@ from exchange.messages import (
     EventKind,
 )
 
-STEPS_MAX: Final = 500  # steps shown; the figures count all of them
+STEPS_MAX: Final = 500  # steps kept; the totals count all of them
 _ORDER_AT: Final = (EVENT_PLACES["order_id"], EVENT_PLACES["maker_order_id"])
 _KEY_AT: Final = (COMMAND_PLACES["key_lo"], COMMAND_PLACES["target_lo"])
 _ORDER_EVENTS: Final = frozenset(
@@ -55,10 +55,10 @@ _TARGETED: Final = frozenset({CommandKind.CANCEL, CommandKind.REDUCE, CommandKin
 
 
 class Step(msgspec.Struct):
-    """One command that concerned the order, and the events of it that did.
+    """One command that concerned the order, and its events that did.
 
-    ``own``: the command named the order; otherwise it was somebody else's doing or the market's.
-    ``before`` is what the book and the account were like; None for a step not looked at.
+    ``own``: the command named the order; otherwise another order or the market caused the events.
+    ``before`` is the state of book and account before it; None if it was not recorded.
     """
 
     sequence: int
@@ -71,7 +71,7 @@ class Step(msgspec.Struct):
 
 
 class Life(msgspec.Struct):
-    """What became of an order. ``quantity`` = ``executed`` + ``cancelled`` + ``leaves``."""
+    """The history of an order. ``quantity`` = ``executed`` + ``cancelled`` + ``leaves``."""
 
     account: int
     key: tuple[int, int]
@@ -117,14 +117,14 @@ class _Trace:
             self._step(frame, sequence, rows[sequence], sequence in own)
 
     def _by_order(self, frame: Frame, events: bytes, rows: dict[int, list[EventRow]]) -> None:
-        """Events that name the order id; the first acceptance tells its account and key."""
+        """Collect events that name the order id; its acceptance gives the account and key."""
         assert self.order_id is not None
         for number in where(events, self.order_id, EVENT_BYTES, *_ORDER_AT):
             row = event_row(events, number)
             if row[2] not in _ORDER_EVENTS or self.order_id not in (row[7], row[11]):
                 continue
             if row[2] != EventKind.TRADE and row[7] != self.order_id:
-                continue  # these bytes are a key
+                continue  # another kind of event: these bytes are a key
             if self.key is None and row[2] == EventKind.ORDER_ACCEPTED:
                 self.account, self.key = row[6], (row[11], row[12])
             rows.setdefault(row[0], []).append(row)
@@ -132,7 +132,8 @@ class _Trace:
     def _by_key(
         self, frame: Frame, events: bytes, rows: dict[int, list[EventRow]], own: set[int]
     ) -> None:
-        """Commands that carry the client id's digest, as their own id or as their target."""
+        """Collect commands that carry the client id's digest, as their own id or as their
+        target."""
         assert self.key is not None
         numbers = where(frame.commands, self.key[0], COMMAND_BYTES, *_KEY_AT)
         sequences = event_column(events, "sequence") if numbers else memoryview(b"")
@@ -173,7 +174,7 @@ class _Trace:
 
 
 def _names(command: Command, key: tuple[int, int]) -> bool:
-    """Whether a command has ``key`` as the id of an order, or as its target by client id."""
+    """Whether a command has ``key`` as the id of its order, or as its target by client id."""
     enters = command.kind == CommandKind.ENTER or (
         command.kind == CommandKind.REPLACE and bool(command.flags & CommandFlag.NEW_ID)
     )
@@ -185,7 +186,7 @@ def _names(command: Command, key: tuple[int, int]) -> bool:
 
 
 def _count(life: Life, row: EventRow) -> None:
-    """Take an event into the figures of the order."""
+    """Apply an event to the order's totals."""
     kind, flags, quantity = row[2], row[3], row[9]
     if flags & EventFlag.DUPLICATE:
         return
@@ -211,7 +212,8 @@ def trace(
     key: tuple[int, int] | None = None,
     progress: Progress | None = None,
 ) -> tuple[Life | None, Picture]:
-    """Find an order by its id, or by account and client id digest; None if the log has none.
+    """Find an order by its id, or by account and client id digest. Return None if it is not in the
+    log, and the picture at the end of the log.
 
     Raises what ``walk`` raises.
     """
@@ -225,7 +227,7 @@ def trace(
 
 
 def _look_around(directory: Path, life: Life) -> None:
-    """Note at each step what the book and the account were like before it."""
+    """Record the book and the account before each step."""
     steps = {step.sequence: step for step in life.steps}
 
     def look(engine: Engine, sequence: int) -> None:
@@ -235,11 +237,11 @@ def _look_around(directory: Path, life: Life) -> None:
         try:
             before["account"] = engine.account(life.account)
             before["instrument"] = engine.instrument(known)
-        except KeyError:  # not open or not listed yet: the reject says so
+        except KeyError:  # not open or not listed yet, which the reject states
             step.before = before
             return
         before["position"] = engine.position(life.account, known)
-        # Where it came to rest, its queue is of interest, however deep the price lies.
+        # Where the order came to rest, its queue is wanted, however deep in the book its price is.
         levels = 0 if any(row[2] in _RESTS and row[10] for row in step.events) else 1
         before["bids"], before["asks"] = engine.book(known, levels)
         step.before = before

@@ -1,4 +1,4 @@
-"""Names for the numbers of a log: instruments, accounts, business dates, as the stream has them."""
+"""Resolves the numbers in a log: instruments, accounts, business dates, from its events."""
 
 from typing import Final, NamedTuple
 
@@ -14,7 +14,7 @@ from exchange.marketdata.instruments import (
 )
 from exchange.messages import EventKind, Mode
 
-# What an order does; every other kind may change the picture.
+# Events of orders; every other kind may change the picture.
 _ORDER_KINDS: Final = bytes(range(EventKind.ORDER_ACCEPTED, EventKind.SESSION_OPENED))
 _QUIET: Final = frozenset(
     {
@@ -32,7 +32,7 @@ _QUIET: Final = frozenset(
 
 
 class Holder(NamedTuple):
-    """Whose account it is."""
+    """The holder of an account."""
 
     member: int
     group: int  # self-trade group
@@ -40,7 +40,7 @@ class Holder(NamedTuple):
 
 
 class Picture:
-    """What is known so far. Call ``take`` with every batch, in order."""
+    """Instruments, accounts and the date as of the last batch. Call ``take`` with every batch."""
 
     def __init__(self) -> None:
         self.instruments = Instruments()
@@ -49,7 +49,7 @@ class Picture:
         self.mode = Mode.NORMAL
 
     def take(self, frame: Frame, events: bytes) -> None:
-        """Read what a batch changed of the picture."""
+        """Apply a batch."""
         kinds = kinds_of(events)
         if not kinds.translate(None, _ORDER_KINDS):
             return
@@ -69,31 +69,33 @@ class Picture:
         else:
             try:
                 self.instruments.apply(row, text)  # type: ignore[arg-type]
-            except msgspec.MsgspecError:  # a listing whose text is no listing: named by its number
+            except msgspec.MsgspecError:  # a listing with an unreadable text is named by its number
                 self.instruments.apply(row, None)  # type: ignore[arg-type]
 
     def listed(self, number: int) -> Instrument | None:
-        """The instrument of that number, if it is listed."""
+        """Return the instrument of that number, or None."""
         return self.instruments.by_id.get(number)
 
     def code(self, number: int) -> str:
-        """An instrument's code; a number sign and its number before it is listed."""
+        """Return an instrument's code; "#" and its number if it is not listed."""
         found = self.listed(number)
         return found.code if found is not None else f"#{number}"
 
     def price(self, number: int, ticks: int) -> str:
-        """A price in ticks as dollars per GPU-hour; with its unit where the tick is unknown."""
+        """Return a price in ticks as dollars per GPU-hour; in ticks, with the unit, if not
+        listed."""
         found = self.listed(number)
         return found.price_text(ticks) if found is not None else f"{ticks} ticks"
 
 
 def money(micros: int) -> str:
-    """Micro-dollars as dollars with separators: exact, with two decimals or as many as it takes."""
+    """Return micro-dollars as dollars with thousands separators: exact, with at least two
+    decimals."""
     whole, part = divmod(abs(micros), 10**MICRO_DIGITS)
     decimals = f"{part:0{MICRO_DIGITS}d}".rstrip("0").ljust(2, "0")
     return f"{'-' if micros < 0 else ''}{whole:,}.{decimals}"
 
 
 def clearing_price(micros: int) -> str:
-    """A clearing price (mark, settlement) as dollars per GPU-hour."""
+    """Return a clearing price (mark, settlement) as dollars per GPU-hour."""
     return decimal_text(micros, MICRO_DIGITS)

@@ -1,8 +1,8 @@
-"""Fields of many command or event records at once, and the row of one.
+"""Access to the fields of command and event records, one record or all at once.
 
-A column is a strided view of the records' bytes: reading one field of a million records makes no
-object per record. The views read the machine's own byte order, as the engine's records do; the log
-is little-endian, and so is every machine that the engine is built for.
+A column is a strided view of the records' bytes: reading one field of a million records creates no
+object per record. The views use the machine's byte order, as the engine's records do; the log is
+little-endian, as is every machine that the engine is built for.
 """
 
 import sys
@@ -39,7 +39,7 @@ def _places(layout: Layout, names: tuple[str, ...]) -> dict[str, Place]:
 
 
 COMMAND_PLACES: Final = _places(COMMAND, COMMAND_FIELDS)
-# A trade's fields by their own names, too; `key_hi` of a trade is its maker's account and leaves.
+# A trade's fields by their own names as well; its `key_hi` is the maker's account and leaves.
 EVENT_PLACES: Final = _places(EVENT, EVENT_FIELDS) | {
     "maker_order_id": ("Q", 48),
     "maker_account": ("I", 56),
@@ -48,7 +48,7 @@ EVENT_PLACES: Final = _places(EVENT, EVENT_FIELDS) | {
     "maker_cash": ("q", 72),
 }
 TRADE: Final = int(EventKind.TRADE)
-# Events laid out as a trade, with an account on either side.
+# Events laid out as a trade, with an account on each side.
 CORRECTIONS: Final = frozenset({int(EventKind.TRADE_BUSTED), int(EventKind.TRADE_ADJUSTED)})
 LEGS: Final = frozenset(
     map(
@@ -62,7 +62,7 @@ LEGS: Final = frozenset(
     )
 )
 RESIDUALS: Final = frozenset(map(int, (EventKind.RESIDUAL_POSTED, EventKind.RESIDUAL_CORRECTED)))
-# Events of stops and icebergs: of one order each, as those before SESSION_OPENED.
+# Events of stops and icebergs: each is of one order, as those before SESSION_OPENED are.
 SPECIAL: Final = frozenset(
     map(int, (EventKind.ORDER_WAITING, EventKind.ORDER_ELECTED, EventKind.ORDER_REFILLED))
 )
@@ -77,7 +77,7 @@ _BOTH: Final = (
         EventKind.ACCOUNTABILITY_PASSED, EventKind.ORDER_EXECUTED, TRANSFERRED,
     }
 )  # fmt: skip
-# Kinds whose field of that name is one; in others it carries something else, or zero.
+# Kinds whose instrument or account field holds one; in other kinds it holds something else.
 OF_INSTRUMENT: Final = frozenset(map(int, _BOTH)) | {
     int(k) for k in EventKind
     if EventKind.INSTRUMENT_LISTED <= k < EventKind.ACCOUNT_OPENED
@@ -125,24 +125,25 @@ def _column(data: bytes, place: Place, size: int) -> "memoryview[int]":
 
 
 def event_column(events: bytes, field: str) -> "memoryview[int]":
-    """A field of every event, in order. KeyError: no such field."""
+    """Return a field of every event, in order. KeyError: no such field."""
     return _column(events, EVENT_PLACES[field], EVENT_BYTES)
 
 
 def command_column(commands: bytes, field: str) -> "memoryview[int]":
-    """A field of every command, in order. KeyError: no such field."""
+    """Return a field of every command, in order. KeyError: no such field."""
     return _column(commands, COMMAND_PLACES[field], COMMAND_BYTES)
 
 
 def kinds_of(events: bytes) -> bytes:
-    """The kind of every event, one byte each."""
+    """Return the kind of every event, one byte each."""
     return events[EVENT_PLACES["kind"][1] :: EVENT_BYTES]
 
 
 def where(data: bytes, needle: int, size: int, *places: Place) -> list[int]:
-    """Numbers of the ``size``-byte records with ``needle`` in one of the 64-bit fields, rising.
+    """Return the numbers of the ``size``-byte records with ``needle`` in one of the 64-bit fields,
+    ascending.
 
-    A look at the raw bytes comes first: most batches do not have it at all.
+    The raw bytes are searched first, since most batches do not contain it at all.
     """
     if needle.to_bytes(8, "little") not in data:
         return []
@@ -156,25 +157,25 @@ def where(data: bytes, needle: int, size: int, *places: Place) -> list[int]:
 
 
 def event_row(events: bytes, number: int) -> EventRow:
-    """Event ``number`` of the bytes, in the order of EVENT_FIELDS."""
+    """Return event ``number``, in the order of EVENT_FIELDS."""
     row: EventRow = EVENT.unpack_from(events, number * EVENT_BYTES)
     return row
 
 
 def event_at(events: bytes, number: int) -> Event:
-    """Event ``number`` of the bytes."""
+    """Return event ``number`` as an Event."""
     return Event(**dict(zip(EVENT_FIELDS, event_row(events, number), strict=True)))
 
 
 def command_at(commands: bytes, number: int) -> Command:
-    """Command ``number`` of the bytes."""
+    """Return command ``number`` as a Command."""
     row = COMMAND.unpack_from(commands, number * COMMAND_BYTES)
     return Command(**dict(zip(COMMAND_FIELDS, row, strict=True)))
 
 
 def names_instrument(row: EventRow, wish: int, tif: int) -> bool:
-    """Whether an event has an instrument in its field of that name; ``wish`` and ``tif`` are its
-    command's kind and field."""
+    """Whether an event's instrument field holds one; ``wish`` and ``tif`` are the kind and ``tif``
+    of its command."""
     kind = row[2]
     if kind == _MASS_CANCELLED or (kind == _REJECTED and wish == _MASS_CANCEL):
         return bool(tif & Selection.INSTRUMENT)
@@ -182,7 +183,7 @@ def names_instrument(row: EventRow, wish: int, tif: int) -> bool:
 
 
 def names_account(row: EventRow, wish: int, tif: int) -> bool:
-    """The same of an account."""
+    """Whether an event's account field holds one; arguments as for ``names_instrument``."""
     kind = row[2]
     if kind in _KILLS or (kind == _REJECTED and wish in _KILLING):
         return tif in _WHOSE
@@ -190,7 +191,7 @@ def names_account(row: EventRow, wish: int, tif: int) -> bool:
 
 
 def event_fields(row: EventRow, data: bytes, number: int) -> dict[str, int]:
-    """The event's fields by the names that its kind gives them."""
+    """Return the event's fields by the names they have for its kind."""
     if row[2] not in TWO_SIDED:
         return dict(zip(EVENT_FIELDS, row, strict=True))
     places = {name: EVENT_PLACES[name] for name in TRADE_FIELDS}

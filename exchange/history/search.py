@@ -1,4 +1,4 @@
-"""Events by account, instrument, reason, kind and time, found by looking at columns of a batch."""
+"""Finds events by account, instrument, reason, kind and time, using columns of a batch."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -31,10 +31,10 @@ Found = Callable[[Frame, EventRow], None]
 
 @dataclass
 class Query:
-    """What is looked for; what is None does not bind. Kinds and reasons are given by number.
+    """A search. None means any value. Kinds and reasons are given by number.
 
-    An account is found on either side of a trade. ``command_kinds`` takes all events of such
-    commands; with ``event_kinds`` either is enough.
+    An account is found on either side of a trade. ``command_kinds`` selects all events of such
+    commands; together with ``event_kinds`` one of the two is enough.
     """
 
     account: int | None = None
@@ -49,7 +49,7 @@ class Query:
     counts: Counter[str] = field(default_factory=Counter)
 
     def search(self, frame: Frame, events: bytes, found: Found) -> None:
-        """Give every event of a batch that matches to ``found``, in order, and count it by kind."""
+        """Call ``found`` with every matching event of a batch, in order, and count it by kind."""
         self.picture.take(frame, events)
         if frame.opening.stamp < self.first_stamp or frame.last_sequence < self.first_sequence:
             return
@@ -63,7 +63,7 @@ class Query:
             found(frame, row)
 
     def _candidates(self, frame: Frame, events: bytes, kinds: bytes) -> "range | list[int]":
-        """Numbers of the events that the columns do not rule out."""
+        """Return the numbers of the events that the columns do not exclude."""
         numbers: range | list[int] = range(len(kinds))
         if self.account is not None:
             wanted = self.account
@@ -116,7 +116,7 @@ class Query:
         ]
 
     def _fits(self, frame: Frame, row: EventRow) -> bool:
-        """What only the command tells: whether the fields looked at say anything."""
+        """Whether the fields compared apply to this event; for some kinds its command decides."""
         if row[2] not in _UNSURE:
             return True
         command = command_at(frame.commands, row[0] - frame.opening.first_sequence)
@@ -127,7 +127,7 @@ class Query:
 
 
 def kinds_named(name: str) -> tuple[frozenset[int], frozenset[int]]:
-    """(event kinds, command kinds) of a name. KeyError: neither has it."""
+    """Return (event kinds, command kinds) of a name. KeyError: there is neither."""
     wanted = name.upper().replace("-", "_")
     events = frozenset({EventKind[wanted].value} if wanted in EventKind.__members__ else ())
     commands = frozenset({CommandKind[wanted].value} if wanted in CommandKind.__members__ else ())
@@ -137,7 +137,7 @@ def kinds_named(name: str) -> tuple[frozenset[int], frozenset[int]]:
 
 
 def reason_named(name: str) -> tuple[int | None, int | None]:
-    """(cancel reason, reject reason) of a name. KeyError: neither has it."""
+    """Return (cancel reason, reject reason) of a name. KeyError: there is neither."""
     wanted = name.upper().replace("-", "_")
     cancel = CancelReason.__members__.get(wanted)
     reject = Reason.__members__.get(wanted)

@@ -1,8 +1,8 @@
-"""Patterns of abuse, sought in the log alone. Each is a definition that two people would agree on.
+"""Detects patterns of abuse in the log. Every pattern has an exact definition.
 
 Every finding names sequences, so that ``hourbook log why`` and ``replay --until`` show what was
-done. A finding is a question to its account and no verdict. The definitions in words are in
-docs/reference/audit.md. Time is the stamp of the frame; lots are lots; prices are ticks.
+done. A finding is a question to its account, not a verdict. Definitions: docs/reference/audit.md.
+Time is the stamp of the frame; prices are in ticks.
 """
 
 from collections import defaultdict, deque
@@ -16,29 +16,32 @@ from exchange.history.walk import NS, time_text
 from exchange.journal.frame import Frame
 from exchange.messages import CancelReason, EventFlag, EventKind
 
-# Why an order left the book because its owner wished it.
+# Cancel reasons that mean that the owner withdrew the order.
 WITHDRAWN: Final = frozenset({CancelReason.REQUESTED, CancelReason.MASS_CANCELLED})
 PATTERNS: Final = ("round_trip", "spoofing", "marking_the_close", "stuffing")
 
 
 @dataclass(frozen=True, slots=True)
 class Thresholds:
-    """From where on something is found. Times in seconds of the log."""
+    """The limits from which a pattern is reported. Times in seconds of the log."""
 
-    round_trip_seconds: int = 60  # between a trade and its way back
-    round_trip_ticks: int = 1  # between their prices, at most
+    round_trip_seconds: int = 60  # at most, between a trade and the reverse trade
+    round_trip_ticks: int = 1  # largest difference of their prices
     spoofing_seconds: int = 5  # from entry to the trade, and from the trade to the cancel
-    spoofing_ratio: int = 4  # lots shown and cancelled, of every lot traded on the other side
+    spoofing_ratio: int = 4  # least lots shown and cancelled per lot traded on the other side
     close_seconds: int = 30  # before the date's last settlement
-    close_share: int = 60  # per cent of the window's volume on one side
-    close_ticks: int = 3  # that the price went that way
-    close_lots: int = 10  # of the window's volume at least
-    stuffing_messages: int = 200  # of an account in an instrument within a second
-    stuffing_share: int = 1  # per cent of them that traded, at most
+    close_share: int = 60  # least per cent of the window's volume on one side
+    close_ticks: int = 3  # least move of the price in that direction
+    close_lots: int = 10  # least volume of the window
+    stuffing_messages: int = 200  # least number in an instrument within a second
+    stuffing_share: int = 1  # most per cent of them that traded
 
 
 class Finding(NamedTuple):
-    """One occurrence: who did it, from which sequence to which, and what in words."""
+    """One occurrence: the account, the sequences and a description.
+
+    ``lots`` is the number of messages for ``stuffing``.
+    """
 
     pattern: str
     instrument: int
@@ -55,7 +58,7 @@ Report = Callable[[Finding], None]
 
 
 class Match(NamedTuple):
-    """A trade as seen from outside."""
+    """A trade, with buyer and seller."""
 
     stamp: int
     sequence: int
@@ -67,7 +70,7 @@ class Match(NamedTuple):
 
 
 def match_of(row: EventRow, stamp: int) -> Match:
-    """A TRADE event's buyer and seller told apart."""
+    """Return a TRADE event as a Match."""
     taker, maker = (row[6], row[7]), (row[12] & 0xFFFF_FFFF, row[11])
     buyer, seller = (maker, taker) if row[3] & EventFlag.SELL else (taker, maker)
     parties, orders = (buyer[0], seller[0]), (buyer[1], seller[1])
@@ -83,7 +86,7 @@ class RoundTrips:
         self._open: defaultdict[tuple[int, int, int], deque[Match]] = defaultdict(deque)
 
     def traded(self, match: Match, date: int, report: Report) -> None:
-        """Look for the way there of which this trade is the way back; else remember it."""
+        """Report this trade if it reverses an earlier one; otherwise remember it."""
         buyer, seller = match.parties
         there = self._open[match.instrument, seller, buyer]
         here = self._open[match.instrument, buyer, seller]
@@ -116,7 +119,7 @@ class Shown:
 
 @dataclass(slots=True)
 class Suspicion:
-    """An account traded while it showed much more on the other side; the cancels are to come."""
+    """An account traded while it showed much more on the other side, and may now cancel that."""
 
     match: Match  # the first
     side: int  # of what was shown
@@ -126,7 +129,8 @@ class Suspicion:
 
 
 class Spoofing:
-    """Large orders shown shortly before the account trades on the other side, then cancelled."""
+    """Large orders are shown shortly before the account trades on the other side, then
+    cancelled."""
 
     def __init__(self, thresholds: Thresholds) -> None:
         self._within = thresholds.spoofing_seconds * NS
@@ -135,19 +139,19 @@ class Spoofing:
         self._suspicions: dict[tuple[int, int], Suspicion] = {}
 
     def accepted(self, row: EventRow, stamp: int) -> None:
-        """An order that rests shows its lots."""
+        """Remember an order that rests."""
         if row[10]:
             side = 1 if row[3] & EventFlag.SELL else 0
             self._shown[row[5], row[6]][row[7]] = Shown(side, row[10], stamp, row[0])
 
     def changed(self, row: EventRow) -> None:
-        """An order was reduced or replaced: it shows as many lots as are left."""
+        """Note how many lots a reduced or replaced order still shows."""
         shown = self._shown[row[5], row[6]].get(row[7])
         if shown is not None:
             shown.lots = row[10]
 
     def traded(self, match: Match) -> None:
-        """What trades was not for show; either account may come under suspicion."""
+        """Drop the orders that traded; begin or extend a suspicion of either account."""
         for side, party in enumerate(match.parties):
             key = match.instrument, party
             shown = self._shown[key]
@@ -174,7 +178,7 @@ class Spoofing:
         return suspicion
 
     def cancelled(self, row: EventRow, stamp: int, date: int, report: Report) -> None:
-        """A cancel by request of what was shown may complete the pattern."""
+        """Count a cancelled order towards its account's suspicion; report if that is complete."""
         key = row[5], row[6]
         self._shown[key].pop(row[7], None)
         suspicion = self._suspicion(key, stamp)
@@ -200,7 +204,7 @@ class Spoofing:
 
 
 class Closes:
-    """One account has most of a side just before a settlement, and the price goes its way."""
+    """One account has most of a side just before a settlement, and the price moves its way."""
 
     def __init__(self, thresholds: Thresholds) -> None:
         self._of = thresholds
@@ -213,12 +217,12 @@ class Closes:
             self._before[instrument] = trades.popleft().price
 
     def traded(self, match: Match) -> None:
-        """Keep the window's trades."""
+        """Add a trade to the window."""
         self._forget(match.instrument, match.stamp)
         self._trades[match.instrument].append(match)
 
     def settled(self, row: EventRow, stamp: int, date: int, report: Report) -> None:
-        """Judge the window that ends here."""
+        """Evaluate the window that ends with this settlement."""
         instrument = row[5]
         self._forget(instrument, stamp)
         window = self._trades.pop(instrument, deque())
@@ -251,7 +255,7 @@ class Closes:
 
 @dataclass(slots=True)
 class Second:
-    """What an account did in an instrument within one second of the log."""
+    """Messages and trades of an account in an instrument within one second of the log."""
 
     second: int = -1
     first_sequence: int = 0
@@ -262,7 +266,7 @@ class Second:
 
 @dataclass(slots=True)
 class Stuffing:
-    """Very many orders, changes and cancels within a second, of which almost nothing trades."""
+    """Very many orders, changes and cancels within a second, almost none of which trade."""
 
     thresholds: Thresholds
     _seconds: dict[tuple[int, int], Second] = field(default_factory=dict)
@@ -275,19 +279,19 @@ class Stuffing:
         return now
 
     def said(self, row: EventRow, stamp: int, date: int, report: Report) -> None:
-        """An order was accepted, replaced, reduced or cancelled."""
+        """Count an order that was accepted, replaced, reduced or cancelled."""
         now = self._now((row[5], row[6]), stamp, date, report)
         now.first_sequence = now.first_sequence or row[0]
         now.last_sequence = row[0]
         now.messages += 1
 
     def traded(self, match: Match, date: int, report: Report) -> None:
-        """A trade of either account."""
+        """Count a trade for both accounts."""
         for party in match.parties:
             self._now((match.instrument, party), match.stamp, date, report).traded += 1
 
     def finish(self, date: int, report: Report) -> None:
-        """The log ends: judge the seconds under way."""
+        """Evaluate the current seconds at the end of the log."""
         for key, now in sorted(self._seconds.items()):
             self._judge(key, now, date, report)
         self._seconds.clear()
@@ -317,7 +321,10 @@ _TOLD: Final = frozenset({TRADE, EventKind.INSTRUMENT_SETTLED, *_SAID})
 
 
 class Surveillance:
-    """Give it every batch of a log, then ``finish`` it: ``findings`` in the order of the log."""
+    """Runs all patterns over a log. Call ``take`` with every batch, then ``finish``.
+
+    ``findings`` are in the order of the log.
+    """
 
     def __init__(self, thresholds: Thresholds | None = None) -> None:
         of = thresholds or Thresholds()
@@ -327,7 +334,7 @@ class Surveillance:
         self._closes, self._stuffing = Closes(of), Stuffing(of)
 
     def take(self, frame: Frame, events: bytes) -> None:
-        """Read a batch."""
+        """Apply a batch."""
         self.picture.take(frame, events)
         stamp = frame.opening.stamp
         for number, kind in enumerate(kinds_of(events)):
@@ -356,11 +363,11 @@ class Surveillance:
                 self._spoofing.changed(row)
 
     def finish(self) -> None:
-        """The log ends here."""
+        """End the search at the end of the log."""
         self._stuffing.finish(self.picture.business_date, self.findings.append)
 
     def rows(self, patterns: tuple[str, ...] = PATTERNS) -> list[dict[str, Any]]:
-        """The findings of these patterns, for people and for a file."""
+        """Return the findings of these patterns as rows for tables and files."""
         return [
             {
                 "pattern": found.pattern,

@@ -1,7 +1,7 @@
 """The log as one table: a row for every command and every event, as ``--export`` writes it.
 
-Columns carry the records' own fields under their own names; numbers of kinds and reasons become
-names. A field that a kind of record does not have is None. docs/reference/export.md is the page.
+Columns are the records' own fields under their own names; kinds and reasons are given by name. A
+field that a kind of record does not have is None. Description: docs/reference/export.md.
 """
 
 from typing import Any, Final, NamedTuple
@@ -39,8 +39,8 @@ from exchange.messages import (
     TimeInForce,
 )
 
-SCHEMA: Final = 2  # of the export; its History is in the page
-_KEY_AT: Final = 48  # of the 16 bytes of a key, in commands and events alike
+SCHEMA: Final = 2  # version of the export; its history is in the page
+_KEY_AT: Final = 48  # offset of the 16 bytes of a key, in commands and events alike
 _ENTER, _MASS_CANCEL, _MASS_QUOTE = (
     int(CommandKind.ENTER), int(CommandKind.MASS_CANCEL), int(CommandKind.MASS_QUOTE),
 )  # fmt: skip
@@ -95,7 +95,7 @@ def _flags(kind: Any) -> Names:
 
 
 def _reason(pair: tuple[int, int]) -> str:
-    """A reason's name by (event kind, reason); the number where the kind keeps something else."""
+    """Return a reason's name for (event kind, reason); the number if the kind uses it otherwise."""
     kind, value = pair
     if kind == EventKind.REJECTED:
         return member_name(Reason, value)
@@ -124,7 +124,7 @@ _UNSURE: Final = frozenset({EventKind.REJECTED, EventKind.MASS_CANCELLED})  # of
 
 
 def rows(frame: Frame, events: bytes, picture: Picture) -> Columns:
-    """The rows of a batch as columns: its commands, then their events, each in order.
+    """Return the rows of a batch as columns: its commands, then its events, each in order.
 
     ``picture`` has taken the batch already.
     """
@@ -211,7 +211,7 @@ def _keys(data: bytes, size: int) -> list[Any]:
 
 
 def _is_sure(frame: Frame, events: bytes, number: int) -> bool:
-    """Whether an event has an instrument, where only its command tells."""
+    """Whether an event names an instrument, where this depends on its command."""
     row = event_row(events, number)
     command = command_at(frame.commands, row[0] - frame.opening.first_sequence)
     return names_instrument(row, command.kind, command.tif)

@@ -1,6 +1,6 @@
-"""An order's life in words: what happened at each step, and the rule behind it.
+"""Describes an order's history in words: what happened at each step, and the rule behind it.
 
-Rules are those of docs/reference/engine.md; each telling names the section.
+The rules are those of docs/reference/engine.md; each step names the section.
 """
 
 from typing import Any, Final
@@ -38,7 +38,8 @@ Told = dict[str, str]  # what, why, rule
 
 
 def tell(life: Life, picture: Picture) -> dict[str, Any]:
-    """The life as plain data: who, how it stands, and every step with what, why and rule."""
+    """Return the history as plain data: the order, its state, and every step with what, why and
+    rule."""
     code = None if life.instrument is None else picture.code(life.instrument)
     return {
         "order_id": life.order_id,
@@ -125,7 +126,7 @@ def _event(row: EventRow, step: Step, life: Life, picture: Picture) -> Told:
 
 
 def _special(row: EventRow, step: Step, picture: Picture) -> Told:
-    """A stop that waits or comes in, an iceberg that shows its next part."""
+    """Describe a stop that waits or is elected, or an iceberg that shows its next part."""
     price = picture.price(row[5], row[8])
     if row[2] == EventKind.ORDER_REFILLED:
         return {
@@ -150,7 +151,7 @@ def _special(row: EventRow, step: Step, picture: Picture) -> Told:
 
 
 def _means(step: Step) -> str:
-    """What the account could have, for a reject of an order."""
+    """Return the account's cash and requirement, for a rejected order; else an empty text."""
     account = (step.before or {}).get("account")
     if account is None or step.command.kind not in (CommandKind.ENTER, CommandKind.REPLACE):
         return ""
@@ -158,7 +159,7 @@ def _means(step: Step) -> str:
 
 
 def _queue(row: EventRow, step: Step, picture: Picture) -> str:
-    """Where the order came to stand among those of its price."""
+    """Return the order's place in the queue at its price."""
     side = "asks" if row[3] & EventFlag.SELL else "bids"
     levels = (step.before or {}).get(side, [])
     lots, orders = next(((q, n) for price, q, n in levels if price == row[8]), (0, 0))
@@ -244,7 +245,7 @@ def _cancelled(row: EventRow, step: Step) -> Told:
 
 
 def text(told: dict[str, Any]) -> str:
-    """The life as a page of text."""
+    """Return the history as a page of text."""
     who = f"account {told['account']}"
     head = (
         f"never accepted, {who}, client id digest {told['client_order_id_digest']}"

@@ -1,4 +1,4 @@
-"""Anyone's book, position and margin as they stand in an engine that was replayed to a sequence."""
+"""A book or an account's position and margin, from an engine replayed to a sequence."""
 
 from typing import Any
 
@@ -8,7 +8,8 @@ from exchange.messages import AccountKind, TradingState
 
 
 def book(engine: Engine, picture: Picture, code: str, levels: int = 0) -> dict[str, Any]:
-    """An instrument's whole book, or its best ``levels``, with its state. KeyError: not listed."""
+    """Return an instrument's book, its best ``levels`` or all (0), and its state. KeyError: not
+    listed."""
     listed = picture.instruments.by_code[code]
     bids, asks = engine.book(listed.id, levels)
     stands = engine.instrument(listed.id)
@@ -31,7 +32,7 @@ def book(engine: Engine, picture: Picture, code: str, levels: int = 0) -> dict[s
 
 
 def account(engine: Engine, picture: Picture, number: int) -> dict[str, Any]:
-    """An account's money, margin and positions, and its member's sums. KeyError: not open.
+    """Return an account's money, margin and positions, and its member's sums. KeyError: not open.
 
     Money is text, in dollars.
     """

@@ -1,6 +1,6 @@
-"""Ways through a log: all of it with every hash compared, or to some sequences for a look.
+"""Reading a log: all of it with every hash compared, or with stops at some sequences.
 
-Both use an engine of their own and read only.
+All functions use an engine of their own and change nothing on disk.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -22,8 +22,8 @@ from exchange.messages import COMMAND_BYTES
 
 NS: Final = 1_000_000_000
 Progress = Callable[[int, int], None]
-Take = Callable[[Frame, bytes], None]  # a frame and the events that its commands gave
-Look = Callable[[Engine, int], None]  # the engine as it is before that sequence
+Take = Callable[[Frame, bytes], None]  # called with a frame and the events of its commands
+Look = Callable[[Engine, int], None]  # called with the engine before that sequence and the sequence
 
 
 class NoLog(JournalError):
@@ -31,21 +31,21 @@ class NoLog(JournalError):
 
 
 class NotReproduced(JournalError):
-    """This build gives another history than the log's: no answer from it would be the log's."""
+    """This build computes another history than the log's, so it can answer no question about it."""
 
     def __init__(self, directory: Path, diverged: Diverged) -> None:
         super().__init__(f"{diverged}; `hourbook replay {directory} --verify` says where and why")
 
 
 def open_log(directory: Path) -> LogReader:
-    """A reader of the log of a market's directory. Raises NoLog."""
+    """Return a reader of the log of a market's directory. Raises NoLog."""
     if not (directory / LOG_NAME).is_dir():
         raise NoLog(f"no log in {directory}; name a market's data directory")
     return LogReader(directory)
 
 
 class Replayed(NamedTuple):
-    """A replay that ended: the engine as it is then, and how the log and it agreed."""
+    """A finished replay: the engine at its end, and how it agreed with the log."""
 
     engine: Engine
     replayer: Replayer
@@ -64,11 +64,12 @@ def replay(
 ) -> Replayed:
     """Replay the log, or its commands up to ``until``, and compare every recorded hash.
 
-    ``take`` gets every batch and its events, as far as they were compared or one read further. A
-    divergence is returned; the reader's errors (DamagedLog, NewerVersion, ...) are raised, those
-    that lie behind ``until`` are not.
-    ``from_snapshot``: begin with the newest snapshot that holds, if there is one. ``heads``: a
-    directory of signed heads, every one of which the log must agree with.
+    ``take`` is called with every batch and its events; a divergence may be found only after later
+    batches were passed on as well. A divergence is returned; the reader's errors (DamagedLog,
+    NewerVersion, ...) are raised, except those beyond ``until``.
+
+    ``from_snapshot``: start from the newest usable snapshot, if there is one. ``heads``: a
+    directory of signed heads, all of which the log must agree with.
     """
     reader, engine, point = open_log(directory), Engine(), Point()
     known = [] if heads is None else frames_known_of(directory, heads)
@@ -101,7 +102,7 @@ def walk(
 def visit(directory: Path, sequences: Iterable[int], look: Look) -> Engine:
     """Replay without comparing, and call ``look`` before each of the sequences is applied.
 
-    Stops at the last of them. A sequence beyond the log is passed over. Raises the reader's errors.
+    Stops at the last of them. A sequence beyond the log is ignored. Raises the reader's errors.
     """
     engine = Engine()
     due = iter(sorted(set(sequences)))
@@ -129,7 +130,7 @@ def visit(directory: Path, sequences: Iterable[int], look: Look) -> Engine:
 
 
 def parse_time(text: str) -> int:
-    """Nanoseconds since the epoch of an ISO 8601 time; UTC where it names no offset. ValueError."""
+    """Return an ISO 8601 time in ns since 1970; UTC if it has no offset. Raises ValueError."""
     moment = datetime.fromisoformat(text)
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)
@@ -138,14 +139,14 @@ def parse_time(text: str) -> int:
 
 
 def time_text(stamp: int) -> str:
-    """Nanoseconds since the epoch as ISO 8601 in UTC with milliseconds, cut and not rounded."""
+    """Return ns since 1970 as ISO 8601 in UTC with milliseconds, truncated."""
     seconds, rest = divmod(stamp, NS)
     moment = datetime.fromtimestamp(seconds, UTC)
     return f"{moment:%Y-%m-%dT%H:%M:%S}.{rest // 1_000_000:03d}Z"
 
 
 def last_sequence_at(directory: Path, stamp: int) -> int:
-    """The last sequence that was stamped at or before that time; 0 if none was."""
+    """Return the last sequence stamped at or before ``stamp`` (ns); 0 if there is none."""
     open_log(directory)
     try:
         return find_time(directory, stamp + 1).first_sequence - 1
@@ -154,7 +155,7 @@ def last_sequence_at(directory: Path, stamp: int) -> int:
 
 
 def log_end(directory: Path) -> int:
-    """The last sequence of the log; 0 for an empty one. Raises the reader's errors."""
+    """Return the last sequence of the log; 0 for an empty one. Raises the reader's errors."""
     reader = open_log(directory)
     for _ in reader.chunks():
         pass
@@ -162,7 +163,7 @@ def log_end(directory: Path) -> int:
 
 
 def batches(directory: Path) -> Iterator[tuple[Frame, bytes]]:
-    """Every frame and the events that this build gives for it; nothing recorded is compared.
+    """Yield every frame and the events that this build computes; no recorded hash is compared.
 
     Raises the reader's errors.
     """

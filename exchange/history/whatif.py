@@ -1,9 +1,9 @@
-"""The same commands under other parameters: what the engine would have answered instead.
+"""What-if: the commands of a log under other parameters, compared with what really happened.
 
-Commands are those of the log, one for one and under the same sequences; nobody reacts. A changed
-parameter goes into the commands that set it; an account taken out enters nothing. Order ids are the
-engine's own, so those that a command names are followed to the ids of the other run; a correction
-of a trade that the other run has not is left out.
+The commands are those of the log, one for one and under the same sequences; participants do not
+react. A changed parameter is put into the commands that set it; an excluded account enters nothing.
+The engine assigns its own order ids, so an id that a command names is translated to the id in the
+other run; a correction of a trade that the other run does not have is left out.
 """
 
 from collections import Counter
@@ -46,7 +46,7 @@ EXAMPLES_MAX: Final = 20
 PERCENT: Final = 100
 _U64: Final = (1 << 64) - 1
 _U32: Final = (1 << 32) - 1
-_I64: Final = (1 << 63) - 1  # a parameter beyond any field is the most it holds, which is refused
+_I64: Final = (1 << 63) - 1  # a larger parameter is set to the field's maximum, and so refused
 _MADE: Final = frozenset({CommandKind.ENTER, CommandKind.MASS_QUOTE})
 _NAMING: Final = frozenset({CommandKind.CANCEL, CommandKind.REDUCE, CommandKind.REPLACE})
 _ORDERS: Final = _MADE | _NAMING
@@ -59,18 +59,19 @@ _NOBODY: Final = 0  # no order has this id
 _CASH: Final = frozenset({EventKind.DEPOSITED, EventKind.WITHDRAWN})
 
 
-Accepted: TypeAlias = dict[tuple[int, int], int]  # order id by sequence and SELL: a quote has both
+# Order id by (sequence, SELL), since a quote enters both sides
+Accepted: TypeAlias = dict[tuple[int, int], int]
 
 
 class NothingChosen(LookupError):
-    """A change of what the log has nothing of: to say that it changes nothing would mislead."""
+    """A change that applies to nothing in the log; reporting no effect would be misleading."""
 
 
 class Changes(msgspec.Struct, frozen=True, kw_only=True):
-    """What is different. Each pair is (codes with * and ?, value); the last that fits counts.
+    """The changes. Each pair is (code pattern with * and ?, value); the last match applies.
 
-    ``margin``: percent of the rate in the log; ``limits``: percent either side of the mark;
-    ``position_limit``: lots; ``without``: accounts whose orders and quotes never enter.
+    ``margin``: percent of the rate in the log; ``limits``: distance from the mark in percent, both
+    ways; ``position_limit``: lots; ``without``: accounts whose orders and quotes are left out.
     """
 
     margin: list[tuple[str, int]] = []
@@ -87,16 +88,16 @@ def _chosen(pairs: list[tuple[str, int]], code: str) -> int | None:
 
 
 class WhatIf:
-    """Both runs side by side. Give every batch of the log to ``take``; then read ``report``."""
+    """Both runs side by side. Call ``take`` with every batch of the log; then read ``report``."""
 
     def __init__(self, changes: Changes) -> None:
         self.changes = changes
         self.engine = Engine()
         self.picture = Picture()
-        self.ids: dict[int, int] = {}  # order ids that differ: the log's to this run's
-        # Trades that this run has not: sequence, instrument, price, lots, taker, resting account.
+        self.ids: dict[int, int] = {}  # order ids that differ: the log's -> this run's
+        # Trades missing in this run: sequence, instrument, price, lots, taker, resting account.
         self.gone: set[tuple[int, ...]] = set()
-        self.altered = 0  # commands with another parameter, or taken out
+        self.altered = 0  # commands with a changed parameter, or left out
         self.deposits: tuple[Counter[int], Counter[int]] = (Counter(), Counter())
         self.trades: tuple[Counter[str], Counter[str]] = (Counter(), Counter())  # lots by code
         self.counts: Counter[str] = Counter()
@@ -105,7 +106,7 @@ class WhatIf:
         self.deficits: tuple[set[int], set[int]] = (set(), set())
 
     def take(self, frame: Frame, events: bytes) -> None:
-        """Apply a batch under the changes and compare with what the log's own run gave."""
+        """Apply a batch with the changes and compare the result with the log's events."""
         self.picture.take(frame, events)
         others = self._apply(frame, events)
         if others == events:
@@ -116,7 +117,7 @@ class WhatIf:
             self._compare(frame, events, others)
 
     def _apply(self, frame: Frame, events: bytes) -> bytes:
-        """Run the changed batch; in pieces where a command names an order that it enters."""
+        """Run the changed batch; in parts if a command names an order entered in the same batch."""
         first, stamp = frame.opening.first_sequence, frame.opening.stamp
         commands, done = bytearray(frame.commands), 0
         accepted = _accepted(events)
@@ -146,7 +147,7 @@ class WhatIf:
         return b"".join(outputs)
 
     def _touched(self, commands: bytes) -> Iterable[int]:
-        """Numbers of the commands that may have to be changed."""
+        """Return the numbers of the commands that may have to be changed."""
         wanted = _TOUCHED | _ORDERS if self.changes.without else _TOUCHED
         pairs = zip(commands[::COMMAND_BYTES], commands[_SPARE_AT::COMMAND_BYTES], strict=True)
         return [
@@ -194,7 +195,7 @@ class WhatIf:
             try:
                 stands = self.engine.instrument(command.instrument)
             except KeyError:
-                return command  # which is refused
+                return command  # the engine refuses it
             mark, scale, step = stands["mark"], stands["tick_scale"], stands["price_step"]
         reach, unit = abs(mark) * percent // PERCENT, scale * step
         low = max(-(-(mark - reach) // unit) * step, -_I64)
@@ -202,7 +203,7 @@ class WhatIf:
         return msgspec.structs.replace(command, target_lo=low & _U64, target_hi=high & _U64)
 
     def _follow(self, ours: "Accepted", theirs: "Accepted") -> None:
-        """Remember under which id an order of the log goes in this run, if at all."""
+        """Record the id in this run of each order of the log; _NOBODY if it was not accepted."""
         if ours == theirs:
             return
         for key, order_id in ours.items():
@@ -229,7 +230,7 @@ class WhatIf:
                         self.deficits[place].add(row[6])
 
     def _compare(self, frame: Frame, events: bytes, others: bytes) -> None:
-        """Count what each command gave instead; order ids alone make no difference."""
+        """Count how each command's result differs; order ids alone make no difference."""
         ours, theirs = _by_sequence(events), _by_sequence(others)
         first = frame.opening.first_sequence
         for sequence, rows in ours.items():
@@ -266,10 +267,10 @@ class WhatIf:
         return next((row for row in rows if row[2] == EventKind.REJECTED), None)
 
     def report(self, engine: Engine) -> dict[str, Any]:
-        """What would have differed. ``engine`` is that of the log's own run, at its end.
+        """Return the differences. ``engine`` is that of the log's own run, at its end.
 
-        Profit is cash and unrealized gains less what was paid in; over all accounts it is zero in
-        either run, which is asserted.
+        Profit is cash plus unrealized gains, less net deposits; its sum over all accounts is zero
+        in either run, which is asserted.
         """
         profits = []
         for account in self.picture.accounts:
@@ -320,7 +321,7 @@ def _command(commands: "bytes | bytearray", number: int) -> Command:
 
 
 def _aim(command: Command) -> int:
-    """The order id that a command names; that of nobody where it names none."""
+    """Return the order id that a command names; _NOBODY if it names none."""
     if command.kind in _NAMING and not command.flags & CommandFlag.BY_CLIENT_ID:
         return command.target_lo
     grouped = command.kind == _ENTER and command.spare & OrderFeature.GROUPED
@@ -328,14 +329,14 @@ def _aim(command: Command) -> int:
 
 
 def _corrected(command: Command) -> tuple[int, ...]:
-    """The trade that a BUST or an ADJUST names, as ``gone`` has it."""
+    """Return the trade that a BUST or an ADJUST names, in the form of ``gone``."""
     sequence = command.target_lo >> INDEX_BITS
     parties = command.account, command.session
     return sequence, command.instrument, command.price, command.quantity, *parties
 
 
 def _accepted(events: bytes) -> Accepted:
-    """Order ids accepted; repeated answers left out."""
+    """Return the accepted order ids, without repeated answers."""
     accepted: Accepted = {}
     kinds = kinds_of(events)
     if EventKind.ORDER_ACCEPTED in kinds:
@@ -356,15 +357,18 @@ def _by_sequence(events: bytes) -> dict[int, list[EventRow]]:
 
 
 def _fills(rows: list[EventRow]) -> Counter[tuple[int, ...]]:
-    """Trades as (instrument, price, lots, incoming account, resting account)."""
+    """Return the trades as (instrument, price, lots, incoming account, resting account)."""
     return Counter(
         (row[5], row[8], row[9], row[6], row[12] & 0xFFFF_FFFF) for row in rows if row[2] == TRADE
     )
 
 
 def what_if(directory: Path, changes: Changes, progress: Progress | None = None) -> dict[str, Any]:
-    """Replay a log as it was and under the changes. Raises what ``walk`` raises; NothingChosen for
-    codes or an account that the log has not."""
+    """Replay a log as it was and with the changes; return the report.
+
+    Raises what ``walk`` raises; NothingChosen for a pattern or an account that the log does not
+    have.
+    """
     other = WhatIf(changes)
     engine = walk(directory, other.take, progress=progress)
     known = other.picture.instruments.by_code

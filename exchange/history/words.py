@@ -1,4 +1,4 @@
-"""Events and rejects in words: one line for each, with codes, prices and dollars."""
+"""Events and rejects as text: one line each, with codes, prices and dollars."""
 
 from collections.abc import Callable
 from typing import Any, Final
@@ -64,7 +64,7 @@ _PRICE: Final = frozenset(
 
 _STATE: Final = frozenset({Reason.NOT_TRADING, Reason.AUCTION_ONLY, Reason.NOT_IN_AUCTION})
 
-# Why the engine says no. {limit} and {observed} are the event's own figures, in the reason's unit.
+# The rule behind each reject. {limit} and {observed} are the event's figures, in the reason's unit.
 RULES: Final[dict[Reason, str]] = {
     Reason.SESSION_LIVE: "session {observed} is online; it can be taken up once it is not",
     Reason.SESSION_UNKNOWN: "session {observed} is unknown, has ended or is another account's",
@@ -155,7 +155,7 @@ RULES: Final[dict[Reason, str]] = {
     Reason.LOSS_LIMIT: "the account lost {observed} USD today of {limit} that it may",
 }
 
-# Why lots left an order without trading.
+# Why lots were removed from an order without trading.
 CANCELS: Final[dict[CancelReason, str]] = {
     CancelReason.REQUESTED: "its owner asked for it",
     CancelReason.IOC_REMAINDER: "immediate or cancel: what does not trade at once is cancelled",
@@ -183,7 +183,7 @@ CANCELS: Final[dict[CancelReason, str]] = {
 
 
 def member_name(kind: type, value: int) -> str:
-    """The name of an enumeration's member; the number where this build has no such member."""
+    """Return the name of an enumeration's member; the number if this build does not know it."""
     try:
         return str(kind(value).name)
     except ValueError:
@@ -191,7 +191,7 @@ def member_name(kind: type, value: int) -> str:
 
 
 class Names(dict[Any, str]):
-    """Texts by key, each made once: for the loops over every record."""
+    """A cache of texts by key, for the loops over every record."""
 
     def __init__(self, make: Callable[[Any], object]) -> None:
         self._make = make
@@ -202,17 +202,17 @@ class Names(dict[Any, str]):
 
     @classmethod
     def of(cls, kind: type) -> "Names":
-        """The names of an enumeration's members."""
+        """Return a cache of the names of an enumeration's members."""
         return cls(lambda value: member_name(kind, value))
 
 
 def sides(flags: int) -> str:
-    """``sell`` or ``buy``, of an event's flags."""
+    """Return ``sell`` or ``buy`` for an event's flags."""
     return "sell" if flags & EventFlag.SELL else "buy"
 
 
 def figure(reason: Reason, value: int, instrument: int | None, picture: Picture) -> str:
-    """A reject's limit or observed value in its unit; ``instrument`` None where it is not known."""
+    """Return a reject's limit or observed value in its unit; ``instrument`` is None if unknown."""
     if reason in _MONEY:
         return money(value)
     if reason in _PRICE:
@@ -225,7 +225,8 @@ def figure(reason: Reason, value: int, instrument: int | None, picture: Picture)
 
 
 def reject_words(row: EventRow, picture: Picture, instrument: int | None = None) -> str:
-    """Why a command was rejected, with its figures. ``instrument``: of the order, where known."""
+    """Return why a command was rejected, with its figures. ``instrument``: the order's, if
+    known."""
     name = member_name(Reason, row[4])
     try:
         reason = Reason(row[4])
@@ -237,12 +238,13 @@ def reject_words(row: EventRow, picture: Picture, instrument: int | None = None)
 
 
 def key_text(low: int, high: int) -> str:
-    """A digest as its 16 bytes in hex, in the order that BLAKE2b gives them."""
+    """Return a digest as its 16 bytes in hex, in the order that BLAKE2b gives them."""
     return (low.to_bytes(8, "little") + high.to_bytes(8, "little")).hex()
 
 
 def command_line(command: Command, picture: Picture, instrument: int | None = None) -> str:
-    """What a command wishes, in a line. ``instrument``: of the order it aims at, where known."""
+    """Return a line that describes a command. ``instrument``: that of the targeted order, if
+    known."""
     kind = member_name(CommandKind, command.kind)
     account = f"account {command.account}"
     if command.kind == CommandKind.ENTER:
@@ -293,7 +295,7 @@ def command_line(command: Command, picture: Picture, instrument: int | None = No
 
 
 def _special(command: Command, picture: Picture) -> str:
-    """What is special about an ENTER."""
+    """Return the special conditions of an ENTER."""
     features, more = command.spare, command.target_hi
     told = [f"good till {time_text(command.target_lo)}"] if command.tif == TimeInForce.GTD else []
     if features & OrderFeature.REDUCE_ONLY:
@@ -310,7 +312,7 @@ def _special(command: Command, picture: Picture) -> str:
 
 
 def _of_whom(command: Command, picture: Picture) -> str:
-    """Of which instrument and account a command is, where it has them."""
+    """Return the instrument and the account of a command, where it has them."""
     chosen = command.kind != CommandKind.MASS_CANCEL or command.tif & Selection.INSTRUMENT
     killed = command.kind not in (CommandKind.KILL, CommandKind.RESUME) or (
         command.tif in (KillScope.ACCOUNT, KillScope.SESSION)
@@ -322,7 +324,7 @@ def _of_whom(command: Command, picture: Picture) -> str:
 
 
 def event_line(row: EventRow, picture: Picture) -> str:
-    """What an event says, in a line."""
+    """Return a line that describes an event."""
     kind = row[2]
     if kind == EventKind.TRADE:
         return _trade_line(row, picture)
@@ -389,7 +391,7 @@ def _leg_line(row: EventRow, picture: Picture) -> str:
 
 def _transfer_line(row: EventRow, picture: Picture) -> str:
     verb = "sold" if row[3] & EventFlag.SELL else "bought"
-    again = row[3] & EventFlag.DUPLICATE  # a first answer again has no kind
+    again = row[3] & EventFlag.DUPLICATE  # a repeated answer has no kind
     what = "the first answer again" if again else member_name(TransferKind, row[4])
     return (
         f"LOTS_TRANSFERRED {what}: account {row[6]} {verb} {row[9]:,} {picture.code(row[5])} of"
@@ -414,7 +416,7 @@ def _order_line(row: EventRow, picture: Picture) -> str:
     kind, flags, account, order = row[2], row[3], row[6], row[7]
     again = ", the first answer again" if flags & EventFlag.DUPLICATE else ""
     if kind == EventKind.REJECTED:
-        # Cancels, reductions and replacements name no instrument: the field is zero then.
+        # Cancels, reductions and replacements name no instrument: the field is zero.
         why = reject_words(row, picture, row[5] or None)
         return f"REJECTED account {account}: {why}{again}"
     name = member_name(EventKind, kind)

@@ -1,4 +1,5 @@
-"""The log and the stream made from it: frames, segments, recovery, replay, tape.
+"""The journal: the command log, and the stream of released events derived from it.
 
-Layouts: docs/reference/journal.md and docs/reference/stream.md.
+Frames, segments, recovery, replay, snapshots, tape. Layouts: docs/reference/journal.md,
+docs/reference/stream.md and docs/reference/snapshots.md.
 """

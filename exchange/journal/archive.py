@@ -1,8 +1,9 @@
-"""Closed segments, compressed: verified before the original goes, read again as if it were there.
+"""Compresses closed segments, and reads compressed ones as if they were plain.
 
 An archived segment is ``log/FIRST.hbl.gz``: the segment's bytes in one gzip member, so that any
-machine can unpack it by hand, years from now, without this software. It may stay beside the log,
-where the reader takes it for the segment, or lie in another directory until it is restored.
+machine can unpack it without this software. It is verified before the original is removed. It may
+stay beside the log, where the reader uses it in place of the segment, or lie in another directory
+until it is restored.
 """
 
 import zlib
@@ -20,15 +21,15 @@ ARCHIVED_SUFFIX: Final = "hbl.gz"
 SUFFIX: Final = ".gz"
 LEVEL: Final = 6  # 6.2 to 1 on order flow; zstd 9 gave 6.5, lzma 10 in fifteen times the time
 SEGMENT_BYTES_MAX: Final = 1 << 30  # of one unpacked segment, held in memory while it is read
-_GZIP: Final = 31  # zlib's name for: with gzip's header and trailer
+_GZIP: Final = 31  # zlib's window bits for a gzip header and trailer
 
 
 class DamagedArchive(JournalError):
-    """An archived segment that cannot be unpacked, or unpacks to something else."""
+    """An archived segment that cannot be unpacked, or unpacks to other bytes."""
 
 
 class NotArchivable(JournalError):
-    """The segment may not be archived, or what was asked for is not there."""
+    """The segment may not be archived, or the requested archive holds none."""
 
 
 class Archived(msgspec.Struct, frozen=True):
@@ -42,7 +43,8 @@ class Archived(msgspec.Struct, frozen=True):
 
 
 class ExpandedFile:
-    """An archived segment opened for reading: unpacked whole, in memory."""
+    """An archived segment opened for reading: unpacked whole, in memory. Nothing can be written to
+    it."""
 
     def __init__(self, data: bytes) -> None:
         """Hold the unpacked bytes."""
@@ -50,56 +52,57 @@ class ExpandedFile:
 
     @property
     def end(self) -> int:
-        """Bytes of the segment."""
+        """Size of the segment in bytes."""
         return len(self._data)
 
     @property
     def room(self) -> int:
-        """None: it takes no more."""
+        """Always 0: nothing can be appended."""
         return 0
 
     def read_into(self, offset: int, buffer: memoryview) -> int:
-        """Copy what there is."""
+        """Copy the bytes from ``offset`` on into ``buffer``; return how many."""
         found = self._data[offset : offset + len(buffer)]
         buffer[: len(found)] = found
         return len(found)
 
     def append(self, data: bytes) -> None:
-        """Never."""
+        """Not supported."""
         raise AssertionError("an archived segment is closed")
 
     @property
     def handle(self) -> int:
-        """None."""
+        """Always -1: there is no file descriptor."""
         return -1
 
     def reserve(self, room: int) -> None:
-        """Never."""
+        """Not supported."""
         raise AssertionError("an archived segment is closed")
 
     def renew(self, offset: int) -> None:
-        """Never."""
+        """Not supported."""
         raise AssertionError("an archived segment is closed")
 
     def truncate(self, end: int) -> None:
-        """Never."""
+        """Not supported."""
         raise AssertionError("an archived segment is closed")
 
     def sync(self) -> None:
-        """Nothing to make durable."""
+        """Do nothing: nothing was written."""
 
     def close(self) -> None:
-        """Nothing to let go of."""
+        """Do nothing: no file is open."""
 
 
 def pack(data: bytes) -> bytes:
-    """Return ``data`` as one gzip member; the same bytes every time."""
+    """Return ``data`` as one gzip member. Equal input gives equal output."""
     packer = zlib.compressobj(LEVEL, zlib.DEFLATED, _GZIP)
     return packer.compress(data) + packer.flush()
 
 
 def unpack(data: bytes, name: str) -> bytes:
-    """Return what was packed. Raises DamagedArchive."""
+    """Return the bytes that ``pack`` was given. Raises DamagedArchive; ``name`` is used in its
+    text."""
     unpacker = zlib.decompressobj(_GZIP)
     try:
         found = unpacker.decompress(data, SEGMENT_BYTES_MAX)
@@ -118,11 +121,11 @@ def open_archived(storage: Storage, name: str) -> ExpandedFile:
 def archive_segment(
     storage: Storage, name: str, first: int, last: int, to: Storage | None = None
 ) -> Archived:
-    """Archive one closed segment, into ``to`` if given, and remove it.
+    """Archive one closed segment, in ``to`` if given, and remove the original.
 
-    The original goes only when its frames were found whole from ``first`` to ``last``, and the
-    archived form, read back from where it was written, unpacked to the same bytes. Nothing else is
-    written over. Raises NotArchivable, DamagedArchive.
+    The original is removed only after its frames were found whole and to run from ``first`` to
+    ``last``, and the archive, read back from its place, unpacked to the same bytes. An existing
+    archive of other content is not overwritten. Raises NotArchivable, DamagedArchive.
     """
     file = storage.open(name)
     data = read_whole(file, storage.size(name))
@@ -145,11 +148,10 @@ def archive_segment(
 def restore_segment(
     storage: Storage, name: str, origin: Storage, exchange_id: bytes | None = None
 ) -> int:
-    """Write an archived segment of ``origin`` back as the segment it was; return its bytes.
+    """Write an archived segment of ``origin`` back as a plain segment; return its size in bytes.
 
-    ``name`` is the archived one's, ``exchange_id`` the log's, None for an empty one. The archived
-    form stays where it is, unless that is the log itself. Raises DamagedArchive, NotArchivable,
-    WrongExchange.
+    ``name`` is the archive's name; ``exchange_id`` the log's, None for an empty log. The archive is
+    removed only if it lies in the log itself. Raises DamagedArchive, NotArchivable, WrongExchange.
     """
     where = origin.where(name)
     data = unpack(origin.read(name), str(where))
@@ -169,8 +171,8 @@ def restore_segment(
 def check_frames(data: bytes, first: int, last: int | None, name: str) -> None:
     """Raise NotArchivable unless the bytes are whole frames of the sequences ``first`` to ``last``.
 
-    ``last`` None: to wherever they end. Behind them may be zeros: a kill inside a roll leaves the
-    reserve.
+    If ``last`` is None the frames may end at any sequence. Zeros behind the last frame are allowed:
+    a kill while a segment is closed leaves the space that was reserved.
     """
     expected = first
     for count in _counts(data, first, name):
@@ -183,7 +185,7 @@ def check_frames(data: bytes, first: int, last: int | None, name: str) -> None:
 
 
 def _counts(data: bytes, expected: int, name: str) -> Iterator[int]:
-    """Yield each frame's number of commands."""
+    """Yield each frame's number of commands. Raises NotArchivable."""
     view, offset, previous = memoryview(data), 0, b""
     while offset < len(data):
         try:

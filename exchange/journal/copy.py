@@ -1,6 +1,6 @@
-"""The released stream in a follower's process: what it took off the socket, and what came before.
+"""The released stream in a follower's process: the tape's file, then the socket.
 
-The bytes are those of the tape's own file, which this opens to read alone: nothing is stored twice.
+The tape's own file is opened for reading only, so nothing is stored twice.
 """
 
 import os
@@ -25,12 +25,13 @@ from exchange.journal.tape import (
 
 
 class Copy(Reel):
-    """What one follower has been given; ``follow`` has it grow."""
+    """The stream as one follower has received it; it grows as ``follow`` is iterated."""
 
     def __init__(
         self, directory: Path, socket: Path, standing: Standing, exchange_id: bytes
     ) -> None:
-        """Read DIR/tape; ``standing`` is the tape's own, ``socket`` serves what comes after it."""
+        """Open DIR/tape. ``standing`` is how far the tape reaches; ``socket`` serves what comes
+        later."""
         file = os.open(directory / TAPE_NAME / FILE_NAME, os.O_RDONLY | os.O_CLOEXEC)
         super().__init__(file)
         self._socket = socket
@@ -38,9 +39,9 @@ class Copy(Reel):
         self.begin_at(standing)
 
     async def follow(self, after: Position = START) -> AsyncIterator[Released]:
-        """Yield what comes after that event, for as long as the market runs. For one follower.
+        """Yield what comes after the event at ``after``, until the market closes. One caller only.
 
-        Raises NoSuchPosition, and JournalError where the stream breaks off.
+        Raises NoSuchPosition, and JournalError if the stream breaks off.
         """
         for released in self.read(*after):
             yield released
@@ -53,11 +54,16 @@ class Copy(Reel):
             yield released
 
     def _has(self, end: int) -> bool:
-        """While the market's disk is full the newest records are in memory alone, here too."""
+        """Whether the file holds the stream up to ``end``.
+
+        While the market's disk is full its newest records are in memory only, and so they are here.
+        """
         return end <= os.fstat(self._file).st_size
 
     def _resume(self, position: Position) -> tuple[Released | None, int]:
-        """As any reel's; what another follower was given sooner is known, and comes later."""
+        """As ``Reel._resume``. A position beyond what this follower has received, which another
+        follower has seen, is looked up in the file; the record itself still arrives over the
+        socket."""
         offset = self.end
         if position[1] <= self.last[1]:
             return super()._resume(position)

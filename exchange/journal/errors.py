@@ -1,4 +1,4 @@
-"""Everything that can be wrong with a journal, by name. Nothing here is ever swallowed."""
+"""Every error of the journal. None of them is swallowed anywhere."""
 
 import errno
 from pathlib import Path
@@ -8,7 +8,7 @@ _OUT_OF_SPACE: Final = (errno.ENOSPC, errno.EDQUOT)
 
 
 class JournalError(Exception):
-    """Base of all errors of this room."""
+    """Base of all errors of the journal."""
 
 
 class DirectoryLocked(JournalError):
@@ -24,7 +24,7 @@ class DirectoryLocked(JournalError):
 
 
 class ReadOnlyDirectory(JournalError):
-    """This process may not write to the directory."""
+    """This process has no right to write to the directory."""
 
     def __init__(self, directory: Path, error: OSError) -> None:
         super().__init__(
@@ -37,11 +37,10 @@ class ReadOnlyDirectory(JournalError):
 class DamagedLog(JournalError):
     """The log is not what was made durable: it must be restored, not repaired.
 
-    Its text ends with ``advice``: what to do.
-
     ``offset`` is the byte in ``path`` where the first bad frame starts (or should start),
     ``sequence`` the first sequence that cannot be read, ``expected`` and ``found`` the values
-    compared (hashes in hex where the failed check is one).
+    compared (hashes in hex where the failed check is one). The text ends with ``advice``: what to
+    do.
     """
 
     advice = "restore the log from a copy; never cut it by hand"
@@ -62,9 +61,9 @@ class DamagedLog(JournalError):
 
 
 class BrokenChain(DamagedLog):
-    """A whole, undamaged frame that does not follow the one before it.
+    """A frame that is whole but does not follow the one before it.
 
-    No crash leaves this: frames were removed, doubled, swapped or brought from elsewhere.
+    No crash leaves this: frames were removed, repeated, swapped or copied from another log.
     """
 
 
@@ -75,13 +74,13 @@ class WrongExchange(BrokenChain):
 
 
 class MissingSegment(DamagedLog):
-    """A segment is not there, or ends before the next one begins."""
+    """A segment is missing, or ends before the next one begins."""
 
     advice = "put the segment back from the archive or a copy"
 
 
 class NewerVersion(JournalError):
-    """Written by a later build than this one."""
+    """A file was written by a later build than this one."""
 
     def __init__(self, path: Path, offset: int, what: str, known: int, found: int) -> None:
         super().__init__(
@@ -119,28 +118,29 @@ class Diverged(JournalError):
 
 
 class JournalStopped(JournalError):
-    """Fatal: the journal can no longer say what is durable. Stop the process and recover."""
+    """Fatal: what is durable is no longer known. Stop the process and recover."""
 
 
 class SyncFailed(JournalStopped):
-    """The disk refused a sync. A second try could succeed falsely, so there is none."""
+    """The disk reported a failed sync. It is not retried: a second sync could report success
+    falsely."""
 
 
 class DiskFull(JournalError):
-    """No space left. Nothing was written, and what was written before stays as it is."""
+    """No space is left. Nothing was written, and what was written before is unchanged."""
 
 
 class WriteFailed(JournalStopped):
-    """The disk refused a write for another reason than space."""
+    """A write failed for another reason than missing space."""
 
 
 def out_of_space(error: OSError) -> bool:
-    """Whether there may be room again later."""
+    """Whether the error is missing space, so that a later try may succeed."""
     return error.errno in _OUT_OF_SPACE
 
 
 def write_failure(error: OSError, what: str) -> JournalError:
-    """Return the name of a failed write: DiskFull or WriteFailed."""
+    """Return the journal's error for a failed write: DiskFull or WriteFailed."""
     if out_of_space(error):
         return DiskFull(f"{what}: {error}: free some space")
     return WriteFailed(f"{what}: {error}: mend the disk, then start again")

@@ -1,11 +1,11 @@
-"""One frame of the log: a batch of commands, sealed by a CRC and chained by a hash.
+"""One frame of the log: a batch of commands, with a CRC and a hash that chains the frames.
 
-The layout, field by field with offsets, is docs/reference/journal.md. A frame is
+A frame is, little-endian throughout (docs/reference/journal.md has every field and offset):
 
     header (208 bytes) | n x 64-byte commands | n x u64 ingress times | texts | notes
 
-little-endian throughout. The CRC32 covers everything but itself, the spare word and the hash;
-the hash (BLAKE3) covers everything but itself.
+The CRC32 covers everything but itself, the spare word and the hash; the hash (BLAKE3) covers
+everything but itself.
 """
 
 from struct import Struct as Layout
@@ -38,7 +38,7 @@ class Opening(msgspec.Struct, frozen=True, gc=False):
     """The header's fields up to the seal, in order, without magic and versions.
 
     ``durable_upto`` is the last sequence known durable when the frame was written;
-    ``previous_events`` the digest of the events of the batch before.
+    ``previous_events`` the digest of the previous batch's events.
     """
 
     exchange_id: bytes
@@ -68,7 +68,7 @@ class Opening(msgspec.Struct, frozen=True, gc=False):
 
 
 class Frame(msgspec.Struct, frozen=True, gc=False):
-    """A frame as read: checked against its own CRC and hash, not yet against its neighbours."""
+    """A decoded frame, checked against its own CRC and hash, not yet against its neighbours."""
 
     opening: Opening
     hash: bytes
@@ -85,14 +85,14 @@ class Frame(msgspec.Struct, frozen=True, gc=False):
 
 
 class Notes(msgspec.Struct, frozen=True, array_like=True):
-    """What the writer knew at the end of the batch before: the state's hash at a checkpoint."""
+    """The hash of the engine's state after the batch that ended at ``sequence``: a checkpoint."""
 
     sequence: int
     state_hash: bytes
 
 
 class BadFrame(Exception):
-    """These bytes are no whole frame. ``expected`` and ``found`` name what was compared."""
+    """These bytes are no whole frame. ``what`` was compared, ``expected`` with ``found``."""
 
     def __init__(self, what: str, expected: str, found: str) -> None:
         super().__init__(f"{what}: expected {expected}, found {found}")
@@ -102,7 +102,7 @@ class BadFrame(Exception):
 
 
 class CutShort(BadFrame):
-    """The bytes end inside the frame, or before it: more of them may make it whole."""
+    """The bytes end before or inside the frame: it may be whole once more bytes are read."""
 
 
 class NewerFrame(Exception):
@@ -121,7 +121,7 @@ _notes = msgspec.msgpack.Decoder(Notes)
 
 
 def pack_texts(texts: Texts) -> bytes:
-    """Return the texts' bytes; none for no text."""
+    """Return the texts' bytes; empty if there are none."""
     return _encode(texts) if texts else b""
 
 
@@ -131,7 +131,7 @@ def unpack_texts(data: bytes) -> Texts:
 
 
 def pack_notes(notes: Notes | None) -> bytes:
-    """Return the notes' bytes; none for no notes."""
+    """Return the notes' bytes; empty if there are none."""
     return _encode(notes) if notes else b""
 
 
@@ -148,7 +148,8 @@ def digest(data: bytes | memoryview) -> bytes:
 def put_together(
     opening: Opening, commands: bytes, ingress: bytes, texts: bytes, notes: bytes
 ) -> tuple[bytes, bytes]:
-    """Return the bytes before the seal and those behind the hash. The counts must fit the parts."""
+    """Return the bytes before the seal, and those behind the hash. The opening's counts must
+    fit."""
     assert len(commands) == opening.count * COMMAND_BYTES
     assert len(ingress) == opening.count * INGRESS_BYTES
     assert (len(texts), len(notes)) == (opening.texts_bytes, opening.notes_bytes)
@@ -170,7 +171,7 @@ def encode(
 
 
 def peek(data: bytes, offset: int) -> Opening | None:
-    """Return the header at ``offset`` unchecked but for its magic and format; None if not one."""
+    """Return the header at ``offset``; None if there is none. Only magic and format are checked."""
     if len(data) - offset < HEADER_BYTES:
         return None
     magic, form, _, *fields = OPENING.unpack_from(data, offset)
@@ -178,10 +179,10 @@ def peek(data: bytes, offset: int) -> Opening | None:
 
 
 def decode(data: memoryview, offset: int) -> Frame:
-    """Read the frame at ``offset``. Raises CutShort, BadFrame or NewerFrame.
+    """Return the frame at ``offset``. Raises CutShort, BadFrame or NewerFrame.
 
-    The format version is judged before the CRC, which a later format may keep elsewhere; schema
-    and rules versions after it, because only a whole frame can be trusted to mean them.
+    The format version is checked before the CRC, since a later format may place the CRC elsewhere;
+    schema and rules versions after it, since they mean something only in a whole frame.
     """
     room = len(data) - offset
     if room < HEADER_BYTES:

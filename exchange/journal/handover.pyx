@@ -1,10 +1,11 @@
-"""Hands a file to a thread that syncs it, and the outcome back, without the interpreter.
+"""Hands a file to a thread that syncs it, and the result back, without the interpreter's lock.
 
-A thread that needs the interpreter's lock wakes twice, for its work and for the lock, which the
-event loop keeps until it sleeps: the disk would begin late, and the loop hear late of its end.
-Here each way is one eventfd, and the loop watches the second as it watches its sockets.
+A Python thread would have to wait for the interpreter's lock, which the event loop holds until it
+sleeps: the sync would begin late, and the loop would learn of its end late. Here each direction is
+one eventfd, and the loop watches the second one as it watches its sockets.
 
-Invariant: one sync at a time. From ``ask`` until the thread has told, the fields are the thread's.
+Invariant: one sync at a time. From ``ask`` until the thread has signalled ``told``, the fields
+belong to the thread.
 """
 
 import os
@@ -30,37 +31,36 @@ cdef extern from "<sys/eventfd.h>" nogil:
 
 
 cdef enum:
-    BY_CALL = -1  # of Python
-    NOTHING = -2  # waits to be begun
-    CLOSED = -1  # where a descriptor was, whose number may be another's by now
+    BY_CALL = -1  # sync by the Python call
+    NOTHING = -2  # no request is pending
+    CLOSED = -1  # a closed descriptor: its number may be reused by now
 
 
 cdef class Handover:
-    """``told`` is the eventfd that can be read once a sync has ended; then call ``take``."""
+    """``told`` is an eventfd that becomes readable when a sync has ended; then call ``take``."""
 
     cdef readonly int told
     cdef int asked
-    cdef int file  # what is to be synced: one word, so that all of a wish is seen, or none of it
+    cdef int file  # the request: one word, so that it is read either whole or not at all
     cdef bint ends
-    cdef int failed  # errno of the sync, 0 if there was none
-    cdef object error  # what the call raised
+    cdef int failed  # errno of the last sync, 0 if it succeeded
+    cdef object error  # what the Python call raised
     cdef double seconds
 
     def __init__(self):
-        """Make both ways. OSError where the process has no descriptor left."""
+        """Open both eventfds. OSError if the process has no descriptor left."""
         self.file = NOTHING
         self.asked = os.eventfd(0, os.EFD_CLOEXEC)
         self.told = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
 
     def ask(self, int file):
         """Have the thread make the file's data durable; below zero: have it call ``sync``. OSError
-        once closed.
-        """
+        once closed."""
         self.file = BY_CALL if file < 0 else file
         say(self.asked)
 
     def serve(self, sync):
-        """Do what is asked, in the thread that calls this, until the end."""
+        """Serve requests in the calling thread until ``end`` is called."""
         cdef double begun
         cdef int file
         with nogil:
@@ -82,20 +82,19 @@ cdef class Handover:
                 say(self.told)
 
     def take(self):
-        """Return how the sync that has ended did: its errno, or 0; what the call raised, or None;
-        and how many seconds it took.
-        """
+        """Return the result of the sync that has ended: its errno, or 0; what the Python call
+        raised, or None; and its duration in seconds."""
         heard(self.told)
         failed, error, self.failed, self.error = self.failed, self.error, 0, None
         return failed, error, self.seconds
 
     def end(self):
-        """Let what was asked for be done, and ``serve`` return."""
+        """Let a pending request be served, then let ``serve`` return."""
         self.ends = True
         say(self.asked)
 
     def close(self):
-        """Close both ways, once nobody serves any more."""
+        """Close both eventfds, after ``serve`` has returned."""
         os.close(self.asked)
         os.close(self.told)
         self.asked = self.told = CLOSED
@@ -104,13 +103,13 @@ cdef class Handover:
 cdef object outcome(sync):
     try:
         sync()
-    except Exception as error:  # handed over whole, for the loop to raise
+    except Exception as error:  # passed on whole: the loop raises it
         return error
     return None
 
 
 cdef int say(int way) except -1 nogil:
-    """Wake who waits for it. OSError where the way is closed."""
+    """Signal an eventfd. OSError if it is closed."""
     if eventfd_write(way, 1):
         with gil:
             raise OSError(errno, os.strerror(errno))
@@ -118,7 +117,7 @@ cdef int say(int way) except -1 nogil:
 
 
 cdef void heard(int way) noexcept nogil:
-    """Wait for what is written, and read it; a signal may wake it sooner, with nothing."""
+    """Wait for a signal and clear it. A Unix signal may end the wait early, with nothing read."""
     cdef eventfd_t value
     eventfd_read(way, &value)
 

@@ -1,7 +1,8 @@
 """DIR/head: the last position known durable, kept apart from the log.
 
-Written at every clean close and segment roll, so that a log cut short at a frame's end is noticed.
-One JSON object, replaced whole. Heads that are signed, and kept elsewhere, are ``heads.py``.
+It is written at every clean close and segment roll, so that a log cut short exactly at the end of a
+frame is noticed. One JSON object, replaced whole. Signed heads, which are kept elsewhere, are in
+``heads.py``.
 """
 
 from pathlib import Path
@@ -18,7 +19,7 @@ HEAD_FORMAT: Final = 1
 
 
 class KnownFrame(msgspec.Struct, frozen=True):
-    """What somebody outside the log says: the frame that ends at ``sequence`` had this hash."""
+    """A statement from outside the log: the frame that ends at ``sequence`` had this hash."""
 
     sequence: int
     frame_hash: bytes
@@ -37,8 +38,8 @@ class Written(NamedTuple):
 class Head(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Position of the last durable frame.
 
-    Hashes are hex: the frame's, that of its batch's events ("" where not known yet, at a roll), and
-    that of the engine's state after it ("" unless written at a close).
+    Hashes are hex: the frame's; that of its batch's events ("" at a roll, where it is not known
+    yet); and that of the engine's state after it ("" unless written at a close).
     """
 
     format: int
@@ -70,12 +71,12 @@ def read_head(place: Path | Storage) -> Head | None:
 
 
 def _check_hash(name: str, text: str) -> None:
-    """Raise ValueError of what is no hash, and not empty where it may be."""
+    """Raise ValueError unless the text is a hash, or empty where that is allowed."""
     size = len(bytes.fromhex(text))
     if size != HASH_BYTES and (size or name == "frame_hash"):
         raise ValueError(f"{name} has {size} bytes, not {HASH_BYTES}")
 
 
 def write_head(storage: Storage, head: Head) -> None:
-    """Replace the head, whole and durably."""
+    """Replace the head file atomically and durably. Raises OSError."""
     storage.replace(HEAD_NAME, msgspec.json.encode(head) + b"\n")

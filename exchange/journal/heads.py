@@ -1,9 +1,9 @@
-"""Signed heads: what the log was, written where the log's writer alone cannot rewrite it.
+"""Signed heads: proof of the log's content, kept where the log's writer cannot rewrite it.
 
-A hash chain does not stop whoever writes the whole file anew. A head kept in a second directory,
-signed with Ed25519, does: it says that the frame ending at a sequence had a hash, and a log that
-has another there is refused. Every head carries the hash of the head before, so that the last one's
-signature speaks for all. The layout and the handling of keys are docs/reference/journal.md.
+A hash chain alone does not stop somebody who rewrites the whole log. A head kept in a second
+directory and signed with Ed25519 does: it states the hash of the frame that ends at a sequence, and
+a log with another hash there is refused. Every head carries the hash of the head before it, so that
+the last signature covers all of them. Layout and handling of keys: docs/reference/journal.md.
 """
 
 import errno
@@ -29,8 +29,8 @@ from exchange.journal.storage import (
 SIGNED_FORMAT: Final = 1
 KEY_NAME: Final = "head.key"  # beside the log, mode 0600
 PUBLIC_NAME: Final = "keys"  # beside the heads
-PERIOD_NS: Final = 60_000_000_000  # between two heads, of the log's time
-CLOSE_SECONDS_MAX: Final = 10.0  # a directory that hangs does not hold up the stop any longer
+PERIOD_NS: Final = 60_000_000_000  # least distance of two heads, in the log's time
+CLOSE_SECONDS_MAX: Final = 10.0  # a directory that does not respond delays the stop by this at most
 _log = logging.getLogger(__name__)
 
 
@@ -43,7 +43,7 @@ class HeadsMissing(JournalError):
 
 
 class SignedHead(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The last frame durable at some moment. Hashes, key and signature are hex."""
+    """The last durable frame at some moment. Hashes, key and signature are hex."""
 
     format: int
     exchange_id: str
@@ -56,20 +56,21 @@ class SignedHead(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     signature: str = ""
 
     def signed_text(self) -> bytes:
-        """Return what is signed: eight lines, so that any tool can check it."""
+        """Return the signed bytes: eight lines of text, so that any tool can verify the
+        signature."""
         title, fields = f"hourbook head {self.format}", msgspec.structs.astuple(self)[1:-1]
         return "".join(f"{line}\n" for line in (title, *fields)).encode()
 
 
 def key_id(public: bytes) -> str:
-    """Return a public key's name: the first eight of its 32 bytes, in hex."""
+    """Return the name of a public key: its first eight bytes in hex."""
     return public[:8].hex()
 
 
 def load_key(path: Path) -> Any:
-    """Return the private key at ``path``, made if there is none. Raises BadKey."""
-    from cryptography.exceptions import UnsupportedAlgorithm  # noqa: PLC0415 - who signs
-    from cryptography.hazmat.primitives import serialization as forms  # noqa: PLC0415 - who signs
+    """Return the private key at ``path``; create it if there is none. Raises BadKey."""
+    from cryptography.exceptions import UnsupportedAlgorithm  # noqa: PLC0415 - to sign
+    from cryptography.hazmat.primitives import serialization as forms  # noqa: PLC0415 - to sign
     from cryptography.hazmat.primitives.asymmetric.ed25519 import (  # noqa: PLC0415
         Ed25519PrivateKey,
     )
@@ -93,9 +94,9 @@ def load_key(path: Path) -> Any:
 
 
 def _public_key(path: Path) -> Any:
-    """Return the public key at ``path``, whose name it must deserve. Raises BadKey."""
-    from cryptography.exceptions import UnsupportedAlgorithm  # noqa: PLC0415 - who checks
-    from cryptography.hazmat.primitives import serialization as forms  # noqa: PLC0415 - who checks
+    """Return the public key at ``path``; the file's name must be the key's. Raises BadKey."""
+    from cryptography.exceptions import UnsupportedAlgorithm  # noqa: PLC0415 - to check
+    from cryptography.hazmat.primitives import serialization as forms  # noqa: PLC0415 - to check
     from cryptography.hazmat.primitives.asymmetric.ed25519 import (  # noqa: PLC0415
         Ed25519PublicKey,
     )
@@ -114,16 +115,16 @@ def _public_key(path: Path) -> Any:
 
 
 def heads_path(directory: Path, exchange_id: str) -> Path:
-    """Return the file of an exchange's heads: one JSON object a line, oldest first."""
+    """Return the path of an exchange's heads: a file of one JSON object a line, oldest first."""
     return directory / f"{exchange_id}.jsonl"
 
 
 def read_heads(directory: Path, exchange_id: str) -> list[SignedHead]:
-    """Return the heads of an exchange, chained and signed as they must be; none if no file is.
+    """Return the heads of an exchange, verified; empty if there is no file.
 
-    Of the heads that a key signed one after another only the last signature is checked: each has
-    the hash of the one before. A last line without its end was never whole and is passed over.
-    Raises DamagedHead, BadKey.
+    Each head carries the hash of the one before it, so of a run of heads signed by one key only the
+    last signature is checked. An incomplete last line is a write that a crash cut short; it is
+    ignored. Raises DamagedHead, BadKey.
     """
     path = heads_path(directory, exchange_id)
     try:
@@ -162,7 +163,7 @@ def _decode(line: bytes, place: str) -> SignedHead:
 
 
 def _check_signature(head: SignedHead, directory: Path, place: str) -> None:
-    from cryptography.exceptions import InvalidSignature  # noqa: PLC0415 - who checks
+    from cryptography.exceptions import InvalidSignature  # noqa: PLC0415 - to check
 
     key = _public_key(directory / PUBLIC_NAME / f"{head.key}.pem")
     try:
@@ -172,7 +173,8 @@ def _check_signature(head: SignedHead, directory: Path, place: str) -> None:
 
 
 def known_frames(directory: Path, exchange_id: str) -> list[KnownFrame]:
-    """Return what the signed heads in a directory say about an exchange's frames."""
+    """Return the frames that the signed heads in a directory state for an exchange, as
+    KnownFrames."""
     return _known(read_heads(directory, exchange_id), heads_path(directory, exchange_id))
 
 
@@ -182,9 +184,9 @@ def _known(heads: list[SignedHead], path: Path) -> list[KnownFrame]:
 
 
 def frames_known_of(directory: Path, heads: Path) -> list[KnownFrame]:
-    """Return what the heads in ``heads`` say about the log in ``directory``, whoever it is of.
+    """Return the frames that the heads in ``heads`` state for the log in ``directory``.
 
-    Raises HeadsMissing where that directory has none of this exchange; none for an empty log.
+    Empty for an empty log. Raises HeadsMissing if ``heads`` has none of the log's exchange.
     """
     found = exchange_of(LocalStorage(directory))
     if found is None:
@@ -196,16 +198,15 @@ def frames_known_of(directory: Path, heads: Path) -> list[KnownFrame]:
 
 
 class HeadWriter:
-    """Signs a head now and then, in a thread: neither matching nor the log's disk waits for it.
+    """Signs a head about every PERIOD_NS, in a thread: neither matching nor the log's disk waits.
 
-    ``failed`` counts heads that could not be written; each is logged, and a later one makes good
-    for it. ``signed_upto`` is the last sequence that a head covers.
+    ``failed`` counts heads that could not be written; each is logged, and a later head covers what
+    it would have covered. ``signed_upto`` is the last sequence that a head covers.
     """
 
     def __init__(self, log_directory: Path, directory: Path, exchange_id: bytes) -> None:
-        """Read what was signed before, and be ready to sign. Raises HeadsMissing, BadKey,
-        DamagedHead, OSError.
-        """
+        """Verify the existing heads, open the key and start the thread. Raises HeadsMissing,
+        BadKey, DamagedHead, OSError."""
         self._exchange_id = exchange_id.hex()
         self._path = heads_path(directory, self._exchange_id)
         key_path = log_directory / KEY_NAME
@@ -217,7 +218,7 @@ class HeadWriter:
         heads = read_heads(directory, self._exchange_id)
         self.known = _known(heads, self._path)
         self.signed_upto = heads[-1].sequence if heads else 0
-        self._stamp = heads[-1].stamp if heads else 0  # the period's beginning
+        self._stamp = heads[-1].stamp if heads else 0  # start of the current period
         self.failed = 0
         make_directory(log_directory)
         self._open(key_path, directory)
@@ -228,7 +229,7 @@ class HeadWriter:
         self._thread.start()
 
     def _open(self, key_path: Path, directory: Path) -> None:
-        """Take the key, leave its public half with the heads, cut a torn last line off."""
+        """Load the key, write its public half beside the heads, cut off an incomplete last line."""
         make_directory(directory)
         if not self._path.exists():
             self._path.touch()
@@ -241,7 +242,8 @@ class HeadWriter:
         self._previous = digest(lines[-1]) if lines else NO_HASH
 
     def offer(self, written: Written) -> None:
-        """Sign this durable frame, if the last head is a period old. Never waits."""
+        """Have this durable frame signed if the last head is at least PERIOD_NS older. Never
+        blocks."""
         if not self._stamp:
             self._stamp = written.stamp
         elif written.stamp - self._stamp >= PERIOD_NS:
@@ -254,7 +256,7 @@ class HeadWriter:
             self._changed.notify()
 
     def close(self, written: Written | None) -> None:
-        """Sign a last head, if there is something new, and end."""
+        """Sign a last head if ``written`` is newer than the last one, and stop the thread."""
         if written is not None:
             self._put(written)
         with self._changed:
@@ -299,7 +301,7 @@ class HeadWriter:
 
 
 def _append(path: Path, line: bytes) -> None:
-    """Append durably, or cut off again what was written of it."""
+    """Append durably; on an error remove what was written of the line."""
     with open(path, "ab", buffering=0) as file:
         size = file.tell()
         try:
@@ -312,8 +314,8 @@ def _append(path: Path, line: bytes) -> None:
 
 
 def _leave_public(key: Any, folder: Path) -> str:
-    """Write the public half beside the heads, if it is not there; return the key's name."""
-    from cryptography.hazmat.primitives import serialization as forms  # noqa: PLC0415 - who signs
+    """Write the public key beside the heads if it is not there; return the key's name."""
+    from cryptography.hazmat.primitives import serialization as forms  # noqa: PLC0415 - to sign
 
     public = key.public_key()
     name = key_id(public.public_bytes(forms.Encoding.Raw, forms.PublicFormat.Raw))

@@ -1,7 +1,7 @@
-"""The storage engine in memory: the promises of local files, and a power cut to be asked for.
+"""Storage in memory: the guarantees of local files, and a power cut on request.
 
-For simulations and tests. ``crashed`` gives what a power cut would leave: what was synced, and no
-more; ``capacity`` is a disk that can be full.
+For simulations and tests. ``crashed`` returns what a power cut would leave, which is what was
+synced; ``capacity`` makes a disk that can be full.
 """
 
 import errno
@@ -20,7 +20,7 @@ class _Content:
         self.written = bytearray(data)
         self.room = 0
         self.synced = bytes(data)
-        self.reaches = len(data)  # ``written`` begins with this many bytes of ``synced``
+        self.reaches = len(data)  # length of the common prefix of ``written`` and ``synced``
 
     @property
     def space(self) -> int:
@@ -54,11 +54,11 @@ class MemoryFile:
 
     @property
     def handle(self) -> int:
-        """None."""
+        """Always -1: there is no file descriptor."""
         return -1
 
     def append(self, data: bytes) -> None:
-        """Append, all or nothing."""
+        """Append all of ``data``, or raise OSError (ENOSPC) and append nothing."""
         content = self._content
         left = max(0, content.room - len(data))
         self._storage.claim(len(data) + left - content.room)
@@ -66,26 +66,26 @@ class MemoryFile:
         content.room = left
 
     def reserve(self, room: int) -> None:
-        """Reserve, all or nothing."""
+        """Reserve ``room`` bytes behind the end, or raise OSError (ENOSPC) and reserve nothing."""
         if room > self._content.room:
             self._storage.claim(room - self._content.room)
             self._content.room = room
 
     def sync(self) -> None:
-        """Let what was written survive a crash."""
+        """Make what was written survive ``crashed``."""
         self._content.sync()
 
     def read_into(self, offset: int, buffer: memoryview) -> int:
-        """Copy what there is."""
+        """Copy the bytes from ``offset`` on into ``buffer``; return how many."""
         found = bytes(self._content.written[offset : offset + len(buffer)])
         buffer[: len(found)] = found
         return len(found)
 
     def renew(self, offset: int) -> None:
-        """Nothing to do: a sync here takes all that was written."""
+        """Do nothing: a sync here always covers all that was written."""
 
     def truncate(self, end: int) -> None:
-        """Cut, or fill up with zeros."""
+        """Cut the file at ``end``, or fill it up to there with zeros."""
         content = self._content
         content.room = 0
         self._storage.claim(end - len(content.written))
@@ -94,7 +94,7 @@ class MemoryFile:
         content.written += bytes(end - len(content.written))
 
     def close(self) -> None:
-        """Nothing to let go of."""
+        """Do nothing."""
 
 
 class _MemoryLock:
@@ -106,7 +106,7 @@ class _MemoryLock:
 
 
 class MemoryStorage:
-    """Named files in memory. ``capacity`` bytes at most, None for no bound."""
+    """Named files in memory. ``capacity`` is the most bytes they may have, None for no limit."""
 
     def __init__(self, capacity: int | None = None) -> None:
         self.capacity = capacity
@@ -114,31 +114,31 @@ class MemoryStorage:
         self._files: dict[str, _Content] = {}
 
     def claim(self, size: int) -> None:
-        """Raise ENOSPC if ``size`` more bytes do not fit."""
+        """Raise OSError (ENOSPC) if ``size`` more bytes do not fit."""
         if self.capacity is None or size <= 0:
             return
         if size > self.capacity - sum(content.space for content in self._files.values()):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def crashed(self) -> Self:
-        """Return what a power cut at this moment would leave. This one stays as it is."""
+        """Return the storage that a power cut at this moment would leave. This one is unchanged."""
         left = type(self)(self.capacity)
         left._files = {name: _Content(content.synced) for name, content in self._files.items()}
         return left
 
     def lock(self) -> Lock:
-        """Take the lock of this storage."""
+        """Take the lock of this storage. Raises DirectoryLocked."""
         if self.locked:
             raise DirectoryLocked(self.where("lock"), "this one")
         self.locked = True
         return _MemoryLock(self)
 
     def list(self, folder: str) -> list[str]:
-        """Return the names in a folder."""
+        """Return the names in a folder, sorted."""
         return sorted(name for name in self._files if name.rpartition("/")[0] == folder)
 
     def open(self, name: str, *, write: bool = False) -> MemoryFile:
-        """Open one file."""
+        """Open one file; with ``write``, create it if needed. Raises FileNotFoundError."""
         if name not in self._files:
             if not write:
                 raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), name)
@@ -146,22 +146,22 @@ class MemoryStorage:
         return MemoryFile(self, self._files[name])
 
     def size(self, name: str) -> int:
-        """Return how many bytes were written."""
+        """Return how many bytes the file has. Raises FileNotFoundError."""
         return self.open(name).end
 
     def read(self, name: str) -> bytes:
-        """Return a whole file."""
+        """Return a whole file. Raises FileNotFoundError."""
         return bytes(self.open(name)._content.written)
 
     def replace(self, name: str, data: bytes) -> None:
-        """Put another file under the name."""
-        self.claim(len(data))  # both stand beside each other for a moment
+        """Replace the file's content durably. Raises OSError (ENOSPC)."""
+        self.claim(len(data))  # the old and the new content exist together for a moment
         self._files[name] = _Content(data)
 
     def remove(self, name: str) -> None:
-        """Forget the name."""
+        """Remove the file if it exists."""
         self._files.pop(name, None)
 
     def where(self, name: str) -> Path:
-        """Return a path that says it is none."""
+        """Return a path for messages that shows that the file is in memory."""
         return Path("memory:") / name

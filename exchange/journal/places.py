@@ -1,8 +1,8 @@
-"""Where things are in the log: segments, and a sparse index to get near any frame of one.
+"""Where things are in the log: its segments, and a sparse index to find a frame quickly.
 
 A mark is the (first sequence, stamp, offset) of a frame; an index has one about every MARK_BYTES of
-its segment. It is a cache: written when a segment is full, made again from the frames' headers
-where it is missing or wrong, and never believed without looking at the frame it points to.
+its segment. The index is a cache: it is written when a segment is full, rebuilt from the frames'
+headers where it is missing or wrong, and never trusted without a look at the frame it points to.
 """
 
 import errno
@@ -29,7 +29,7 @@ INDEX_NAME: Final = "index"
 SUFFIX: Final = ".hbl"
 INDEX_SUFFIX: Final = ".hbx"
 DIGITS: Final = 20
-MARK_BYTES: Final = 1 << 20  # a seek reads no more headers than lie in this much of the log
+MARK_BYTES: Final = 1 << 20  # a search reads the frame headers of this much of the log
 _INDEX: Final = Layout("<8sQII")  # magic, first sequence, marks, CRC-32 of the marks
 _MAGIC: Final = b"HBINDEX1"
 _MARK: Final = Layout("<QQQ")
@@ -41,7 +41,7 @@ Mark = tuple[int, int, int]  # first sequence, stamp, offset of a frame
 class NotInLog(JournalError):
     """The log has no such sequence, or nothing of that time.
 
-    ``offset`` is where the frames of the segment looked at end, if one was.
+    ``offset`` is where the frames of the segment that was searched end, 0 if none was searched.
     """
 
     def __init__(self, text: str, offset: int = 0) -> None:
@@ -50,18 +50,17 @@ class NotInLog(JournalError):
 
 
 class Elsewhere(NotInLog):
-    """A later segment is there and that of the sequence is not: it was archived elsewhere, as a
-    rule. Only who reads it can miss it.
-    """
+    """The segment of the sequence is missing although a later one is there: as a rule it was
+    archived in another directory. An error only for a caller that has to read it."""
 
 
 def storage_of(place: Path | Storage) -> Storage:
-    """Return the storage at a path, or the storage itself."""
+    """Return the storage at a path, or the given storage itself."""
     return LocalStorage(place) if isinstance(place, Path) else place
 
 
 class Segment(msgspec.Struct, frozen=True):
-    """A file of the log that begins with the frame of ``first``."""
+    """A segment file of the log; ``first`` is the first sequence of its first frame."""
 
     name: str
     first: int
@@ -69,7 +68,7 @@ class Segment(msgspec.Struct, frozen=True):
 
     @property
     def index_name(self) -> str:
-        """Name of its index."""
+        """Name of its index file."""
         return f"{INDEX_NAME}/{self.first:0{DIGITS}}{INDEX_SUFFIX}"
 
 
@@ -79,9 +78,9 @@ def segment_name(first_sequence: int) -> str:
 
 
 def list_segments(storage: Storage) -> list[Segment]:
-    """Return the segments by first sequence; none if there is no log yet.
+    """Return the segments by first sequence; empty if there is no log yet.
 
-    Where a segment and its archived form are both there (a crash left them), the segment counts.
+    Where a crash left both a segment and its archive, the segment is returned.
     """
     found: dict[int, Segment] = {}
     for name in storage.list(LOG_NAME):
@@ -96,9 +95,9 @@ def list_segments(storage: Storage) -> list[Segment]:
 
 
 def open_segment(storage: Storage, segment: Segment) -> File:
-    """Open a segment for reading, archived or not, also since it was listed.
+    """Open a segment for reading, archived or not, even if it was archived or restored meanwhile.
 
-    Raises DamagedArchive; FileNotFoundError where it is gone.
+    Raises DamagedArchive; FileNotFoundError if it is gone.
     """
     plain = segment_name(segment.first)
     for name in _forms(segment):
@@ -109,13 +108,14 @@ def open_segment(storage: Storage, segment: Segment) -> File:
 
 
 def _forms(segment: Segment) -> tuple[str, str, str]:
-    """The name that was listed; then, should it be another's by now, the plain and the archived."""
+    """Return the names to try: the one that was listed; then, since it may have been archived or
+    restored meanwhile, the plain one and the archive's."""
     plain = segment_name(segment.first)
     return segment.name, plain, f"{plain}{ARCHIVED_END}"
 
 
 def segment_bytes(storage: Storage, segment: Segment) -> int:
-    """Return how many bytes a segment has where it lies, in the form that it has now; 0 if gone."""
+    """Return the segment's size in bytes in its present form, compressed if archived; 0 if gone."""
     for name in _forms(segment):
         with suppress(FileNotFoundError):
             return storage.size(name)
@@ -123,7 +123,7 @@ def segment_bytes(storage: Storage, segment: Segment) -> int:
 
 
 def exchange_of(storage: Storage) -> bytes | None:
-    """Return the exchange id in the log's first frame that is there; None for an empty log."""
+    """Return the exchange id in the first frame header found in the log; None for an empty log."""
     for segment in list_segments(storage):
         file = open_segment(storage, segment)
         head = peek(read_whole(file, HEADER_BYTES), 0)
@@ -134,19 +134,19 @@ def exchange_of(storage: Storage) -> bytes | None:
 
 
 class Marks:
-    """The marks of one segment, taken as its frames go by."""
+    """Collects the marks of one segment as its frames are read or written."""
 
     def __init__(self, marks: list[Mark] | None = None) -> None:
         self.marks = marks or []
 
     def note(self, first_sequence: int, stamp: int, offset: int) -> None:
-        """Take a mark of this frame, if the last one is far enough behind."""
+        """Add a mark for this frame if the last mark is at least MARK_BYTES before it."""
         if not self.marks or offset - self.marks[-1][2] >= MARK_BYTES:
             self.marks.append((first_sequence, stamp, offset))
 
 
 def write_index(storage: Storage, segment: Segment, marks: list[Mark]) -> None:
-    """Write a full segment's index. One that cannot be written is logged and made again later."""
+    """Write a full segment's index. A failure is only logged: the index can be rebuilt."""
     body = b"".join(_MARK.pack(*mark) for mark in marks)
     try:
         storage.replace(
@@ -158,7 +158,7 @@ def write_index(storage: Storage, segment: Segment, marks: list[Mark]) -> None:
 
 
 def read_index(storage: Storage, segment: Segment) -> list[Mark] | None:
-    """Return the marks of a segment's index; None if there is none that can be used."""
+    """Return the marks of a segment's index; None if it is missing or damaged."""
     try:
         data = storage.read(segment.index_name)
     except FileNotFoundError:
@@ -174,9 +174,10 @@ def read_index(storage: Storage, segment: Segment) -> list[Mark] | None:
 
 
 def headers(file: File, offset: int) -> Iterator[tuple[int, Opening]]:
-    """Yield (offset, header) of the frames from ``offset`` on, to the end or the first doubt.
+    """Yield (offset, header) of the frames from ``offset`` on, up to the end or the first bytes
+    that are no header.
 
-    Reads the headers' bytes alone, as long as they stand far apart; checks no more than the magic.
+    Where frames are large only their headers are read. Nothing but magic and format is checked.
     """
     block, base = b"", 0
     while True:
@@ -190,7 +191,7 @@ def headers(file: File, offset: int) -> Iterator[tuple[int, Opening]]:
 
 
 def make_index(storage: Storage, segment: Segment, marks: Marks | None = None) -> list[Mark]:
-    """Return a segment's marks from its frames' headers, going on behind ``marks``."""
+    """Return a segment's marks from its frames' headers, continuing after ``marks`` if given."""
     made = marks or Marks()
     file = open_segment(storage, segment)
     try:
@@ -203,7 +204,7 @@ def make_index(storage: Storage, segment: Segment, marks: Marks | None = None) -
 
 
 class Place(msgspec.Struct, frozen=True):
-    """A frame's place: bytes ``offset`` to ``end`` of ``segment``, its sequences, its stamp."""
+    """A frame's place: bytes ``offset`` to ``end`` of ``segment``; its sequences and its stamp."""
 
     segment: Segment
     offset: int
@@ -233,7 +234,7 @@ def find_sequence(place: Path | Storage, sequence: int) -> Place:
 
 
 def _ends_at(storage: Storage, segment: Segment, offset: int) -> bool:
-    """Whether a segment has nothing behind ``offset``: else it is damaged there."""
+    """Whether nothing but zeros follows ``offset`` in a segment; otherwise it is damaged there."""
     file = open_segment(storage, segment)
     try:
         return file.end >= offset and only_zeros(file, offset)
@@ -242,11 +243,11 @@ def _ends_at(storage: Storage, segment: Segment, offset: int) -> bool:
 
 
 def find_time(place: Path | Storage, stamp: int) -> Place:
-    """Return the place of the first frame stamped at or after ``stamp``. Raises NotInLog."""
+    """Return the place of the first frame stamped at or after ``stamp`` (ns). Raises NotInLog."""
     storage = storage_of(place)
     segments = list_segments(storage)
     low, high = 0, len(segments)
-    while low < high:  # the first segment whose first frame is as late as that
+    while low < high:  # the first segment whose first frame has that stamp or a later one
         middle = (low + high) // 2
         found = next(_from_mark(storage, segments[middle], 1, 0), None)
         if found is None or found.stamp >= stamp:
@@ -261,16 +262,16 @@ def find_time(place: Path | Storage, stamp: int) -> Place:
 
 
 def _from_mark(storage: Storage, segment: Segment, field: int, value: int) -> Iterator[Place]:
-    """Yield the places of a segment's frames from the last mark below ``value`` on.
+    """Yield the places of a segment's frames from the last mark before ``value`` on.
 
-    ``field`` says of what the value is: 0 the sequence, 1 the stamp.
+    ``field`` is what the value is: 0 a sequence, 1 a stamp.
     """
     file = open_segment(storage, segment)
     try:
         marks = read_index(storage, segment)
         if marks is None or not _points_at(file, marks):
             marks = make_index(storage, segment)
-        # Equal stamps may stand before a mark of that stamp: begin at the one below.
+        # Frames of equal stamp may precede the mark of that stamp: begin at the mark below.
         below = [mark[field] for mark in marks]
         at = (bisect_right(below, value) if field == 0 else _first_not_below(below, value)) - 1
         for offset, head in headers(file, marks[max(at, 0)][2] if marks else 0):
@@ -292,9 +293,8 @@ def _first_not_below(values: list[int], value: int) -> int:
 
 
 def _points_at(file: File, marks: list[Mark]) -> bool:
-    """Whether the marks begin at the start, and the last one is of a frame: a segment cut or
-    written anew betrays its index.
-    """
+    """Whether the first mark is at the segment's start and the last one points to a frame that fits
+    it; if not, the segment was cut or rewritten and its index is stale."""
     first, stamp, offset = marks[-1]
     if marks[0][2]:
         return False

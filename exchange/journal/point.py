@@ -1,7 +1,7 @@
-"""A point of a history: where the log, the stream made from it and the state stand after a frame.
+"""A point of the history: the position of the log, the released stream and the state after a frame.
 
-A function of the log. Whoever has a point and the engine's state there can go on from it as if the
-log had been read from its beginning.
+It is a function of the log. With a point and the engine's state at it, processing can continue as
+if the log had been read from its beginning.
 """
 
 import msgspec
@@ -14,10 +14,12 @@ TapeMark = tuple[int, int]  # first sequence and offset of a record of the tape
 
 
 class Point(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
-    """After the frame of ``first_sequence`` to ``sequence``; all zero before the first.
+    """The position after the frame of ``first_sequence`` to ``sequence``; all zero before the
+    first.
 
-    ``events_digest`` is of that frame's events, ``tape_end`` the bytes of the released stream up to
-    there, ``last_index`` the index of its last event, ``marks`` the offsets that a tape remembers.
+    ``events_digest`` is the digest of that frame's events, ``tape_end`` the length in bytes of the
+    released stream up to there, ``last_index`` the index of its last event, ``marks`` the tape's
+    remembered offsets.
     """
 
     sequence: int = 0
@@ -33,7 +35,7 @@ class Point(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
     marks: list[TapeMark] = []
 
     def advance(self, frame: Frame, events: bytes) -> None:
-        """Move behind ``frame``, which gave ``events``."""
+        """Advance past ``frame``, whose events are ``events``."""
         opening = frame.opening
         if not self.marks or self.tape_end - self.marks[-1][1] >= MARK_BYTES:
             self.marks.append((opening.first_sequence, self.tape_end))

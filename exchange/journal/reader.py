@@ -1,7 +1,7 @@
-"""Reading the log back: every frame checked alone and against the one before it.
+"""Reads the log back: every frame is checked by itself and against the one before it.
 
 ``LogReader.chunks`` yields verified frames until the log ends or something is wrong; ``finish``
-then says what the end is: clean, a torn tail that nobody was told of, or damage that must stop us.
+then judges the end: clean, a torn tail that was never released, or damage that must stop a start.
 """
 
 from collections import deque
@@ -47,14 +47,15 @@ from exchange.journal.storage import File, Storage, only_zeros, read_whole
 
 __all__ = ["LOG_NAME", "LogReader", "Recovered", "Start", "Tail"]
 
-LOOKS_MAX: Final = 100  # at one place that changes; then it is judged as it is
-CHUNK_BYTES: Final = 1 << 20  # read, and handed over, together: enough to hide a thread's cost
+LOOKS_MAX: Final = 100  # re-reads of one place that keeps changing, before it is judged
+CHUNK_BYTES: Final = 1 << 20  # read and passed on together, so that threads switch rarely
 
 
 class Start(msgspec.Struct, frozen=True):
-    """Where to begin inside a log: behind the frame that ends at ``sequence``.
+    """Where to begin inside a log: after the frame that ends at ``sequence``.
 
-    ``frame_hash`` is that frame's, None where it is not known: the chain is then taken up there.
+    ``frame_hash`` is that frame's hash; None if unknown, then the chain is checked from the next
+    frame on. ``epoch`` and ``stamp`` are that frame's, as lower bounds for what follows.
     """
 
     sequence: int
@@ -73,9 +74,9 @@ class Tail(msgspec.Struct, frozen=True):
 
 
 class Recovered(msgspec.Struct, frozen=True):
-    """What a log holds. Sequences start at 1; zeros and no hash for an empty log.
+    """What a log holds. Sequences start at 1; an empty log has zeros and NO_HASH.
 
-    ``frames`` counts those that were read: fewer than all where reading began inside the log.
+    ``frames`` counts the frames that were read: not all of them if reading began inside the log.
     """
 
     frames: int
@@ -87,7 +88,7 @@ class Recovered(msgspec.Struct, frozen=True):
     exchange_id: bytes | None
     segment: Segment | None
     offset: int  # in ``segment``, where the next frame goes
-    proven: int  # in ``segment``, up to where a sync is known to have been good
+    proven: int  # in ``segment``, the end of what is known to have been synced
     tail_dropped: Tail | None
     marks: list[Mark]  # of ``segment``
 
@@ -104,10 +105,10 @@ def _show(value: bytes | int) -> str:
 
 
 class _Window:
-    """A segment in memory a piece at a time.
+    """A part of a segment in memory, moved forward as it is read.
 
-    One buffer for all pieces: fresh memory would cost more than the reading. It grows only for a
-    frame larger than itself.
+    One buffer serves all parts, since allocating new memory would cost more than the reading. It
+    grows only for a frame larger than itself.
     """
 
     def __init__(self, file: File, base: int) -> None:
@@ -129,23 +130,23 @@ class _Window:
         return size > 0
 
     def changed(self, used: int) -> bool:
-        """Whether the file has other bytes now than were read behind ``used``."""
+        """Whether the file's bytes from ``used`` on differ now from those that were read."""
         seen = bytes(self.view[used:])
         return read_whole(self._file, len(seen), self.base + used) != seen
 
 
 def _unlike(path: Path, offset: int, first: int, known: KnownFrame, found: bytes) -> BrokenChain:
-    """Return the error of a log that is another than a head says."""
+    """Return the error for a frame whose hash differs from that in a head."""
     what = f"frame ending at sequence {known.sequence}, named by {known.source}"
     return BrokenChain(path, offset, first, what, known.frame_hash.hex(), found.hex())
 
 
 class LogReader:
-    """One pass over the log of a market: all of it, or what comes behind ``start``.
+    """One pass over the log of a market: all of it, or what follows ``start``.
 
-    Invariants: ``durable_upto`` is the highest mark seen in a verified frame, in the head, in a
-    signed head, or in a segment's name (a segment is only begun when all before it is durable);
-    ``next_sequence`` is one past the last verified frame.
+    Invariants: ``durable_upto`` is the highest durable mark found in a verified frame, in the head,
+    in a signed head, or in a segment's name (a segment is begun only when all before it is
+    durable); ``next_sequence`` is one more than the last verified frame's last sequence.
     """
 
     def __init__(
@@ -156,10 +157,10 @@ class LogReader:
         known: Iterable[KnownFrame] = (),
         start: Start | None = None,
     ) -> None:
-        """Look at the directory or storage; ``known`` are the signed heads' frames.
+        """Open the log in a directory or storage; ``known`` are the frames that signed heads state.
 
-        Raises DamagedHead, NotInLog where no frame ends at ``start``, and DamagedLog where what
-        is known of the log before it is not there.
+        Raises DamagedHead; NotInLog if no frame ends at ``start``; DamagedLog if the part of the
+        log before ``start`` contradicts a head.
         """
         self.storage = storage_of(place)
         self.head: Head | None = read_head(self.storage)
@@ -192,7 +193,7 @@ class LogReader:
             self._known_at += 1
 
     def _begin_at(self, start: Start) -> None:
-        """Leave out what lies up to ``start``, without reading it."""
+        """Skip what lies up to ``start`` without reading it."""
         self.next_sequence = start.sequence + 1
         self._hash, self._epoch, self._stamp = start.frame_hash, start.epoch, start.stamp
         self._check_left_out(start.sequence)
@@ -205,16 +206,17 @@ class LogReader:
         self.segments = [one for one in self.segments if one.first >= first]
 
     def _check_left_out(self, sequence: int) -> None:
-        """Compare what each source knows last of what is not read: seeks, no scan.
+        """Check the newest known frame of each source in the skipped part: by seeking, not by a
+        scan.
 
-        A frame that was archived elsewhere is missed by nobody who does not read it.
+        A frame whose segment was archived elsewhere is not checked.
         """
         newest = {one.source: one for one in self._known if one.sequence <= sequence}
         for one in newest.values():
             try:
                 place = find_sequence(self.storage, one.sequence)
                 file = open_segment(self.storage, place.segment)
-            except (Elsewhere, FileNotFoundError):  # the latter where it goes there just now
+            except (Elsewhere, FileNotFoundError):  # the latter: it is being archived right now
                 continue
             except NotInLog as missing:
                 raise self._not_found(one, missing) from missing
@@ -227,7 +229,8 @@ class LogReader:
                 raise _unlike(path, place.offset, place.first_sequence, one, found)
 
     def _not_found(self, known: KnownFrame, missing: NotInLog) -> DamagedLog:
-        """Return the error of a log whose own segment lacks a frame that was durable."""
+        """Return the error of a log whose segment lacks a frame that is known to have been
+        durable."""
         held = [one for one in self.segments if one.first <= known.sequence]
         path = self.storage.where(held[-1].name if held else LOG_NAME)
         what = f"frame named by {known.source}"
@@ -235,11 +238,11 @@ class LogReader:
 
     @property
     def total_bytes(self) -> int:
-        """Bytes of all segments to be read, room of the writer and what is skipped included."""
+        """Bytes of all segments to be read, reserved space and a skipped beginning included."""
         return sum(segment_bytes(self.storage, one) for one in self.segments)
 
     def chunks(self) -> Iterator[list[Frame]]:
-        """Yield verified frames, up to CHUNK_BYTES at a time, to the end or the first damage.
+        """Yield verified frames, about CHUNK_BYTES at a time, to the end or the first damage.
 
         Raises BrokenChain (WrongExchange), MissingSegment, NewerVersion, DamagedArchive.
         """
@@ -288,7 +291,7 @@ class LogReader:
                     chunk = []
                 if isinstance(fault, CutShort) and window.advance(at):
                     continue
-                # A writer may be at work: what was read before it wrote says nothing.
+                # A writer may be at work: bytes that were read before it wrote prove no damage.
                 looks += 1
                 seen = looks > LOOKS_MAX or not window.changed(at)
                 if seen and not self._is_whole_now(segment, file, fault, looks):
@@ -335,7 +338,7 @@ class LogReader:
             self._check_known(path, frame)
 
     def _check_known(self, path: Path, frame: Frame) -> None:
-        """Compare with what heads say: a frame ends at their sequence, and has their hash."""
+        """Compare with the known frames: one must end at their sequence and have their hash."""
         while self._known_at < len(self._known):
             one = self._known[self._known_at]
             if one.sequence > frame.last_sequence:
@@ -347,9 +350,9 @@ class LogReader:
             self._known_at += 1
 
     def _is_whole_now(self, segment: Segment, file: File, fault: BadFrame, looks: int) -> bool:
-        """Whether a frame stands there after all. Else judge what does, if there is anything.
+        """Whether a whole frame can be read there now. If not, record the damage, if there is any.
 
-        Nothing, or zeros to the end, is no damage: a writer reserves ahead.
+        The end of the file, or zeros up to it, is no damage: the writer reserves space ahead.
         """
         if only_zeros(file, self._offset):
             return False
@@ -362,7 +365,8 @@ class LogReader:
         return False
 
     def _judge_damage(self, segment: Segment, raw: bytes, fault: BadFrame) -> None:
-        """Look past the damage: whole frames and segments there say what was durable."""
+        """Search for whole frames and segments after the damage: their marks show what was
+        durable."""
         rest = memoryview(raw)
         at = raw.find(MAGIC, 1)
         while at >= 0:
@@ -370,7 +374,7 @@ class LogReader:
             try:
                 frame = decode(rest, at)
             except (BadFrame, NewerFrame):
-                pass  # the magic's bytes inside damage or inside a payload: no evidence
+                pass  # the magic's bytes by chance, inside damage or a payload: no evidence
             else:
                 step = frame.length
                 if self.exchange_id in (None, frame.opening.exchange_id):
@@ -387,10 +391,10 @@ class LogReader:
         )  # fmt: skip
 
     def finish(self, released_upto: int = 0) -> Recovered:
-        """Judge the end, once ``chunks`` is exhausted.
+        """Check the end of the log once ``chunks`` is exhausted.
 
         ``released_upto`` is the last sequence known to have been released (0 if none), which was
-        durable therefore. Raises DamagedLog if anything at or below the durable mark is gone.
+        therefore durable. Raises DamagedLog if anything at or below the durable mark is missing.
         """
         mark = max(self.durable_upto, released_upto)
         damage = self._damage
@@ -418,7 +422,8 @@ class LogReader:
         )
 
     def _proven(self, mark: int) -> int:
-        """Drop the frames up to ``mark`` from those in doubt; return where the others begin."""
+        """Drop the frames up to ``mark`` from the doubtful ones; return the offset of the first
+        left."""
         doubtful = self._doubtful
         while doubtful and doubtful[0][0] <= mark:
             doubtful.popleft()

@@ -1,7 +1,7 @@
-"""Replay: the log through an engine again, every recorded hash compared on the way.
+"""Replay: runs the log through an engine again and compares every recorded hash.
 
-Three threads share the work, since hashing lets the others run: one reads and verifies frames, one
-applies them, one compares the digests of the events that came out.
+Three threads share the work, since hashing releases the interpreter's lock: one reads and verifies
+frames, one applies them, one compares the digests of the resulting events.
 """
 
 import time
@@ -29,7 +29,7 @@ class Engine(Protocol):
 
 
 class ReplayReport(msgspec.Struct, frozen=True, kw_only=True):
-    """What a replay found. ``state_hash`` is of the state reached, also after a divergence."""
+    """The result of a replay. ``state_hash`` is of the state reached, also after a divergence."""
 
     frames: int
     commands: int
@@ -49,7 +49,7 @@ class ReplayReport(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _Batch(msgspec.Struct, frozen=True, gc=False):
-    """A replayed batch whose events' digest the next frame (or the head) must name."""
+    """A replayed batch; the next frame (or the head) records the digest of its events."""
 
     first_sequence: int
     last_sequence: int
@@ -61,10 +61,10 @@ class _Batch(msgspec.Struct, frozen=True, gc=False):
 
 
 class Replayer:
-    """Applies a reader's frames to an engine, which stands at ``start``. One use.
+    """Applies a reader's frames to an engine whose state is that at ``start``. Can be run once.
 
-    Once ``run`` is back, ``last_digest`` is of the last batch's events (no hash for none), and
-    ``pending`` the notes that the next frame shall carry for that batch.
+    After ``run``, ``last_digest`` is the digest of the last batch's events (that of ``start`` if no
+    frame was read).
     """
 
     def __init__(self, engine: Engine, reader: LogReader, start: Point | None = None) -> None:
@@ -77,7 +77,7 @@ class Replayer:
         self.epoch = self._start.epoch
         self.stamp = self._start.stamp
         self.last_digest = self._start.events_digest
-        self._state_hash: bytes | None = None  # once asked for, after the last command
+        self._state_hash: bytes | None = None  # computed on demand, after the last command
 
     def run(
         self,
@@ -88,8 +88,8 @@ class Replayer:
     ) -> None:
         """Replay all commands, or those up to sequence ``until``. Raises Diverged at the first.
 
-        ``on_batch`` is called with every whole frame and its events, ``progress`` with (bytes
-        done, bytes in all) now and then. Errors of the reader pass through.
+        ``on_batch`` is called with every frame and its events, ``progress`` with (bytes done, bytes
+        in all) after every chunk. Errors of the reader pass through.
         """
         total = self._reader.total_bytes
         done = 0
@@ -136,7 +136,7 @@ class Replayer:
         assert notes is not None
         found = digest(self._engine.state_bytes())
         if found != notes.state_hash:
-            # Events may have differed first, in a batch whose digest is still to be compared.
+            # The events may have differed first, in a batch that has not been compared yet.
             seen = [*frames[: len(outputs)], frame]
             batch = _compare_events(seen[:-1], outputs, before.result())
             batch.compare("events", frame.opening.previous_events, batch.digest)
@@ -153,7 +153,7 @@ class Replayer:
 
     @property
     def last_sequence(self) -> int:
-        """The last command applied."""
+        """Sequence of the last command applied."""
         return self._start.sequence + self.commands
 
     def state_hash(self) -> bytes:
@@ -171,7 +171,7 @@ def _compare_events(frames: list[Frame], outputs: list[bytes], before: _Batch) -
 
 
 def _upto(chunk: list[Frame], until: int) -> list[Frame]:
-    """Return the frames up to ``until``; the last one is cut if it goes beyond."""
+    """Return the frames up to sequence ``until``; the last one is cut if it goes beyond."""
     frames = [frame for frame in chunk if frame.last_sequence <= until]
     for frame in chunk[len(frames) : len(frames) + 1]:
         count = until - frame.opening.first_sequence + 1
@@ -183,7 +183,7 @@ def _upto(chunk: list[Frame], until: int) -> list[Frame]:
 
 
 def _ahead(chunks: Iterator[list[Frame]]) -> Iterator[list[Frame]]:
-    """Yield the chunks, the next one being made in a thread meanwhile."""
+    """Yield the chunks while a thread reads the next one."""
     with ThreadPoolExecutor(1) as pool:
         coming = pool.submit(next, chunks, None)
         while (chunk := coming.result()) is not None:
@@ -192,7 +192,7 @@ def _ahead(chunks: Iterator[list[Frame]]) -> Iterator[list[Frame]]:
 
 
 def checkpoint_notes(engine: Engine, sequence: int) -> Notes:
-    """Return the notes on the state as it is after the batch that ended at ``sequence``."""
+    """Return a checkpoint of the present state, which is that after sequence ``sequence``."""
     return Notes(sequence, digest(engine.state_bytes()))
 
 

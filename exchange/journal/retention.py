@@ -1,4 +1,4 @@
-"""What becomes of old segments: archived up to a snapshot, listed, brought back."""
+"""Old segments: archived up to a snapshot, listed, restored."""
 
 from collections.abc import Callable
 
@@ -18,9 +18,10 @@ Progress = Callable[[int, int], None]
 
 
 class Stored(msgspec.Struct, frozen=True):
-    """A segment as it lies there. ``last_sequence`` is None for the one being written.
+    """A segment in its present form.
 
-    It is the one before the next segment here: those between may have been archived elsewhere.
+    ``last_sequence`` is derived from the next segment's first, and so includes segments between
+    them that were archived elsewhere; None for the segment being written.
     """
 
     name: str
@@ -43,13 +44,13 @@ def stored(storage: Storage) -> list[Stored]:
 def archive_upto(
     storage: Storage, upto: int, to: Storage | None = None, progress: Progress | None = None
 ) -> list[Archived]:
-    """Archive every closed segment whose last sequence is at or below ``upto``.
+    """Archive every closed segment whose last sequence is at or below ``upto``; return them.
 
-    ``upto`` is the caller's word that a start no longer needs what lies up to there: the sequence
-    of a snapshot that was verified. With ``to`` the archived segments go there: the log then begins
-    with a later one, and only such a snapshot can start it, if the frame that ends at its sequence
-    is still here: ``upto`` lies below it then. The segment being written stays. May
-    run beside a serving market. Raises NotArchivable, DamagedArchive.
+    The caller guarantees that a start no longer needs what lies up to ``upto``: it is the sequence
+    of a verified snapshot, or below it. With ``to`` the archives go to that storage and the log
+    then begins later: only such a snapshot can start it, and only if the frame that ends at its
+    sequence is still in the log, so ``upto`` must be below that sequence. The segment being written
+    is kept. May run while the market is served. Raises NotArchivable, DamagedArchive.
     """
     wanted = [
         one
@@ -68,10 +69,10 @@ def archive_upto(
 def restore(
     storage: Storage, origin: Storage, progress: Progress | None = None
 ) -> list[tuple[str, int]]:
-    """Bring every archived segment of ``origin`` back that the log has not; return name and bytes.
+    """Restore every archived segment of ``origin`` that the log lacks; return names and bytes.
 
-    ``origin`` may be the log itself: its archived segments are unpacked. Raises NotArchivable
-    where the origin holds none, DamagedArchive, WrongExchange where one is of another log.
+    ``origin`` may be the log itself: its archives are then unpacked. Raises NotArchivable if the
+    origin holds none, DamagedArchive, WrongExchange if one is of another log.
     """
     there = {one.first for one in list_segments(storage) if not one.archived}
     names = [name for name in origin.list(LOG_NAME) if name.endswith(f".{ARCHIVED_SUFFIX}")]

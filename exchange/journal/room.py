@@ -1,12 +1,13 @@
-"""Room on the disk, promised before it is needed.
+"""Reserves space on the disk before it is needed.
 
-The log keeps at least RESERVE_BYTES allocated ahead of itself. When the disk has no more, the log
-is ``full``: what was taken by then still fits, new orders are refused, and what is left serves
-those who want less: cancels, reductions and halts. It ends when the disk has room again.
+The log keeps at least RESERVE_BYTES allocated behind its end. When the disk cannot give more, the
+log is ``full``: commands accepted by then still fit, new orders are refused, and the rest of the
+reserve is kept for what lowers risk: cancels, reductions and halts. It ends when the disk has space
+again.
 
-Why these figures: the queue may hold QUEUE_COMMANDS (65,536) commands when the disk turns out to be
-full. With a client order id each is COMMAND_COST bytes of the log at most, 8.5 MiB together. While
-the queue is empty the reserve is 40,000 cancels, each in a frame of its own.
+The figures: the queue may hold QUEUE_COMMANDS (65,536) commands when the disk is found full. With a
+client order id each takes at most COMMAND_COST bytes of the log, 8.5 MiB together. With an empty
+queue the reserve is enough for 40,000 cancels, each in a frame of its own.
 """
 
 from typing import Final
@@ -17,12 +18,13 @@ from exchange.messages import CommandKind
 
 RESERVE_BYTES: Final = 12 << 20
 STEP_BYTES: Final = 24 << 20  # allocated at a time
-LEAST_BYTES: Final = 1 << 16  # a market that cannot have this much does not start
-COMMAND_COST: Final = 136  # 64 record, 8 ingress time, 64 the text that comes with a client's
+LEAST_BYTES: Final = 1 << 16  # with less than this a market does not start
+COMMAND_COST: Final = 136  # 64 record, 8 ingress time, 64 the client's text
 FRAME_COST: Final = 4_096  # header, notes, a due timer and the text of one operator
-LOOK_SECONDS: Final = 1.0  # between two looks whether the disk has room again
+LOOK_SECONDS: Final = 1.0  # between two checks whether the disk has space again
 
-# What is taken while the disk is full, and how much of the room must stay for the more urgent.
+# The commands accepted while the disk is full: the share of the reserve that must stay free after
+# each, for more urgent ones.
 _SHARE_LEFT: Final[dict[int, float]] = {
     CommandKind.CANCEL: 0.0,
     CommandKind.REDUCE: 0.0,
@@ -38,9 +40,10 @@ _SHARE_LEFT: Final[dict[int, float]] = {
 
 
 def make_room(file: File) -> bool:
-    """Have the reserve behind the file's end; return whether the disk gave it.
+    """Reserve space behind the file's end; return whether RESERVE_BYTES are reserved.
 
-    A full disk gives what it has, in halves. Other errors of the disk pass through as OSError.
+    If the disk does not give STEP_BYTES, half of it is tried, then a quarter, and so on down to
+    LEAST_BYTES. Raises OSError for other errors of the disk.
     """
     if file.room >= RESERVE_BYTES:
         return True
@@ -58,7 +61,10 @@ def make_room(file: File) -> bool:
 
 
 def admits(kind: int, room: int, queued: int) -> bool:
-    """Whether a full log takes one more command of that kind behind ``queued`` others."""
+    """Whether a full log accepts one more command of that kind behind ``queued`` others.
+
+    ``room``: the bytes reserved.
+    """
     share = _SHARE_LEFT.get(kind)
     if share is None:
         return False

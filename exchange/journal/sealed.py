@@ -1,8 +1,8 @@
-"""Sealed files: what was computed from the log up to a point of it, whole or not to be used.
+"""Sealed files: results computed from the log up to a point, verified whole before use.
 
-DIR/snapshots/SEQUENCE-LAYOUT.KIND, replaced whole and durably, never changed. A layout says which
-builds can read the body. Anything wrong has a name; whoever looks for such a file goes on to an
-older one, and at last to the log. The layout of the bytes: docs/reference/snapshots.md.
+DIR/snapshots/SEQUENCE-LAYOUT.KIND, replaced atomically and durably, never changed. The layout says
+which builds can read the body. Every defect has a named error; the reader then tries an older file,
+and at last the log. Layout of the bytes: docs/reference/snapshots.md.
 """
 
 import os
@@ -41,20 +41,20 @@ from exchange.messages import RULES_VERSION, SCHEMA_VERSION
 FOLDER: Final = "snapshots"
 MAGIC: Final = b"HBSN"
 SNAPSHOT_FORMAT: Final = 1
-KEEP: Final = 3  # of a layout: the newest may be damaged, and so may the next
+KEEP: Final = 3  # files per layout: enough that the newest two may be damaged
 SEQUENCE_DIGITS: Final = 20
 LAYOUT_DIGITS: Final = 16
 # magic, format, schema, exchange id, rules version, bytes of the point, layout, sequence, bytes of
 # the body, state hash, flags, spare; then the hash of all else
 HEADER: Final = Layout("<4sHH16sIIQQQ32sII")
-PROVEN: Final = 1  # a flag: these very bytes were restored and passed the self-check
+PROVEN: Final = 1  # a flag: the body was restored and passed the self-check before it was written
 HEADER_BYTES: Final = HEADER.size + HASH_BYTES
 _encode_point = msgspec.msgpack.Encoder().encode
 _decode_point = msgspec.msgpack.Decoder(Point).decode
 
 
 class Facts(msgspec.Struct, frozen=True):
-    """What a header says beyond the body's own: ``state_hash`` is the engine's, or zeros."""
+    """What the header states beyond the body. ``state_hash`` is the engine's state, or zeros."""
 
     point: Point
     exchange_id: bytes
@@ -63,7 +63,8 @@ class Facts(msgspec.Struct, frozen=True):
 
 
 class Refused(JournalError):
-    """A file that must not be used. ``name`` says why in a word that never changes."""
+    """A file that must not be used. ``name`` gives the reason; it is stable and may be relied
+    upon."""
 
     name = "refused"
 
@@ -73,55 +74,56 @@ class Refused(JournalError):
 
 
 class Damaged(Refused):
-    """Not the bytes that were written."""
+    """The bytes are not those that were written."""
 
     name = "damaged"
 
 
 class Newer(Refused):
-    """Written by a later build."""
+    """The file was written by a later build."""
 
     name = "newer version"
 
 
 class OtherExchange(Refused):
-    """Of another exchange."""
+    """The file belongs to another exchange."""
 
     name = "other exchange"
 
 
 class OtherLayout(Refused):
-    """The memory of a build whose state is laid out in another way."""
+    """The file was written by a build whose state has another memory layout."""
 
     name = "other layout"
 
 
 class AboveLog(Refused):
-    """The log does not reach its sequence."""
+    """The log does not reach the file's sequence."""
 
     name = "above the log"
 
 
 class OtherLog(Refused):
-    """The log has another frame there: it went on from an earlier point, or is another one."""
+    """The log has another frame there: it was continued from an earlier point, or is another
+    log."""
 
     name = "not of this log"
 
 
 class OtherTape(Refused):
-    """The released stream does not reach as far, so it must be made again from the log."""
+    """The released stream ends before the file's point, so it must be rebuilt from the log."""
 
     name = "tape behind"
 
 
 class OtherState(Refused):
-    """What was restored is not what it was taken of."""
+    """The restored state is not the one that was saved."""
 
     name = "other state"
 
 
 class Header(msgspec.Struct, frozen=True):
-    """A file's first bytes."""
+    """The fields of a file's header."""
 
     file: str
     schema: int
@@ -147,7 +149,8 @@ def file_name(sequence: int, layout: int, kind: str) -> str:
 
 
 def list_files(storage: Storage, kind: str) -> list[tuple[int, int, str]]:
-    """Return (sequence, layout, name) of every file of a kind by its name, newest first."""
+    """Return (sequence, layout, name) of every file of a kind, taken from its name, newest
+    first."""
     found = []
     for name in storage.list(FOLDER):
         stem = name.partition("/")[2].removesuffix(f".{kind}")
@@ -162,7 +165,7 @@ def list_files(storage: Storage, kind: str) -> list[tuple[int, int, str]]:
 
 
 def read_header(storage: Storage, name: str) -> Header:
-    """Return a file's header, not yet compared with its bytes. Raises Damaged, Newer."""
+    """Return a file's header without verifying the file's hash. Raises Damaged, Newer."""
     file = storage.open(name)
     try:
         return _header(str(storage.where(name)), read_whole(file, HEADER.size))
@@ -189,10 +192,7 @@ def _header(path: str, data: bytes) -> Header:
 def write_sealed(
     storage: Storage, kind: str, layout: int, facts: Facts, body: bytes, *, keep: int = KEEP
 ) -> Header:
-    """Write one file durably and drop what is older than ``keep`` of its layout.
-
-    Raises OSError; then there is no new file and nothing was dropped.
-    """
+    """Write one file durably, then ``prune`` its layout to ``keep`` files. Raises OSError."""
     point = facts.point
     assert len(facts.exchange_id) == EXCHANGE_ID_BYTES
     packed = _encode_point(point)
@@ -210,7 +210,8 @@ def write_sealed(
 
 
 def prune(storage: Storage, kind: str, layout: int, keep: int) -> None:
-    """Keep the newest ``keep`` of a layout, and of others what is no older than those."""
+    """Keep the newest ``keep`` files of a layout, and of other layouts those no older than
+    these."""
     assert keep >= 1
     files = list_files(storage, kind)
     own = [sequence for sequence, made, _ in files if made == layout][:keep]
@@ -222,7 +223,7 @@ def prune(storage: Storage, kind: str, layout: int, keep: int) -> None:
 
 
 def load(storage: Storage, name: str) -> tuple[Header, Point, memoryview]:
-    """Return a file whose every byte is as written: header, point, body.
+    """Return the header, point and body of a file after verifying its hash.
 
     Raises Damaged, Newer.
     """
@@ -247,7 +248,7 @@ def check_log(storage: Storage, header: Header, point: Point) -> None:
     try:
         place = find_sequence(storage, point.sequence)
         file = open_segment(storage, place.segment)
-    except (NotInLog, FileNotFoundError) as missing:  # the latter where it goes elsewhere just now
+    except (NotInLog, FileNotFoundError) as missing:  # the latter: archived right now
         raise AboveLog(header.file, str(missing)) from missing
     except DamagedArchive as damaged:
         raise OtherLog(header.file, str(damaged)) from damaged
@@ -270,7 +271,7 @@ def check_log(storage: Storage, header: Header, point: Point) -> None:
 
 
 def check_kin(header: Header, layout: int, exchange_id: bytes | None) -> None:
-    """Raise OtherExchange or OtherLayout."""
+    """Raise OtherExchange or OtherLayout if the header differs; None accepts any exchange."""
     if exchange_id is not None and header.exchange_id != exchange_id:
         raise OtherExchange(header.file, f"{header.exchange_id.hex()}, not {exchange_id.hex()}")
     if header.layout != layout:

@@ -1,12 +1,13 @@
 """The writing end of the log: one directory, one writer, one frame per batch.
 
-Layout of a market's directory: ``log/`` the segments, ``index/`` where to find what in them,
-``head`` the last known durable position, ``lock`` held while a writer lives, ``tape/`` the released
-stream (a cache of the log).
+A market's directory holds ``log/`` (the segments), ``index/`` (their sparse indexes), ``head`` (the
+last position known durable), ``lock`` (held while a writer lives) and ``tape/`` (the released
+stream, a cache of the log).
 
-A frame is appended by ``Journal.append`` and is durable when a ``sync`` begun after it has
-returned. A failed write or sync ends the journal for good: dirty pages may be gone, and only the
-disk, read again at the next start, knows what it holds. A full disk is no failure (room.py).
+``Journal.append`` writes a frame; it is durable once a ``sync`` that began after it has returned. A
+failed write or sync stops the journal for good: the kernel may have dropped dirty pages, so what is
+durable is known only when the disk is read again at the next start. A full disk is no failure
+(room.py).
 """
 
 import logging
@@ -28,26 +29,28 @@ from exchange.journal.reader import Recovered
 from exchange.journal.room import LEAST_BYTES, make_room
 from exchange.journal.storage import File, Storage
 
-SEGMENT_BYTES: Final = 64 << 20  # a segment takes no further frame once it is this large
-ROLL_AGAIN_BYTES: Final = 1 << 20  # where the disk had no room for another segment
+SEGMENT_BYTES: Final = 64 << 20  # a segment of this size takes no further frame
+ROLL_AGAIN_BYTES: Final = 1 << 20  # growth until the next try, after a try without space
 _log = logging.getLogger(__name__)
 
 
 class Journal:
-    """Appends frames behind what ``Recovered`` found. The caller holds the storage's lock.
+    """Appends frames after the end that ``Recovered`` describes. The caller holds the storage's
+    lock.
 
-    Only ``sync`` may be called from another thread, and none may be under way when a frame is
-    appended that begins another segment (``rolls``): of a failure the system tells only one of two.
+    Only ``sync`` may be called from another thread, and not while a frame is appended that begins a
+    new segment (``rolls``): of two concurrent syncs the kernel reports a failure to only one.
     ``full``: the disk does not give the reserve.
     """
 
     def __init__(
         self, storage: Storage, recovered: Recovered, *, segment_bytes: int = SEGMENT_BYTES
     ) -> None:
-        """Open the log for appending; drop its torn tail, and make durable what was read.
+        """Open the log for appending: drop its torn tail, and make what was read durable.
 
-        What survived a killed process may be in the page cache alone, and is about to be released.
-        Raises DiskFull where not even cancels would have room; WriteFailed, SyncFailed.
+        After a killed process the last frames may be in the page cache only, and they are about to
+        be released. Raises DiskFull if there is not even space for cancels; WriteFailed,
+        SyncFailed.
         """
         self._storage = storage
         self._segment_bytes = self._roll_at = segment_bytes
@@ -70,12 +73,12 @@ class Journal:
         else:
             self._segment, self._marks, end = found, Marks(recovered.marks), recovered.offset
             if end and (not recovered.marks or recovered.marks[0][2]):
-                # Read from its middle on: the marks before that are still to be taken.
+                # Reading began inside the segment: the marks before that are still missing.
                 self._marks = Marks([mark for mark in make_index(storage, found) if mark[2] < end])
         try:
             self._file = storage.open(self._segment.name, write=True)
             self._file.truncate(end)
-            if recovered.proven < end:  # read from memory, and perhaps nowhere else (a failed sync)
+            if recovered.proven < end:  # after a failed sync these bytes may be in memory only
                 self._file.renew(recovered.proven)
             self._have_room()
         except OSError as error:
@@ -94,16 +97,16 @@ class Journal:
 
     @property
     def room(self) -> int:
-        """Bytes that can be appended without asking the disk for space."""
+        """Bytes that can be appended without further allocation on the disk."""
         return self._file.room
 
     @property
     def rolls(self) -> bool:
-        """Whether the next frame begins another segment."""
+        """Whether the next frame begins a new segment."""
         return self._file.end >= self._roll_at and not self.full
 
     def look_for_room(self) -> None:
-        """Have the reserve again if the disk gives it. Raises JournalStopped."""
+        """Try to restore the reserve. Raises JournalStopped."""
         self._check()
         try:
             self._have_room()
@@ -131,7 +134,7 @@ class Journal:
         """Write one frame; it is durable once a later ``sync`` returns.
 
         Raises DiskFull, having written nothing: the same frame may be tried again. Raises
-        JournalStopped, and then for ever.
+        JournalStopped, and from then on always.
         """
         self._check()
         assert opening.first_sequence == self.last.sequence + 1, "sequence without gaps"
@@ -150,7 +153,8 @@ class Journal:
         self._exchange_id = opening.exchange_id
 
     def sync(self) -> None:
-        """Make every frame appended so far durable. Raises SyncFailed, and then for ever."""
+        """Make every frame appended so far durable. Raises SyncFailed, and from then on
+        JournalStopped."""
         self._check()
         try:
             self._file.sync()
@@ -158,11 +162,12 @@ class Journal:
             raise self.sync_failed(error) from error
 
     def handle(self) -> int:
-        """Return the descriptor whose ``fdatasync`` is all that ``sync`` would do; -1: none is."""
+        """Return the descriptor whose ``fdatasync`` is all that ``sync`` would do; -1 if there is
+        none."""
         return -1 if self._stopped is not None else self._file.handle
 
     def sync_failed(self, error: OSError) -> JournalError:
-        """Let nothing follow a sync that failed; return what ``sync`` raises of it."""
+        """Stop the journal after a failed sync; return the error that ``sync`` raises for it."""
         where = self._storage.where(self._segment.name)
         return self._stop(SyncFailed(f"{where}: {error}: mend the disk, then start again"))
 
@@ -171,16 +176,17 @@ class Journal:
             raise JournalStopped(f"stopped before: {self._stopped}")
 
     def _stop(self, error: JournalError) -> JournalError:
-        """Let nothing follow a failure; a full disk is none."""
+        """Stop the journal, unless the error is a full disk; return the error."""
         if isinstance(error, JournalStopped):
             self._stopped = error
         return error
 
     def _roll(self) -> None:
-        """Begin the next segment, if the disk has room for one.
+        """Begin the next segment, if the disk has space for one.
 
-        The old one is made durable first, as the new name says. Any failure but a want of room is
-        the end: a name may be left there, and the old one must not go on past it.
+        The old segment is made durable first, since the new one's name states that it is. Any
+        failure other than missing space stops the journal: the new name may exist already, and the
+        old segment must not grow past it.
         """
         self.sync()
         following = self._next_segment()
@@ -205,7 +211,7 @@ class Journal:
         write_index(self._storage, full, marks)
 
     def _new_file(self, segment: Segment) -> File | None:
-        """Return the next segment's file with its reserve; None where the disk has no room."""
+        """Return the next segment's file with its reserve; None if the disk has no space."""
         try:
             file = self._storage.open(segment.name, write=True)
         except OSError as error:
@@ -215,11 +221,11 @@ class Journal:
             if make_room(file):
                 return file
             file.close()
-        self._storage.remove(segment.name)  # the open that failed may have made it
+        self._storage.remove(segment.name)  # the failed open may have created it
         return None
 
     def _write_head(self, events_digest: str, state_hash: str) -> None:
-        """Write the head; a full disk keeps the older one, which says less and nothing wrong."""
+        """Write the head. On a full disk the old one stays: it is older, but still true."""
         last = self.last
         head = Head(
             HEAD_FORMAT,
@@ -238,9 +244,9 @@ class Journal:
             _log.warning("the head could not be written: %s", error)
 
     def close(self, events_digest: bytes = b"", state_hash: bytes = b"") -> None:
-        """Give the reserve back, sync, write the head, close. After a failure, as ``abandon``.
+        """Release the reserve, sync, write the head and close. After a failure, only close.
 
-        Raises JournalStopped, DiskFull; then it is closed, too.
+        Raises JournalStopped, DiskFull; the journal is closed then as well.
         """
         try:
             if self._stopped is None:
@@ -252,14 +258,14 @@ class Journal:
             self.abandon()
 
     def _shorten(self) -> None:
-        """Give the reserve back."""
+        """Release the reserve."""
         try:
             self._file.truncate(self._file.end)
         except OSError as error:
             raise self._stop(write_failure(error, self._segment.name)) from error
 
     def abandon(self) -> None:
-        """Close without a word about what is durable: for when something has failed."""
+        """Close without a sync and without a head: for use after a failure."""
         if not self._closed:
             self._file.close()
         self._closed = True

@@ -1,8 +1,8 @@
-"""The shadow: an engine of its own that follows a market's log, compares and takes snapshots.
+"""The shadow: a second engine that follows a market's log, verifies it and takes snapshots.
 
-It reads what the market writes and nothing else, so it runs beside it or after it, in a process of
-its own, and the market never waits for it. Every frame's record of the events before it, and every
-state hash of a checkpoint, is compared with what this engine gives.
+It only reads what the market writes, so it runs in its own process, beside the market or later, and
+the market never waits for it. Every recorded events digest and every checkpoint's state hash is
+compared with what this engine computes.
 """
 
 import copy
@@ -24,24 +24,27 @@ from exchange.journal.snapshots import Engine
 from exchange.journal.storage import LocalStorage, sync_directory
 from exchange.journal.tape import FILE_NAME, TAPE_NAME
 
-TAPE_SECONDS: Final = 2.0  # a live market releases what is in its log well within this
+TAPE_SECONDS: Final = 2.0  # a live market releases what is in its log well within this time
 
 Progress = Callable[[int, int], None]
 
 
 class TapeBehind(JournalError):
-    """The market has not released what its log holds: no snapshot now."""
+    """The market has not released all that its log holds: no snapshot can be taken now."""
 
 
 class Shadow:
-    """Follows the log of ``directory`` from the newest snapshot that can be used.
+    """Follows the log of ``directory`` from the newest usable snapshot.
 
-    ``point`` is where it stands, ``checked`` the state hashes compared so far, ``found`` what it
-    began with.
+    ``point`` is how far it has come, ``checked`` the number of state hashes compared so far,
+    ``found`` the snapshot it started from.
     """
 
     def __init__(self, directory: Path, engine: Engine, *, fresh: bool = False) -> None:
-        """Restore, or with ``fresh`` begin with the log's first command. ``engine`` is empty."""
+        """Restore the newest snapshot, or start at the log's beginning if ``fresh``.
+
+        ``engine`` must be empty. Raises OSError.
+        """
         self.directory = directory
         self.storage = LocalStorage(directory)
         self.engine = engine
@@ -55,24 +58,25 @@ class Shadow:
         self._doubt: tuple[Path, int] | None = None  # where the log looked damaged
 
     def advance(self, progress: Progress | None = None) -> int:
-        """Apply what the log has beyond the point; return how many commands that was.
+        """Apply what the log has beyond ``point``; return the number of commands.
 
-        Raises Diverged at the first difference, and the reader's errors; DamagedLog when the same
-        place looks damaged in two calls.
+        Raises Diverged at the first difference, and the reader's errors; DamagedLog only when the
+        same place looks damaged in two consecutive calls.
         """
         began = self.point.sequence
         try:
             self._read(progress)
             self._doubt = None
         except DamagedLog as damaged:
-            # Seen while it was being written, perhaps: damage is what is there at a second look.
+            # It may have been read while it was being written: damage is what a second look
+            # confirms.
             if self._doubt == (damaged.path, damaged.offset):
                 raise
             self._doubt = (damaged.path, damaged.offset)
         return self.point.sequence - began
 
     def catch_up(self, progress: Progress | None = None) -> None:
-        """Apply all that the log has, or raise what ``advance`` does: damage is looked at twice."""
+        """Apply all that the log has, looking twice at damage. Raises what ``advance`` does."""
         self.advance(progress)
         if self._doubt is not None:
             self.advance(progress)
@@ -99,7 +103,7 @@ class Shadow:
         return LogReader(self.storage, self.exchange_id, start=start)
 
     def _apply(self, frame: Frame) -> bytes:
-        """Compare what the frame records, apply its commands; return their events."""
+        """Compare the hashes that the frame records, apply its commands; return their events."""
         opening = frame.opening
         self.exchange_id = opening.exchange_id
         self._compare("events", opening.previous_events, self.point.events_digest)
@@ -119,7 +123,7 @@ class Shadow:
         self.checked += 1
 
     def _compare_head(self, head: Head | None) -> None:
-        """Compare with what the head says, if the market was closed here."""
+        """Compare with the hashes in the head, if the market was closed at this point."""
         if head is None or head.sequence != self.point.sequence:
             return
         if head.events_digest:
@@ -128,9 +132,10 @@ class Shadow:
             self._compare_state(bytes.fromhex(head.state_hash))
 
     def write(self, *, keep: int = sealed.KEEP, prove: Engine | None = None) -> sealed.Header:
-        """Take a snapshot here, durably, and read it back; ``prove`` is an empty engine for that.
+        """Write a snapshot of this point durably and read it back.
 
-        Raises OSError, TapeBehind, OtherState, Damaged.
+        ``prove`` is an empty engine into which it is restored for the whole self-check. Raises
+        OSError, TapeBehind, OtherState, Damaged.
         """
         assert self.exchange_id is not None and self.point.sequence, "something was read"
         self._make_durable()
@@ -141,13 +146,13 @@ class Shadow:
         return header
 
     def _make_durable(self) -> None:
-        """The log up to here, and the tape if there is one, before a snapshot says that they are.
+        """Sync the log up to here, and the tape if there is one, before a snapshot refers to them.
 
-        What this engine read may be in the page cache alone.
+        What this engine read may be in the page cache only.
         """
         place = find_sequence(self.storage, self.point.sequence)
         if not place.segment.archived:
-            with suppress(FileNotFoundError):  # archived since, durably
+            with suppress(FileNotFoundError):  # archived meanwhile, and durable there
                 _sync(self.storage.where(place.segment.name))
         tape = self.directory / TAPE_NAME / FILE_NAME
         deadline = time.monotonic() + TAPE_SECONDS

@@ -1,8 +1,8 @@
-"""Snapshots: the engine's state at a point of the log, so that a start need not read all of it.
+"""Snapshots: the engine's state at a point of the log, so that a start need not replay all of it.
 
-The log stays the truth: a snapshot is used only if every byte of it is as written, the frame it
-names is in the log, and the state restored has the hash it had and passed the self-check. Any other
-is passed over by name for an older one, and at last for the log from its beginning. Rules:
+The log stays authoritative: a snapshot is used only if its bytes are unchanged, the frame it names
+is in the log, and the restored state has the recorded hash and passed the self-check. Any other is
+skipped, with a named reason, for an older one, and at last for the log from its beginning. Rules:
 docs/reference/snapshots.md.
 """
 
@@ -39,7 +39,7 @@ _log = logging.getLogger(__name__)
 
 
 class Engine(replay.Engine, Protocol):
-    """What a snapshot is taken of, and what becomes of one."""
+    """An engine that can be saved to an image and restored from one."""
 
     def snapshot(self) -> bytes: ...
     def restore(self, image: bytes | memoryview, /) -> None: ...
@@ -47,7 +47,7 @@ class Engine(replay.Engine, Protocol):
 
 
 def layout_of(image: bytes | memoryview) -> int:
-    """Return the layout id that an engine's image carries."""
+    """Return the layout id in an engine's image."""
     return int.from_bytes(image[_LAYOUT_IN_IMAGE], "little")
 
 
@@ -60,11 +60,11 @@ def write(
     keep: int = KEEP,
     prove: Engine | None = None,
 ) -> Header:
-    """Write the engine's state at ``point`` durably and drop what is older than ``keep`` of them.
+    """Write the engine's state at ``point`` durably, and keep the newest ``keep`` snapshots.
 
-    With ``prove``, an empty engine, the image is first restored into it, with the whole self-check.
-    The log, and the tape if it is to be used, must be durable up to the point already. Raises
-    OSError, OtherState: then there is no new snapshot, and nothing was dropped.
+    With ``prove``, an empty engine, the image is first restored into it and checked whole. The log,
+    and the tape if it is used, must be durable up to the point already. Raises OtherState before
+    anything is written; OSError.
     """
     image = engine.snapshot()
     state_hash, flags = digest(engine.state_bytes()), 0
@@ -78,9 +78,9 @@ def write(
 def restore(
     engine: Engine, name: str, state_hash: bytes, image: bytes | memoryview, *, check: bool
 ) -> None:
-    """Make the engine the one the image was taken of, and prove it. Raises OtherState.
+    """Restore the engine from an image and verify its state hash. Raises OtherState.
 
-    ``name`` is what to call the image. ``check``: run the engine's whole self-check, too.
+    ``name`` names the image in errors. ``check``: run the engine's whole self-check as well.
     """
     try:
         engine.restore(image)
@@ -97,7 +97,7 @@ def restore(
 
 
 class Passed(msgspec.Struct, frozen=True):
-    """A snapshot that recovery passed over."""
+    """A snapshot that recovery skipped, and why."""
 
     file: str
     reason: str
@@ -105,9 +105,9 @@ class Passed(msgspec.Struct, frozen=True):
 
 
 class Found(msgspec.Struct, frozen=True):
-    """What recovery begins with: the point that the engine now stands at, and what was passed over.
+    """What recovery starts from: the point of the restored engine, and the snapshots skipped.
 
-    ``file`` is None where the log is to be read from its beginning.
+    ``file`` is None if the log is to be read from its beginning.
     """
 
     point: Point
@@ -117,7 +117,7 @@ class Found(msgspec.Struct, frozen=True):
 
     @property
     def log_start(self) -> Start | None:
-        """Where the log goes on from there; None for its beginning."""
+        """Where to continue in the log; None for its beginning."""
         point = self.point
         if not point.sequence:
             return None
@@ -132,12 +132,12 @@ def recover(
     tape: Path | None = None,
     until: int | None = None,
 ) -> Found:
-    """Restore the newest snapshot that is whole, of this log and of this build's layout.
+    """Restore the newest snapshot that is intact, of this log and of this build's layout.
 
-    ``engine`` is empty and stays so where there is none. ``tape`` is the market's directory if its
-    released stream must reach the snapshot, ``until`` the last sequence wanted. A snapshot whose
-    very bytes passed the self-check when it was written does not pass it again. Every snapshot
-    passed over is logged by name. Raises OSError alone.
+    ``engine`` is empty, and stays so if there is none. ``tape`` is the market's directory if its
+    released stream must reach the snapshot; ``until`` the last sequence wanted. The self-check is
+    skipped for a snapshot that passed it when it was written. Every skipped snapshot is logged.
+    Raises only OSError.
     """
     passed: list[Passed] = []
     names = [name for at, _, name in list_files(storage, KIND) if until is None or at <= until]
@@ -166,7 +166,7 @@ def recover(
 
 
 class Examined(msgspec.Struct, frozen=True):
-    """A snapshot and whether recovery would use it: ``reason`` is empty, or a Refused's name."""
+    """A snapshot and whether recovery would use it: ``reason`` is empty, or a ``Refused.name``."""
 
     file: str
     sequence: int
@@ -179,9 +179,9 @@ class Examined(msgspec.Struct, frozen=True):
 
 
 def examine(storage: Storage, engine: Engine, exchange_id: bytes | None = None) -> list[Examined]:
-    """Go through all snapshots as a recovery would, with the whole self-check; newest first.
+    """Check all snapshots as recovery would, with the whole self-check; newest first.
 
-    ``engine`` is the one they are restored into, one after another.
+    ``engine`` is overwritten: each snapshot is restored into it. The tape is not compared.
     """
     own, found = layout_of(engine.snapshot()), []
     for sequence, layout, name in list_files(storage, KIND):

@@ -1,12 +1,11 @@
-"""What the log asks of a place to keep it: the interface, and the engine on local files.
+"""Storage of the log: the interface, and its implementation on local files.
 
-An engine holds named files that grow at their end, and small ones that are replaced whole. The log
-needs nothing else, so that a replicated log can stand in one day. tests/test_storage_contract.py is
-the contract; every engine passes it: local files here, ``exchange.journal.memory``, and whatever a
-simulation puts around either.
+A storage holds named files that grow at their end, and small files that are replaced whole. The log
+needs nothing else, so that a replicated log could be used in place. tests/test_storage_contract.py
+is the contract that every implementation passes: local files here, ``exchange.journal.memory``, and
+the simulation's wrappers.
 
-Failures are OSErrors with an errno; the caller names them. What each call promises stands at the
-protocol. Nothing here retries.
+Failures are OSErrors with an errno, which the caller translates. Nothing here retries.
 """
 
 import errno
@@ -22,24 +21,25 @@ from typing import Final, Protocol
 from exchange.journal.errors import DirectoryLocked, ReadOnlyDirectory
 
 LOCK_NAME: Final = "lock"
-NEW_SUFFIX: Final = ".new"  # of a file being replaced: none of ``list``'s business
-_OWN_BYTES: Final = 4  # of a new file's name of its own
+NEW_SUFFIX: Final = ".new"  # of a file being replaced; ``list`` leaves such names out
+_OWN_BYTES: Final = 4  # random bytes in such a file's name
 _LEFT: Final = re.compile(rf".+\.[0-9a-f]{{{2 * _OWN_BYTES}}}\{NEW_SUFFIX}")
 _READ_ONLY: Final = (errno.EROFS, errno.EACCES, errno.EPERM)
 _ZEROS: Final = bytes(1 << 16)
 
 
 class Lock(Protocol):
-    """The right to write, until closed or the process ends."""
+    """The exclusive right to write, until closed or the process ends."""
 
     def close(self) -> None:
-        """Let others write."""
+        """Release the lock."""
 
 
 class File(Protocol):
-    """One file that grows at its end. One writer; any number of readers, each its own ``File``.
+    """One file that grows at its end. One writer; any number of readers, each with its own
+    ``File``.
 
-    ``sync`` may be called from another thread, while the owner appends, reserves or syncs.
+    ``sync`` may be called from another thread while the owner appends, reserves or syncs.
     """
 
     @property
@@ -48,66 +48,71 @@ class File(Protocol):
 
     @property
     def room(self) -> int:
-        """Bytes behind ``end`` that an append may fill without asking for space."""
+        """Bytes reserved behind ``end``: an append within them needs no allocation."""
 
     @property
     def handle(self) -> int:
-        """A descriptor whose ``fdatasync`` is all that ``sync`` would do now; -1 if none is."""
+        """A descriptor whose ``fdatasync`` is all that ``sync`` would do now; -1 if there is
+        none."""
 
     def append(self, data: bytes) -> None:
-        """Write all of ``data`` at the end. On an OSError none of it: ``end`` and ``room`` stay,
-        and the next append goes to the same place. Not durable before a ``sync``.
+        """Write all of ``data`` at the end, or none of it.
+
+        On an OSError ``end`` and ``room`` are unchanged, and the next append goes to the same
+        place. Not durable before a ``sync``.
         """
 
     def reserve(self, room: int) -> None:
-        """Have at least that much room. On an OSError (ENOSPC, EDQUOT) nothing has changed.
+        """Have at least ``room`` bytes reserved. On an OSError (ENOSPC, EDQUOT) nothing has
+        changed.
 
-        What is reserved and not written reads as zeros or as the end of the file.
+        Reserved bytes not yet written read as zeros or as the end of the file.
         """
 
     def sync(self) -> None:
-        """Make durable what was appended, and every truncation, before the call began.
+        """Make every append and truncation before the call durable.
 
-        After an OSError nobody knows what is durable, and a second sync may succeed falsely: the
+        After an OSError it is unknown what is durable, and a second sync may succeed falsely: the
         owner must stop.
         """
 
     def read_into(self, offset: int, buffer: memoryview) -> int:
-        """Fill the buffer from ``offset`` on; return how many bytes there were, 0 past the end."""
+        """Fill the buffer from ``offset`` on; return the number of bytes, 0 past the end."""
 
     def truncate(self, end: int) -> None:
-        """Forget what lies at and behind ``end``, the room too. Durable after a ``sync``."""
+        """Drop what lies at and behind ``end``, the reserve included. Durable after a ``sync``."""
 
     def renew(self, offset: int) -> None:
-        """Have the next ``sync`` write again what stands from ``offset`` to the end.
+        """Have the next ``sync`` write the bytes from ``offset`` to the end again.
 
-        After a sync that failed the system may hold bytes that it shows to every reader and calls
-        written; only writing them once more makes another sync worth anything.
+        After a failed sync the kernel may show readers bytes that it considers written although
+        they never reached the disk; a later sync is only worth something if they are written again.
         """
 
     def close(self) -> None:
-        """Let the file go. Says nothing about what is durable. May be repeated."""
+        """Close the file. Makes nothing durable. May be repeated."""
 
 
 class Storage(Protocol):
     """Named files. A name is ``file`` or ``folder/file``, in ASCII."""
 
     def lock(self) -> Lock:
-        """Take the only right to write. Raises DirectoryLocked, ReadOnlyDirectory."""
+        """Take the exclusive right to write. Raises DirectoryLocked, ReadOnlyDirectory."""
 
     def list(self, folder: str) -> list[str]:
-        """Return the names (``folder/file``) in a folder in text order; none if it is not there."""
+        """Return the names (``folder/file``) in a folder, sorted; empty if there is no such
+        folder."""
 
     def open(self, name: str, *, write: bool = False) -> File:
-        """Open a file; with ``write`` make it if need be, and its name is durable then.
+        """Open a file; with ``write``, create it if needed and make its name durable.
 
-        The end of a file just opened may lie behind what was appended to it, by the zeros that an
-        earlier writer had reserved: truncate it to where its content ends. On another OSError a
-        new name may be there, of an empty file. Raises FileNotFoundError without ``write``.
+        The end of a file just opened may lie behind its content, by zeros that an earlier writer
+        had reserved: truncate it to where the content ends. Without ``write`` raises
+        FileNotFoundError; on another OSError an empty file of a new name may remain.
         """
 
     def size(self, name: str) -> int:
-        """Bytes that a reader may find, a writer's room among them. Raises FileNotFoundError."""
+        """Bytes that a reader may find, reserved ones included. Raises FileNotFoundError."""
 
     def read(self, name: str) -> bytes:
         """Return a whole small file. Raises FileNotFoundError."""
@@ -116,10 +121,10 @@ class Storage(Protocol):
         """Make ``data`` the whole of that file, durably, or leave the old one: never a mixture."""
 
     def remove(self, name: str) -> None:
-        """Remove a file durably; those who have it open may go on reading it. No error if gone."""
+        """Remove a file durably; readers that have it open may go on. No error if it is gone."""
 
     def where(self, name: str) -> Path:
-        """Return what people are told about the place of a file."""
+        """Return a path of the file for messages."""
 
 
 def read_whole(file: File, size: int, offset: int = 0) -> bytes:
@@ -132,7 +137,7 @@ def read_whole(file: File, size: int, offset: int = 0) -> bytes:
 
 
 def only_zeros(file: File, offset: int) -> bool:
-    """Whether nothing but zeros lies behind ``offset``."""
+    """Whether there is nothing but zeros from ``offset`` to the end."""
     buffer = bytearray(len(_ZEROS))
     view = memoryview(buffer)
     while found := file.read_into(offset, view):
@@ -143,10 +148,11 @@ def only_zeros(file: File, offset: int) -> bool:
 
 
 class DirectoryLock:
-    """The right to write to a market's directory, until closed or the process ends."""
+    """The exclusive right to write to a market's directory, until closed or the process ends."""
 
     def __init__(self, directory: Path) -> None:
-        """Take the lock, creating the directory. Raises DirectoryLocked, ReadOnlyDirectory."""
+        """Take the lock, creating the directory. Raises DirectoryLocked, ReadOnlyDirectory,
+        OSError."""
         path = directory / LOCK_NAME
         try:
             make_directory(directory)
@@ -164,18 +170,18 @@ class DirectoryLock:
         os.ftruncate(self._handle, 0)
         try:
             os.pwrite(self._handle, f"{os.getpid()}\n".encode(), 0)
-        except OSError as error:  # who holds it is a courtesy; a full disk may still be opened
+        except OSError as error:  # the process id is a hint only; a full disk may still be opened
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 os.close(self._handle)
                 raise
 
     def close(self) -> None:
-        """Let others write."""
+        """Release the lock."""
         os.close(self._handle)
 
 
 class LocalFile:
-    """A file of the local file system; room is allocated ahead with ``posix_fallocate``."""
+    """A file of the local file system; the reserve is allocated with ``posix_fallocate``."""
 
     def __init__(self, path: Path, *, write: bool) -> None:
         """Open for reading, or for both; ``LocalStorage.open`` makes the name durable."""
@@ -183,7 +189,8 @@ class LocalFile:
         self._handle = os.open(path, flags | os.O_CLOEXEC, 0o644)
         self._write = write
         self._end = self._allocated = os.fstat(self._handle).st_size
-        self._cut = True  # since the last sync: what was found may itself never have been synced
+        # Truncated since the last sync. True at first: what was found may never have been synced.
+        self._cut = True
         self._closed = False
 
     @property
@@ -198,11 +205,11 @@ class LocalFile:
 
     @property
     def handle(self) -> int:
-        """The file's own, unless the next sync has more to do."""
+        """The file's descriptor; -1 if the next sync must be a full fsync."""
         return -1 if self._cut else self._handle
 
     def append(self, data: bytes) -> None:
-        """Write at the end: one system call as a rule, a loop for the short ones it may make."""
+        """Write at the end: usually one system call; a loop, since a write may be short."""
         rest, at = memoryview(data), self._end
         try:
             while rest:
@@ -218,29 +225,29 @@ class LocalFile:
         return os.pwrite(self._handle, data, at)
 
     def _roll_back(self, reached: int) -> None:
-        """Take a part of an append out again: zeros where room was reserved, else nothing."""
+        """Undo a partial append: zeros where space was reserved, else cut it off."""
         try:
             os.ftruncate(self._handle, self._allocated)
             at, stop = self._end, min(reached, self._allocated)
             while at < stop:
                 at += os.pwrite(self._handle, _ZEROS[: stop - at], at)
-        except OSError as error:  # whatever it was: the disk holds something else than we believe
+        except OSError as error:  # the disk then holds something else than is recorded here
             raise OSError(errno.EIO, f"a failed write cannot be taken back ({error})") from error
 
     def reserve(self, room: int) -> None:
-        """Allocate ahead, so that a sync has no size to write and no space to find."""
+        """Allocate ahead, so that a sync has neither a new size to write nor space to find."""
         wanted = self._end + room
         if wanted <= self._allocated:
             return
         try:
             os.posix_fallocate(self._handle, self._allocated, wanted - self._allocated)
         except OSError:
-            os.ftruncate(self._handle, self._allocated)  # a part of it may have been found
+            os.ftruncate(self._handle, self._allocated)  # a part of it may have been allocated
             raise
         self._allocated = wanted
 
     def sync(self) -> None:
-        """fdatasync; fsync where the file has shrunk, or was just opened."""
+        """fdatasync; fsync if the file was truncated since the last sync, or was just opened."""
         cut, self._cut = self._cut, False
         (os.fsync if cut else os.fdatasync)(self._handle)
 
@@ -249,14 +256,14 @@ class LocalFile:
         return os.preadv(self._handle, [buffer], offset)
 
     def truncate(self, end: int) -> None:
-        """Cut the file; a file as long as that already keeps its bytes and its sync."""
+        """Cut the file. Nothing is done, and no fsync is needed, if it has that length already."""
         if self._allocated != end:
             os.ftruncate(self._handle, end)
             self._cut = True
         self._end = self._allocated = end
 
     def renew(self, offset: int) -> None:
-        """Write the same bytes to the same place: a crash on the way changes nothing."""
+        """Write the same bytes to the same place: a crash meanwhile changes nothing."""
         rest = memoryview(read_whole(self, self._end - offset, offset))
         while rest:
             rest = rest[os.pwrite(self._handle, rest, self._end - len(rest)) :]
@@ -272,7 +279,7 @@ class LocalStorage:
     """Files under one directory of the local file system."""
 
     def __init__(self, directory: Path) -> None:
-        """Name the directory; nothing is made before the first ``lock`` or write."""
+        """Name the directory; it is created by the first ``lock`` or write."""
         self.directory = directory
 
     def lock(self) -> Lock:
@@ -289,7 +296,7 @@ class LocalStorage:
         return [f"{folder}/{name}" for name in sorted(names) if not name.endswith(NEW_SUFFIX)]
 
     def open(self, name: str, *, write: bool = False) -> LocalFile:
-        """Open one file; a writer's name is synced with its folder."""
+        """Open one file; with ``write``, sync its folder so that the name is durable."""
         path = self.directory / name
         if not write:
             return LocalFile(path, write=False)
@@ -313,7 +320,7 @@ class LocalStorage:
         return (self.directory / name).read_bytes()
 
     def replace(self, name: str, data: bytes) -> None:
-        """Write beside it, sync, rename, sync the folder."""
+        """Write a new file beside it, sync, rename, sync the folder."""
         path = self.directory / name
         make_directory(path.parent)
         replace_file(path, data)
@@ -333,8 +340,8 @@ class LocalStorage:
 def replace_file(path: Path, data: bytes, mode: int = 0o666) -> None:
     """Make ``data`` the whole of a file, durably, or leave the old one: never a mixture.
 
-    The file has that mode, less the umask, from its first byte on. What a kill left of other new
-    files in the folder goes. Raises OSError, which names the file.
+    The file has ``mode``, less the umask, from the start. Temporary files that killed processes
+    left in the folder are removed. Raises OSError, which names the file.
     """
     _sweep(path.parent)
     beside, handle = _new_beside(path, mode)
@@ -343,33 +350,33 @@ def replace_file(path: Path, data: bytes, mode: int = 0o666) -> None:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-            os.rename(beside, path)  # while it is held
+            os.rename(beside, path)  # while the lock on it is held
     except OSError as error:
         beside.unlink(missing_ok=True)
-        if error.errno:  # a write names no file
+        if error.errno:  # an error of a write names no file
             error.filename = error.filename or str(path)
         raise
     sync_directory(path.parent)
 
 
 def _new_beside(path: Path, mode: int) -> tuple[Path, int]:
-    """Make an empty file of a name of its own, since two may write the same file at once; it is
-    held, so that nobody sweeps it away."""
+    """Create an empty file of a random name, since two processes may replace the same file at once,
+    and lock it, so that ``_sweep`` does not remove it."""
     while True:
         beside = path.with_name(f"{path.name}.{token_hex(_OWN_BYTES)}{NEW_SUFFIX}")
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         handle = os.open(beside, flags, mode)
-        with suppress(OSError):  # where a file system has no locks, nobody can sweep either
+        with suppress(OSError):  # on a file system without locks nobody can sweep either
             fcntl.flock(handle, fcntl.LOCK_EX)
         if os.fstat(handle).st_nlink:
             return beside, handle
-        os.close(handle)  # swept away before it was held
+        os.close(handle)  # swept away before it was locked
 
 
 def _sweep(folder: Path) -> None:
-    """Remove the new files of a folder that nobody holds: whoever wrote one was killed.
+    """Remove the temporary files of a folder that nobody has locked: their writer was killed.
 
-    One that is held, another user's, or cannot be looked at for any other reason, stays.
+    A locked one, another user's, or one that cannot be opened, stays.
     """
     with os.scandir(folder) as entries:
         left = [entry.path for entry in entries if _LEFT.fullmatch(entry.name)]
@@ -380,8 +387,8 @@ def _sweep(folder: Path) -> None:
 
 
 def make_directory(directory: Path) -> None:
-    """Make a directory and those above it that are missing, its owner's alone; the name of each is
-    durable then."""
+    """Create a directory and its missing parents, accessible to the owner only, and make their
+    names durable."""
     missing = []
     while not directory.is_dir():
         missing.append(directory)

@@ -1,7 +1,7 @@
-"""The released stream over a Unix socket: the tape's bytes, for a follower in another process.
+"""The released stream over a Unix socket: the tape's bytes, for followers in other processes.
 
 The follower sends its resume point; the server answers with the preamble and then with records
-for as long as the market lives, or with one refusal. docs/reference/stream.md has the bytes.
+until the market closes, or with one refusal. Layout of the bytes: docs/reference/stream.md.
 """
 
 import asyncio
@@ -32,18 +32,18 @@ RESUME: Final = Layout("<IQI")  # epoch, sequence, index of the last event seen
 REFUSAL: Final = Layout("<4sI")  # magic, bytes of the reason that follows
 REFUSAL_MAGIC: Final = b"HBNO"
 READ_BYTES: Final = 1 << 18  # at a time
-RESUME_SECONDS_MAX: Final = 5  # a follower that does not say where it stands is let go
+RESUME_SECONDS_MAX: Final = 5  # a follower that sends no resume point within this is disconnected
 
 
 async def serve(tape: Tape, path: Path, *, patient: bool = False) -> asyncio.Server:
     """Serve the tape to any number of followers until it is closed.
 
-    A slow follower is read to from disk at its own pace; it holds up nobody. ``patient`` ones have
-    each record when this process has done with it. The socket is this user's alone.
+    A slow follower is served from disk at its own pace and delays nobody. ``patient`` followers get
+    each record after those in this process have handled it. Only this user may connect.
     """
 
     async def attend(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        # A follower may leave at any byte; that is its right and no error of ours.
+        # A follower may disconnect at any byte; that is no error here.
         with suppress(ConnectionError, asyncio.IncompleteReadError, TimeoutError):
             async with asyncio.timeout(RESUME_SECONDS_MAX):
                 position = RESUME.unpack(await reader.readexactly(RESUME.size))
@@ -73,7 +73,7 @@ async def _send(
 
 
 class Arriving:
-    """The bytes that a follower of ``after`` is sent, put together to records.
+    """Assembles the bytes that a follower is sent into records; ``after`` is its resume point.
 
     Raises NoSuchPosition, and JournalError for another exchange, a later build, or a stream that
     breaks off inside a record.
@@ -83,10 +83,10 @@ class Arriving:
         self._after = after
         self._exchange_id = exchange_id
         self._begun = False
-        self._held = bytearray()  # the beginning of what has not come whole
+        self._held = bytearray()  # the beginning of an incomplete record
 
     def take(self, data: bytes) -> list[Released]:
-        """Return the records that the next bytes complete."""
+        """Return the records that these bytes complete."""
         held, at = self._held, 0
         held += data
         if not self._begun:
@@ -105,7 +105,7 @@ class Arriving:
         return whole
 
     def _head(self, at: int) -> RecordHead | None:
-        """Return the header at an offset; None if it has not come whole."""
+        """Return the header at an offset; None if it is incomplete."""
         held = self._held
         if held[at : at + len(REFUSAL_MAGIC)] == REFUSAL_MAGIC:
             start = at + REFUSAL.size
@@ -120,7 +120,7 @@ class Arriving:
         return head
 
     def end(self) -> None:
-        """No more bytes come."""
+        """Note the end of the stream. Raises JournalError if it ended inside a record."""
         if self._held or not self._begun:
             raise JournalError("the stream broke off inside a record")
 
@@ -145,19 +145,19 @@ async def subscribe(
 
 
 class Subscription:
-    """The same for who does one thing at a time: nothing wakes it while it is at another."""
+    """A blocking follower, for a thread that does nothing else meanwhile."""
 
     def __init__(self, path: Path, after: Position = START) -> None:
-        """Connect to the server at ``path``, to be told what comes after that event."""
+        """Connect to the server at ``path``, for what comes after the event at ``after``."""
         self._arriving = Arriving(after)
         self._socket = socket.socket(socket.AF_UNIX)
         self._socket.connect(str(path))
         self._socket.sendall(RESUME.pack(*after))
 
     def come(self, most: int) -> list[Released]:
-        """Wait until a record has come, and return those that have: ``most``, and what came with
-        the last of them. None once the market has closed. Raises what ``Arriving`` does.
-        """
+        """Wait for at least one record; return those that have arrived, stopping after ``most``
+        (the last read may add more). Empty once the market has closed. Raises what ``Arriving``
+        does."""
         found: list[Released] = []
         while not found:
             data = self._socket.recv(READ_BYTES)
@@ -174,5 +174,5 @@ class Subscription:
         return found
 
     def close(self) -> None:
-        """Leave."""
+        """Disconnect."""
         self._socket.close()

@@ -1,8 +1,8 @@
-"""What makes the log durable: a thread, so that the event loop matches the batch meanwhile.
+"""Makes the log durable in a thread, while the event loop matches the next batch.
 
-As a rule the thread does without the interpreter (handover.pyx): it begins at once, while the loop
-works on, and its end wakes the loop directly. Never in the event loop, however quick the disk was
-the last time: a stalled disk may hold up acknowledgements, but not heartbeats.
+As a rule the thread does not need the interpreter's lock (handover.pyx): it begins at once, and its
+end wakes the loop directly. The loop itself never syncs, however quick the disk is: a stalled disk
+may delay acknowledgements, but not heartbeats.
 """
 
 import os
@@ -17,32 +17,33 @@ Done = Callable[[Exception | None], None]
 
 
 class Log(Protocol):
-    """What is to be made durable."""
+    """The log that is made durable."""
 
     def sync(self) -> None:
-        """Make everything written so far durable; raises what failed."""
+        """Make everything written so far durable; raises the failure."""
 
     def handle(self) -> int:
-        """Return the descriptor whose ``fdatasync`` is all that ``sync`` would do; -1: none is."""
+        """Return the descriptor whose ``fdatasync`` is all that ``sync`` would do; -1 if there is
+        none."""
 
     def sync_failed(self, error: OSError) -> Exception:
-        """Take note that this ``fdatasync`` failed; return what ``sync`` would have raised."""
+        """Record that this ``fdatasync`` failed; return the error that ``sync`` would have
+        raised."""
 
 
 class Syncer(Protocol):
-    """What a sequencer needs of it; a simulation has one without a thread."""
+    """What a sequencer needs of a syncer; a simulation has one without a thread."""
 
     def begin(self, loop: AbstractEventLoop, done: Done) -> None:
-        """Begin a sync; ``done`` is called in the loop when it has ended, never before this has
-        returned.
-        """
+        """Begin a sync. ``done`` is called in the loop when it has ended, never before ``begin``
+        has returned."""
 
     def stop(self) -> None:
-        """Let what was begun end; its ``done`` may be left out."""
+        """Let a running sync end; its ``done`` may not be called."""
 
 
 class SyncThread:
-    """Syncs once per ``begin``, one at a time. ``took`` is told how many seconds each one took."""
+    """Syncs once per ``begin``, one at a time. ``took`` is called with each duration in seconds."""
 
     def __init__(self, log: Log, took: Callable[[float], None] | None = None) -> None:
         self._log = log
@@ -56,7 +57,7 @@ class SyncThread:
         self._thread.start()
 
     def begin(self, loop: AbstractEventLoop, done: Done) -> None:
-        """Begin one sync; ``done`` is called in the loop with None, or with what failed."""
+        """Begin one sync; ``done`` is called in the loop with None, or with the error."""
         assert self._done is None, "one sync at a time"
         self._done = done
         if loop is not self._loop:
@@ -75,7 +76,7 @@ class SyncThread:
             self._took(seconds)
 
     def stop(self) -> None:
-        """Let what was begun end, and end the thread."""
+        """Let a running sync end, and stop the thread."""
         self._hand.end()
         self._thread.join()
         if self._loop is not None:

@@ -1,8 +1,8 @@
-"""The released stream: what the market has said, as one append-only byte stream.
+"""The released stream: the events the market has published, as one append-only byte stream.
 
-A record is what one durable batch released. The stream lives in DIR/tape and is never synced: it is
-a function of the log, compared with it at every start and rewritten from the first difference on.
-The layout and the rules of resuming are docs/reference/stream.md.
+A record holds what one durable batch released. The stream lives in DIR/tape and is not synced: it
+is a function of the log, compared with it at every start and rewritten from the first difference
+on. Layout and rules of resuming: docs/reference/stream.md.
 """
 
 import asyncio
@@ -45,7 +45,7 @@ RECORD_BYTES: Final = RECORD.size + RECORD_CRC.size
 MARK_BYTES: Final = 1 << 20  # one remembered offset per this much stream: the longest scan
 RECENT_RECORDS: Final = 64  # kept in memory for followers at the end
 RECENT_BYTES: Final = 8 << 20
-HELD_BYTES_MAX: Final = 512 << 20  # while the disk is full; the orders it still takes bound it
+HELD_BYTES_MAX: Final = 512 << 20  # while the disk is full; the commands still accepted stay below
 _EVENT_POSITION: Final = Layout("<QI")
 
 _log = logging.getLogger(__name__)
@@ -55,10 +55,10 @@ START: Final[Position] = (0, 0, 0)
 
 
 class Released(msgspec.Struct, frozen=True, gc=False):
-    """The events of one durable batch, in order, and the texts that came with its commands.
+    """The events of one durable batch, in order, and the texts of its commands.
 
     After a resume inside a batch the record starts at the first event not yet seen:
-    ``first_sequence`` is that event's, and ``texts`` begins there too.
+    ``first_sequence`` is that event's, and ``texts`` begins there as well.
     """
 
     epoch: int
@@ -77,7 +77,7 @@ class Released(msgspec.Struct, frozen=True, gc=False):
 def pack_record(
     epoch: int, first_sequence: int, stamp: int, count: int, events: bytes, texts: bytes
 ) -> bytes:
-    """Return the record's bytes; ``texts`` are packed already."""
+    """Return a record's bytes; ``texts`` are packed already."""
     opening = RECORD.pack(
         RECORD_MAGIC, epoch, first_sequence, stamp, count, len(events), len(texts)
     )
@@ -85,7 +85,7 @@ def pack_record(
 
 
 def pack_released(released: Released) -> bytes:
-    """Return the bytes of a record that is at hand unpacked."""
+    """Return a record's bytes."""
     return pack_record(
         released.epoch,
         released.first_sequence,
@@ -123,7 +123,7 @@ def unpack_head(data: bytes) -> RecordHead | None:
 
 
 def unpack_record(head: RecordHead, body: bytes) -> Released:
-    """Return the record of ``head`` and the bytes behind it."""
+    """Return the record of the header ``head`` and the bytes after it."""
     return Released(
         head.epoch,
         head.first_sequence,
@@ -135,9 +135,9 @@ def unpack_record(head: RecordHead, body: bytes) -> Released:
 
 
 def after_event(released: Released, position: Position) -> Released | None:
-    """Return what of ``released`` comes after ``position``; None if nothing does.
+    """Return the part of ``released`` after ``position``; None if there is none.
 
-    Raises NoSuchPosition if the position lies in this record but names no event of it.
+    Raises NoSuchPosition if the position lies in this record but is no event of it.
     """
     epoch, sequence, index = position
     if released.epoch != epoch:
@@ -165,12 +165,12 @@ def after_event(released: Released, position: Position) -> Released | None:
 
 
 def preamble(exchange_id: bytes) -> bytes:
-    """Return the bytes every stream begins with."""
+    """Return the bytes that every stream begins with."""
     return PREAMBLE.pack(PREAMBLE_MAGIC, TAPE_FORMAT, SCHEMA_VERSION, 0, exchange_id)
 
 
 def check_preamble(data: bytes) -> bytes:
-    """Return the exchange id of a stream's first bytes. Raises JournalError."""
+    """Return the exchange id in a stream's first bytes. Raises JournalError."""
     if len(data) < PREAMBLE.size or data[:8] != PREAMBLE_MAGIC:
         raise JournalError("not a released stream")
     _, form, schema, _, exchange_id = PREAMBLE.unpack_from(data)
@@ -180,7 +180,7 @@ def check_preamble(data: bytes) -> bytes:
 
 
 class Standing(msgspec.Struct, frozen=True):
-    """How far a stream reaches, and where in it to look for a sequence."""
+    """How far a stream reaches, and offsets to search it from."""
 
     last: Position
     end: int
@@ -188,13 +188,13 @@ class Standing(msgspec.Struct, frozen=True):
 
 
 class Reel:
-    """The released stream up to ``end``, read from any event on, in any thread.
+    """The released stream up to ``end``; it can be read from any event on, in any thread.
 
     Invariants: records are whole up to ``end``; ``last`` is the position of the last event in them.
     """
 
     def __init__(self, file: int) -> None:
-        """``file`` holds the stream and is closed with this."""
+        """Use the descriptor ``file``, which is closed with this object."""
         self._file = file
         weakref.finalize(self, os.close, file)
         self.end = PREAMBLE.size
@@ -206,12 +206,12 @@ class Reel:
 
     @property
     def standing(self) -> Standing:
-        """Where it stands, for another reader of the same bytes."""
+        """How far it reaches, for another reader of the same bytes."""
         marks = zip(self._mark_sequences, self._mark_offsets, strict=True)
         return Standing(self.last, self.end, list(marks))
 
     def begin_at(self, standing: Standing) -> None:
-        """Know of the stream what another reader knew."""
+        """Take over what another reader knows of the stream."""
         self.last, self.end = standing.last, standing.end
         self._mark_sequences = [sequence for sequence, _ in standing.marks]
         self._mark_offsets = [offset for _, offset in standing.marks]
@@ -219,7 +219,7 @@ class Reel:
     def _extend(self, epoch: int, first_sequence: int, events: bytes, size: int) -> None:
         assert first_sequence == self.last[1] + 1, "released in order"
         if not self._mark_offsets or self.end - self._mark_offsets[-1] >= MARK_BYTES:
-            # A reader in another thread searches the sequences: their offset must be there.
+            # Readers in other threads search the sequences first: the offset must be there by then.
             self._mark_offsets.append(self.end)
             self._mark_sequences.append(first_sequence)
         sequence, index = _EVENT_POSITION.unpack_from(events, len(events) - EVENT_BYTES)
@@ -227,7 +227,7 @@ class Reel:
         self.end += size
 
     def _remember(self, released: Released, start: int) -> None:
-        """Keep the newest record at hand, and forget the oldest that are on disk."""
+        """Keep the newest record in memory, and drop the oldest ones that are on disk."""
         recent = self._recent
         recent[start] = (released, self.end)
         self._recent_bytes += self.end - start
@@ -239,7 +239,7 @@ class Reel:
             self._recent_bytes -= end - oldest
 
     def _has(self, end: int) -> bool:
-        """Whether ``_bytes`` gives all up to that offset."""
+        """Whether ``_bytes`` returns everything up to that offset."""
         return True
 
     def _bytes(self, size: int, at: int) -> bytes:
@@ -247,7 +247,7 @@ class Reel:
         return os.pread(self._file, size, at)
 
     def read(self, epoch: int, sequence: int, index: int) -> Iterator[Released]:
-        """Yield what comes after that event, up to the end of now. (0, 0, 0) is the beginning.
+        """Yield what comes after that event, up to the present end. (0, 0, 0) is the beginning.
 
         Raises NoSuchPosition.
         """
@@ -257,7 +257,7 @@ class Reel:
         yield from self._onwards(offset)
 
     def since(self, stamp: int) -> Iterator[Released]:
-        """Yield the batches of that stamp and of later ones, up to the end of now."""
+        """Yield the batches stamped at or after ``stamp`` (ns), up to the present end."""
         offsets = self._mark_offsets
         found = bisect_left(offsets, stamp, key=lambda offset: self._head(offset).stamp)
         offset = offsets[max(0, found - 1)] if offsets else self.end
@@ -273,13 +273,13 @@ class Reel:
             yield released
 
     def _resume(self, position: Position) -> tuple[Released | None, int]:
-        """Return the rest of the record that holds ``position``, and the next one's offset."""
+        """Return the rest of the record that holds ``position``, and the next record's offset."""
         if position == START:
             return None, PREAMBLE.size
         sequence = position[1]
         if not 1 <= sequence <= self.last[1]:
             raise NoSuchPosition(position, f"released are 1 to {self.last[1]}")
-        for released, end in list(self._recent.values()):  # one that keeps up finds itself here
+        for released, end in list(self._recent.values()):  # a follower that keeps up is found here
             if released.first_sequence <= sequence <= released.last_sequence:
                 return after_event(released, position), end
         offset = self._mark_offsets[bisect_right(self._mark_sequences, sequence) - 1]
@@ -305,16 +305,16 @@ class Reel:
 
 
 class Tape(Reel):
-    """One writer (the sequencer), any number of followers, all in one event loop.
+    """The stream's writer (the sequencer) and its followers, all in one event loop.
 
-    Invariant: nothing is appended that is not durable in the log.
-    While the disk is full the newest records are held in memory, and read from there.
+    Invariant: nothing is appended that is not durable in the log. While the disk is full the newest
+    records are held in memory, and read from there.
     """
 
     def __init__(self, directory: Path, exchange_id: bytes, start: "Point | None" = None) -> None:
-        """Open DIR/tape for comparing with the log; ``confirm`` each batch, then ``settle``.
+        """Open DIR/tape for comparison with the log: ``confirm`` each batch, then ``settle``.
 
-        With ``start``, a point that the tape is known to reach, from there on.
+        With ``start``, a point that the tape is known to reach, the comparison begins there.
         """
         assert len(exchange_id) == EXCHANGE_ID_BYTES
         folder = directory / TAPE_NAME
@@ -323,25 +323,25 @@ class Tape(Reel):
         super().__init__(file)
         self.exchange_id = exchange_id
         self.preamble = preamble(exchange_id)
-        # Every batch so far was found on the tape as it is.
+        # Whether every batch so far was found on the tape unchanged.
         self._same = os.pread(self._file, PREAMBLE.size, 0) == self.preamble
-        self._begun = False  # to write it anew from the first difference on
+        self._begun = False  # whether rewriting from the first difference has begun
         self._unproven: deque[tuple[int, int, bytes]] = deque()  # last sequence, offset, record
         if start is not None and start.sequence:
             last = (start.epoch, start.sequence, start.last_index)
             self.begin_at(Standing(last, start.tape_end, start.marks))
-        # The last bytes of the stream, not on disk yet, and their offset; together, since another
-        # thread may be reading.
+        # The last bytes of the stream that are not on disk yet, with their offset: one tuple, since
+        # another thread may be reading.
         self._held: tuple[int, bytearray] = (0, bytearray())
         self._followers = 0
         self._waiting: dict[int, asyncio.Future[None]] = {}  # followers at the end, by number
         self._closed = False
 
     def confirm(self, frame: Frame, events: bytes) -> None:
-        """Advance over a replayed batch if the tape has it, else write it and drop the rest.
+        """Advance over a replayed batch; if the tape does not have it, rewrite the tape from here.
 
-        A batch that the log has, but does not yet prove durable, is not written before ``settle``:
-        on the tape it would be a witness to a release that never was.
+        A batch that is in the log but not yet proven durable is not written before ``settle``: on
+        the tape it would be evidence of a release that never happened.
         """
         opening = frame.opening
         data = pack_record(
@@ -364,7 +364,7 @@ class Tape(Reel):
             self._write_or_hold(data, at)
 
     def _begin(self, end: int) -> None:
-        """Have the preamble stand before the stream, of which ``end`` bytes are there."""
+        """Write the preamble if it is not there; ``end`` is the stream's length in bytes."""
         if os.pread(self._file, PREAMBLE.size, 0) == self.preamble:
             return
         if end == PREAMBLE.size:
@@ -373,9 +373,10 @@ class Tape(Reel):
             self._write(self.preamble, 0)
 
     def witness(self) -> int:
-        """Return the last sequence that the tape's next record shows as released; 0 if none.
+        """Return the last sequence that the tape's next record shows as released; 0 if there is
+        none.
 
-        Called when the log has ended: a record beyond it was durable once, and no longer is.
+        Called at the log's end: a record beyond it proves that the log has lost durable frames.
         """
         head = unpack_head(os.pread(self._file, RECORD_BYTES, self.end))
         if not self._same or head is None or head.first_sequence != self.last[1] + 1:
@@ -383,11 +384,11 @@ class Tape(Reel):
         return head.first_sequence + head.count - 1
 
     def settle(self) -> None:
-        """End the comparison: whatever lies beyond the batches confirmed goes.
+        """End the comparison and drop what lies beyond the confirmed batches.
 
-        All of these are durable in the log by now. What is left is made durable: a later start
-        from a snapshot will not compare it again. What a full disk does not take is held, as what
-        is released later.
+        All of these are durable in the log by now. The tape is made durable, since a later start
+        from a snapshot does not compare this part again. What a full disk cannot take is held in
+        memory.
         """
         self._write_proven(self.last[1])
         if not self.holds:
@@ -396,7 +397,10 @@ class Tape(Reel):
         os.fsync(self._file)
 
     def append(self, released: Released, texts: bytes) -> None:
-        """Release a durable batch to every follower. ``texts`` are its texts, packed."""
+        """Release a durable batch to every follower. ``texts`` are its texts, packed.
+
+        Raises JournalStopped (WriteFailed).
+        """
         data = pack_record(
             released.epoch,
             released.first_sequence,
@@ -417,7 +421,8 @@ class Tape(Reel):
         return bool(self._held[1])
 
     def write_held(self) -> bool:
-        """Try to write what is held; return whether nothing is any more. Raises WriteFailed."""
+        """Try to write what is held in memory; return whether nothing is left. Raises
+        WriteFailed."""
         at, held = self._held
         if held:
             try:
@@ -428,7 +433,7 @@ class Tape(Reel):
         return True
 
     def _write_or_hold(self, data: bytes, at: int) -> None:
-        """Write at the end; hold in memory what a full disk does not take, up to a bound."""
+        """Write at the end; on a full disk hold it in memory, up to HELD_BYTES_MAX."""
         start, held = self._held
         if not held:
             try:
@@ -439,11 +444,11 @@ class Tape(Reel):
                 start = at
         if len(held) + len(data) > HELD_BYTES_MAX:
             raise JournalStopped(f"the tape's disk is full, and {HELD_BYTES_MAX} bytes are held")
-        held += data  # no copy: a start may have much to hold
+        held += data  # in place: a start may have much to hold
         self._held = (start, held)
 
     def _bytes(self, size: int, at: int) -> bytes:
-        """Return bytes of the stream, from disk or from what is held; fewer where it ends."""
+        """Return bytes of the stream, from disk or from memory; fewer where it ends."""
         start, held = self._held
         if held and at >= start:
             return bytes(held[at - start : at - start + size])
@@ -463,8 +468,8 @@ class Tape(Reel):
     ) -> AsyncIterator[Released]:
         """Yield what comes after that event, as it is released, until the tape is closed.
 
-        A follower that lags reads from disk; nothing is queued for it. A ``patient`` one has its
-        turn when the others have had theirs. Raises NoSuchPosition.
+        A follower that lags reads from disk; nothing is queued for it. A ``patient`` one gets each
+        record after the others have handled it. Raises NoSuchPosition.
         """
         self._followers += 1
         number = self._followers
@@ -485,17 +490,17 @@ class Tape(Reel):
                 await asyncio.sleep(0)
 
     def _wake(self) -> None:
-        """Wake the followers, the latest come first: a market opens its gateway last."""
+        """Wake the waiting followers, the last to subscribe first: that is the gateway."""
         waiting, self._waiting = self._waiting, {}
         for number in sorted(waiting, reverse=True):
             if not waiting[number].done():
                 waiting[number].set_result(None)
 
     def close(self) -> None:
-        """End every follower at the present end. The file stays readable for those behind."""
+        """End every follower at the present end. The file stays readable for those that lag."""
         try:
             self.write_held()
-        except WriteFailed as error:  # the next start makes the rest again from the log
+        except WriteFailed as error:  # the next start rebuilds the rest from the log
             _log.error("the tape ends before the log: %s", error)
         self._closed = True
         self._wake()

@@ -1,7 +1,7 @@
-"""The tape held against the log, without an engine: every record must be what the log says.
+"""Compares the whole tape with the log, without an engine.
 
-A frame carries the digest of the events of the batch before it, so that the log knows what was
-released without having it. A start from a snapshot compares the tape from there on; this compares
+A frame carries the digest of the previous batch's events, so the log can verify the released events
+without storing them. A start from a snapshot compares the tape only from there on; this compares
 all of it.
 """
 
@@ -29,7 +29,7 @@ Progress = Callable[[int, int], None]
 
 
 class DamagedTape(JournalError):
-    """The tape is not what the log released. ``offset`` is the record's first byte."""
+    """The tape is not what the log released. ``offset`` is the bad record's first byte."""
 
     def __init__(self, path: Path, offset: int, sequence: int, what: str) -> None:
         super().__init__(
@@ -43,7 +43,11 @@ class DamagedTape(JournalError):
 
 
 class TapeReport(msgspec.Struct, frozen=True):
-    """What was compared. The events of the last batch are proven by a clean close's head alone."""
+    """The result of a comparison.
+
+    ``proven_upto`` is the last sequence whose events were verified: a batch's events are recorded
+    in the next frame, those of the last batch only in the head of a clean close.
+    """
 
     records: int
     bytes: int
@@ -54,18 +58,18 @@ class TapeReport(msgspec.Struct, frozen=True):
 def check_tape(
     directory: Path, progress: Progress | None = None, *, log: Storage | None = None
 ) -> TapeReport:
-    """Compare the tape of a market's directory with its log; a shorter tape is none the worse.
+    """Compare the tape of a market's directory with its log. A tape that ends early is accepted.
 
-    ``log``: where that is kept, if not in the directory.
-    Raises DamagedTape, FileNotFoundError where there is no tape, and the reader's errors: of a log
-    that has lost what the tape shows as released DamagedLog.
+    ``log``: the log's storage, if it is not in the directory. Raises DamagedTape; FileNotFoundError
+    if there is no tape; and the reader's errors, among them DamagedLog if the log has lost what the
+    tape shows as released.
     """
     path = directory / TAPE_NAME / FILE_NAME
     with open(path, "rb") as file:
-        size = os.fstat(file.fileno()).st_size  # before the log is looked at: it is never behind
+        size = os.fstat(file.fileno()).st_size  # before the log is read: it is never behind
         reader = LogReader(log or directory)
         total, done, records, proven, last = reader.total_bytes, 0, 0, 0, 0
-        before: bytes | None = None  # digest of the record before, which the next frame must name
+        before: bytes | None = None  # digest of the last record's events, named by the next frame
         exchange_id = check_preamble(file.read(PREAMBLE.size))
         for chunk in reader.chunks():
             for frame in chunk:
@@ -96,7 +100,7 @@ def check_tape(
 
 
 def _check_end(path: Path, file: BinaryIO, size: int, reader: LogReader) -> None:
-    """Judge the log's end by what is behind it on the tape: that was durable once."""
+    """Check the log's end: whatever the tape has beyond it was durable once."""
     at, upto = file.tell(), 0
     head = unpack_head(file.read(RECORD_BYTES)) if at < size else None
     if head is not None and head.first_sequence == reader.next_sequence:

@@ -1,1 +1,2 @@
-"""Public data from the released stream: books, trades, states, figures of the day, prints."""
+"""Public market data derived from the released stream: books, trades, states, statistics,
+prints."""

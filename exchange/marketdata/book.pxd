@@ -10,7 +10,7 @@ cdef class Level:
     cdef public bint noted
 
 
-# No work for the garbage collector: a level leads to no order.
+# Not tracked by the garbage collector: a level refers to no order, so there are no cycles.
 @cython.final
 @cython.no_gc
 @cython.freelist(256)

@@ -1,31 +1,30 @@
-"""What the public's view of a book is made of: its levels, and the orders at them."""
+"""The elements of the public view of a book: its levels, and the orders at them."""
 
 
 class Level:
-    """A price of one side, and the lots at it."""
+    """A price of one side, and the quantity in lots at it."""
 
     def __init__(self, side: int, price: int) -> None:
         self.side = side
         self.price = price
         self.lots = 0
-        self.orders = 0  # how many, where they are followed
-        self.noted = False  # that it changed; ``before`` it held so many lots
+        self.orders = 0  # number of orders, where they are followed
+        self.noted = False  # in the list of changes; ``before``: its lots before the change
         self.before = 0
 
 
 class Order:
-    """An order at its place in a level, and the lots that it shows."""
+    """An order: its level, its rank there, and the lots it shows."""
 
     level: Level
     rank: int
     lots: int
-    noted: bool  # that it changed; ``before`` it showed so many lots
+    noted: bool  # in the list of changes; ``before``: its lots before the change
     before: int
 
 
 def order_at(level: Level, rank: int, lots: int) -> Order:
-    """Return an order at its place: made without a call of ``__init__``, which costs as much as
-    all else that is done for it."""
+    """Return a new order. ``__init__`` is bypassed: its call would cost as much as all the rest."""
     order = Order.__new__(Order)
     order.level, order.rank, order.lots = level, rank, lots
     order.noted, order.before = False, 0

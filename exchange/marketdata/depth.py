@@ -1,14 +1,15 @@
 """Depth of one instrument, built from events alone.
 
-The rule is that of docs/reference/engine.md: an accepted, replaced, returned, elected or refilled
-order adds its ``leaves`` at its price, which are the lots it shows; trades, and cancels and
-reductions of resting orders, take theirs off, but for the lots that nobody saw. What an auction's
-trades took off a level is said level by level.
-A repeated answer (DUPLICATE) changes nothing. Between the events of one command the depth may
-be crossed for a moment, so it is read between batches only, after ``changes``.
+Rule (docs/reference/engine.md): an accepted, replaced, returned, elected or refilled order adds its
+``leaves``, the lots it shows, at its price; trades, and cancels and reductions of resting orders,
+remove theirs, except for lots that were hidden. What an auction's trades remove is given level by
+level (LEVEL_TAKEN).
 
-Invariants: no level holds zero or less between batches; the book is not crossed but while orders
-are collected for an auction.
+A repeated answer (DUPLICATE) changes nothing. Between the events of one command the depth may be
+crossed, so it is read only between batches, after ``changes``.
+
+Invariants between batches: no level holds zero lots or less; the book is not crossed, except while
+orders are collected for an auction.
 """
 
 import struct
@@ -25,7 +26,7 @@ from exchange.messages.wire import CHECKSUM_LEVELS
 
 BUY: Final = 0
 SELL: Final = 1
-# Plain integers: an enumeration's own operators cost more than all else done per event.
+# Plain integers: an enumeration's operators cost more than all other work per event.
 _AUCTION: Final = int(EventFlag.AUCTION)
 _DUPLICATE: Final = int(EventFlag.DUPLICATE)
 _RESTING: Final = int(EventFlag.RESTING)
@@ -40,10 +41,11 @@ _RETURNED: Final = int(EventKind.ORDER_RETURNED)
 _ELECTED: Final = int(EventKind.ORDER_ELECTED)
 _REFILLED: Final = int(EventKind.ORDER_REFILLED)
 _EXECUTED: Final = int(EventKind.ORDER_EXECUTED)  # with an implied price
-SHOWN: Final = (1 << 32) - 1  # of a replaced order's `b`; above it what was not
-UNSORTED_PRICES: Final = 1_024  # that come or go before they are put in their order unasked
+# Low bits of a replaced order's `b`: the lots shown; above them the hidden ones
+SHOWN: Final = (1 << 32) - 1
+UNSORTED_PRICES: Final = 1_024  # changed prices that are held back before they are sorted in
 _LEVEL_TAKEN: Final = int(EventKind.LEVEL_TAKEN)
-# All that may move depth.
+# All kinds that may change depth.
 MOVING_KINDS: Final = frozenset(
     (_ACCEPTED, _TRADE, _CANCELLED, _REDUCED, _REPLACED, _DORMANT, _RETURNED, _ELECTED, _REFILLED,
      _LEVEL_TAKEN, _EXECUTED)
@@ -51,19 +53,19 @@ MOVING_KINDS: Final = frozenset(
 
 
 class Depth:
-    """Levels of both sides by price in ticks, and what changed lately."""
+    """Levels of both sides by price in ticks, and the recent changes."""
 
     def __init__(self) -> None:
         self.levels: tuple[dict[int, Level], dict[int, Level]] = ({}, {})
-        self.moved: Level | None = None  # the last that an event moved
+        self.moved: Level | None = None  # the level that the last event changed
         self.sequence = 0  # of the last event that changed a level
-        self._noted: list[Level] = []  # what changed, as it came
+        self._noted: list[Level] = []  # changed levels, in the order of their first change
         self._prices: tuple[SortedList[int], SortedList[int]] = (SortedList(), SortedList())
-        # What came or went since somebody wanted to know in which order, and whether it was there.
+        # Prices that came or went since they were last sorted in, and whether each was there then.
         self._unsorted: tuple[dict[int, bool], dict[int, bool]] = ({}, {})
 
     def apply(self, row: Row) -> bool:
-        """Take one event in; return whether it is of a kind that moves depth."""
+        """Apply one event; return whether its kind may change depth."""
         kind, flags = row[2], row[3]
         if flags & _DUPLICATE:
             return False
@@ -75,7 +77,7 @@ class Depth:
         elif kind == _EXECUTED:
             lots = -row[9] if flags & _RESTING else 0
         elif kind == _TRADE:
-            # an auction's trades have no incoming side: LEVEL_TAKEN says what they took
+            # an auction's trades have no aggressor; LEVEL_TAKEN says what they removed
             sell, lots = 1 - sell, 0 if flags & _AUCTION else -row[9]
         elif kind == _LEVEL_TAKEN:
             lots = -row[13]
@@ -106,7 +108,8 @@ class Depth:
         self.moved = level
 
     def changes(self) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
-        """Return what changed since the last call: (price, quantity now) per side, best first."""
+        """Return the changes since the last call: (price in ticks, lots now) per side, best
+        first."""
         changed: tuple[list[tuple[int, int]], list[tuple[int, int]]] = ([], [])
         for level in self._noted:
             level.noted, side = False, level.side
@@ -136,7 +139,7 @@ class Depth:
         return prices
 
     def fill(self, sequence: int, bids: list[tuple[int, int]], asks: list[tuple[int, int]]) -> None:
-        """Begin with levels as they were after an event."""
+        """Start from the given levels, as they were after event ``sequence``."""
         self.sequence = sequence
         for side, levels in ((BUY, bids), (SELL, asks)):
             for price, lots in levels:
@@ -144,7 +147,7 @@ class Depth:
         self.changes()
 
     def lots(self, side: int, price: int) -> int:
-        """Return the quantity at a price that has a level."""
+        """Return the lots at a price, which must have a level."""
         level = self.levels[side][price]
         return level.lots
 
@@ -163,6 +166,6 @@ class Depth:
 
 
 def levels_checksum(bids: list[tuple[int, int]], asks: list[tuple[int, int]]) -> int:
-    """Return what ``Depth.checksum`` does, of levels that are at hand."""
+    """Return what ``Depth.checksum`` does, for the given levels."""
     numbers = list(chain.from_iterable(bids[:CHECKSUM_LEVELS] + asks[:CHECKSUM_LEVELS]))
     return crc32(struct.pack(f"<{len(numbers)}q", *numbers))

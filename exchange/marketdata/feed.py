@@ -1,9 +1,9 @@
-"""The public feed: what a released batch means to the channels that somebody has joined.
+"""The public feed: turns released batches into the messages of the channels.
 
-``apply`` takes a batch in and returns the messages of the ``wanted`` channels, each built once:
-trades and what else happens, then the pictures that differ, then states, then the marks that close
-what happened. A snapshot is made in band, between two batches, so that the next message follows it
-without a gap. docs/reference/wire.md names the channels.
+``apply`` takes a batch and returns the messages of the ``wanted`` channels, each built once, in
+this order: trades and other events, changed depth and pictures, states, and last the marks that
+close the channels of events. A snapshot is made in the same stream, between two batches, so that
+the next message follows it without a gap. Channels: docs/reference/wire.md.
 """
 
 from collections.abc import Container, Iterable, Mapping, Sequence
@@ -43,7 +43,7 @@ from exchange.messages.wire_market import (
     text_checksum,
 )
 
-DEPTH, TRADES, STATE = range(3)  # places in Instrument.channels
+DEPTH, TRADES, STATE = range(3)  # indexes into Instrument.channels
 _MS: Final = 1_000_000
 _TRADE: Final = int(EventKind.TRADE)
 _EXECUTED: Final = int(EventKind.ORDER_EXECUTED)
@@ -55,15 +55,15 @@ _AUCTIONS: Final[dict[int, type[IndicativePrice] | type[AuctionResult]]] = {
 }
 _PRICING: Final = frozenset(
     map(int, (EventKind.MARKED, EventKind.INSTRUMENT_SETTLED, EventKind.INSTRUMENT_EXPIRED))
-)  # move a mark, and with it that of combinations
-_DAY_OPENED: Final = int(EventKind.DAY_OPENED)  # every state has the business date
+)  # they change a mark, and with it the marks of combinations
+_DAY_OPENED: Final = int(EventKind.DAY_OPENED)  # every state contains the business date
 _HAPPENING: Final = frozenset({_TRANSFERRED, *TRADE_CORRECTIONS, *map(int, _AUCTIONS)})
 
 Told = list[tuple[str, Response]]
 
 
 class _Batch:
-    """What one batch has to say, and the marks that close what happened in it."""
+    """Collects the messages of one batch, and the marks that close its channels of events."""
 
     def __init__(self, wanted: Container[str], marked: dict[str, int]) -> None:
         self.wanted = wanted
@@ -72,7 +72,7 @@ class _Batch:
         self._open: dict[str, tuple[int, int, int]] = {}  # previous sequence, count, checksum
 
     def notes(self, channel: str, sequence: int) -> bool:
-        """Note that something happened; return whether anybody wants to be told."""
+        """Record that the channel had an event; return whether the channel is wanted."""
         wanted = channel in self.wanted
         if wanted and channel not in self._open:
             self._open[channel] = (self._marked.get(channel, 0), 0, 0)
@@ -80,14 +80,14 @@ class _Batch:
         return wanted
 
     def say(self, channel: str, message: Response) -> None:
-        """Tell what was noted."""
+        """Add a message to a channel for which ``notes`` returned True."""
         self.out.append((channel, message))
         previous, count, checksum = self._open[channel]
         checksum = text_checksum(mark_parts(message), checksum)
         self._open[channel] = (previous, count + 1, checksum)
 
     def close(self, time: int) -> Told:
-        """Return all that is said, its marks last."""
+        """Return all messages, the marks last."""
         for channel, (previous, count, checksum) in self._open.items():
             mark = ChannelMark(
                 channel=channel,
@@ -102,7 +102,8 @@ class _Batch:
 
 
 class Feed:
-    """Instruments and what they show as of the last batch, and the messages that tell of them."""
+    """The public view of all instruments as of the last batch, and the messages that describe
+    it."""
 
     def __init__(self) -> None:
         self.instruments = Instruments()
@@ -113,24 +114,24 @@ class Feed:
         self.corrections = Corrections()
         self.time = 0  # stamp of the last batch
         self.sent: dict[int, int] = {}  # sequence of the last delta, by instrument
-        self.marked: dict[str, int] = {}  # sequence of what happened last, by channel
-        self.pictures: dict[str, Picture] = {}  # of the channels joined
+        self.marked: dict[str, int] = {}  # sequence of the last event, by channel
+        self.pictures: dict[str, Picture] = {}  # of the subscribed channels
         self._pictures: dict[int, list[Picture]] = {}  # the same, by instrument
 
     def apply(
         self, rows: list[Row], stamp: int, texts: Mapping[int, str], wanted: Container[str]
     ) -> Told:
-        """Take one batch in; return (channel, message) for the ``wanted`` channels, in order."""
+        """Apply one batch; return (channel, message) for the ``wanted`` channels, in order."""
         self.time = stamp
         batch = _Batch(wanted, self.marked)
         moved: dict[int, Queues] = {}
-        counted: dict[int, None] = {}  # instruments whose day may look different
-        stated: dict[int, int] = {}  # instrument id -> sequence of its last change
+        counted: dict[int, None] = {}  # instruments whose statistics may have changed
+        stated: dict[int, int] = {}  # instrument id -> sequence of its last change of state
         queues, last = self.queues, -1
         for row in rows:
             kind, number = row[2], row[5]
             if _MOVING[kind]:
-                if number != last:  # most rows are of the same book as the one before
+                if number != last:  # consecutive rows are mostly of the same book
                     queue = moved[number] = queues[number]
                     last = number
                 queue.apply(row)
@@ -161,8 +162,8 @@ class Feed:
     def learn(
         self, row: Row, stamp: int, text: str | None, batch: _Batch | None = None
     ) -> Instrument | None:
-        """Take in what an event says of instruments or publishes; return the instrument that it
-        changed. Only of what was not of passing interest, in order: this is all that it needs."""
+        """Apply an event's effect on instruments and publications; return the instrument that it
+        changed, if any. A history without trades and orders needs only this, in order."""
         changed = self.instruments.apply(row, text)
         if changed is not None and changed.id not in self.depths:
             depth = self.depths[changed.id] = Depth()
@@ -174,7 +175,7 @@ class Feed:
         return changed
 
     def _traded(self, row: Row, stamp: int, batch: _Batch) -> None:
-        """Tell of a trade."""
+        """Add the message of a trade."""
         instrument = self.instruments.by_id[row[5]]
         channel = instrument.channels[TRADES]
         if batch.notes(channel, row[0]):
@@ -182,7 +183,7 @@ class Feed:
             batch.say(channel, made(instrument, row, stamp))
 
     def _happen(self, row: Row, stamp: int, batch: _Batch) -> None:
-        """Tell of what is rare: corrections, lots off the book, auctions."""
+        """Add the message of a rare event: a correction, lots moved off the book, an auction."""
         kind = row[2]
         if kind == _TRANSFERRED and not is_agreed(row):
             return
@@ -200,7 +201,7 @@ class Feed:
             batch.say(channel, correction_of(instrument, row, stamp))
 
     def _show(self, moved: dict[int, Queues], counted: Iterable[int], batch: _Batch) -> None:
-        """Tell of levels, and of the pictures that are told after every batch."""
+        """Add the changed levels, and the pictures that are sent after every batch."""
         for number, queue in moved.items():
             levels, entries = queue.depth.changes(), queue.changes()
             self._delta(number, queue.depth, levels, batch)
@@ -220,7 +221,7 @@ class Feed:
             out.append((picture.channel, told))
 
     def tick(self, look: int) -> Told:
-        """Return the news of the conflated channels that are due at a look, which are counted."""
+        """Return the messages of the conflated channels that are due; ``look`` counts the ticks."""
         out: Told = []
         for picture in self.pictures.values():
             if picture.period and look % picture.period == 0:
@@ -230,7 +231,7 @@ class Feed:
     # Channels
 
     def named(self, channel: str) -> Name:
-        """Take a channel's name apart. KeyError for one that does not exist."""
+        """Parse a channel's name. KeyError if there is no such channel."""
         if channel in CHANNELS:
             return Name(channel, "")
         name = parse(channel)
@@ -240,11 +241,11 @@ class Feed:
         return name
 
     def pictured(self, channel: str) -> bool:
-        """Whether a channel's messages may be left out where a snapshot follows."""
+        """Whether a channel's messages may be dropped if a snapshot follows."""
         return channel.partition(".")[0] in PICTURED
 
     def join(self, channel: str) -> None:
-        """Have a channel's picture from now on, if it needs one. KeyError as ``named``."""
+        """Maintain a channel's picture from now on, if it needs one. KeyError as ``named``."""
         name = self.named(channel)
         if is_pictured(name) and channel not in self.pictures:
             picture = picture_of(channel, name, self)
@@ -253,21 +254,22 @@ class Feed:
             self._watch(picture.instrument.id)
 
     def leave(self, channel: str) -> None:
-        """Nobody wants a channel any more."""
+        """Drop a channel's picture: it has no subscriber left."""
         picture = self.pictures.pop(channel, None)
         if picture is not None:
             self._pictures[picture.instrument.id].remove(picture)
             self._watch(picture.instrument.id)
 
     def _watch(self, number: int) -> None:
-        """Have the queue remember what changes while somebody wants it."""
+        """Have the queue record changes while a subscribed channel needs them."""
         queues = self.queues[number]
         queues.watch(any(isinstance(one, Queue) for one in self._pictures[number]))
 
     def snapshot(self, channel: str, sequence: int) -> Sequence[Response]:
-        """Return what a new subscriber gets first, all of it true now. KeyError as ``named``.
+        """Return what a new subscriber is sent first: the channel's present content. KeyError as
+        ``named``.
 
-        ``sequence`` is that of the last released command, which a state is true for.
+        ``sequence`` is that of the last released command; a state carries it.
         """
         name = self.named(channel)
         if is_pictured(name):
@@ -283,7 +285,8 @@ class Feed:
         return [*told, self._mark(channel)]
 
     def heartbeat(self, channel: str) -> Response:
-        """Return what proves a channel alive: a message without news, or what is pending."""
+        """Return a message that proves a channel alive: without news, or with the pending
+        changes."""
         picture = self.pictures.get(channel)
         if picture is not None:
             return picture.tell() or picture.heartbeat()
@@ -369,7 +372,7 @@ class Feed:
         )
 
 
-_KINDS: Final = frozenset({"trades", "state"})  # channels of an instrument without a picture
+_KINDS: Final = frozenset({"trades", "state"})  # channels of an instrument that have no picture
 
 
 def _breaker(instrument: Instrument, which: Breaker) -> BreakerData | None:

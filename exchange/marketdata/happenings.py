@@ -1,4 +1,4 @@
-"""What happens once, in the public's words: trades, their corrections, lots off the book."""
+"""The public messages of single events: trades, corrections, lots moved off the book."""
 
 from typing import Final, Literal
 
@@ -20,7 +20,7 @@ _AGREED: Final[dict[int, Literal["give_up", "block", "efp"]]] = {
     int(TransferKind.GIVE_UP): "give_up",
     int(TransferKind.BLOCK): "block",
     int(TransferKind.EFP): "efp",
-}  # what is told to all; who is ported from whom is not
+}  # published kinds; who is ported from whom is not public
 
 
 def trade_of(instrument: Instrument, row: Row, time: int) -> PublicTrade:
@@ -38,8 +38,8 @@ def trade_of(instrument: Instrument, row: Row, time: int) -> PublicTrade:
 
 
 def executed_of(instrument: Instrument, row: Row, time: int) -> PublicTrade:
-    """Return the public message of an ORDER_EXECUTED: what a match through several books, with an
-    implied price, was in one of them."""
+    """Return the public message of an ORDER_EXECUTED: the part in one book of a match at an implied
+    price, which goes through several books."""
     sells = bool(row[3] & _SELL) != bool(row[3] & _RESTING)
     return PublicTrade(
         instrument=instrument.code,
@@ -55,18 +55,18 @@ def executed_of(instrument: Instrument, row: Row, time: int) -> PublicTrade:
 
 
 class Corrections:
-    """Which of ``TRADE_CORRECTIONS`` are of a trade that the public was told of: all are to be
-    shown, in the order of the stream.
+    """Decides which of ``TRADE_CORRECTIONS`` correct a trade that was published.
 
-    Legs of a combination's own trade were not told, and its correction comes first in its command.
-    A trade with an implied price was told in the book of each leg, and is corrected by its legs.
+    All must be passed to it, in stream order. The legs of a combination's own trade were not
+    published; the correction of the whole trade comes first in its command. A trade with an implied
+    price was published in the book of each leg, and is corrected leg by leg.
     """
 
     def __init__(self) -> None:
         self._whole = 0  # sequence of the last correction of a whole trade
 
     def is_told(self, row: Row) -> bool:
-        """Whether the event takes a trade back that was told, or gives it another price."""
+        """Whether the event busts a published trade or changes its price."""
         if row[2] in _WHOLE:
             self._whole = row[0]
             return True
@@ -74,7 +74,7 @@ class Corrections:
 
 
 def correction_of(instrument: Instrument, row: Row, time: int) -> PublicCorrection:
-    """Return the public message of what busts or adjusts a trade, or its leg of one."""
+    """Return the public message of a bust or adjustment of a trade, or of one leg of a trade."""
     is_leg = row[2] in _LEGS
     return PublicCorrection(
         instrument=instrument.code,
@@ -89,12 +89,13 @@ def correction_of(instrument: Instrument, row: Row, time: int) -> PublicCorrecti
 
 
 def is_agreed(row: Row) -> bool:
-    """Whether a LOTS_TRANSFERRED is for the public: two sides agreed on it, and it is no repeat."""
+    """Whether a LOTS_TRANSFERRED is public: both sides agreed on it, and it is no repeated
+    answer."""
     return row[4] in _AGREED and not row[3] & _DUPLICATE
 
 
 def transfer_of(instrument: Instrument, row: Row, time: int) -> PublicTransfer:
-    """Return the public message of lots that changed hands off the book."""
+    """Return the public message of lots moved off the book."""
     return PublicTransfer(
         instrument=instrument.code,
         sequence=row[0],

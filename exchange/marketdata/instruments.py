@@ -1,7 +1,7 @@
-"""Instruments as the released stream tells of them, and their prices as text.
+"""Instruments as the released stream describes them, and their prices as text.
 
 Units: ``price_ticks`` counts the instrument's ticks; a clearing price (mark, settlement) counts
-millionths of a dollar per GPU-hour. Both become exact decimal strings, never floats.
+millionths of a dollar per GPU-hour. Both are converted to exact decimal strings, never to floats.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -31,21 +31,21 @@ def micros_text(micros: int) -> str:
 
 
 class Protections(NamedTuple):
-    """What an instrument's orders are held to; 0: nothing of it."""
+    """The protections of an instrument's orders; 0: not set."""
 
-    band: int = 0  # ticks through the reference price
+    band: int = 0  # largest distance from the reference price, in ticks
     accountability: int = 0  # lots
     order_value: int = 0  # micro-dollars
     all_months: int = 0  # lots
 
 
 class Window(NamedTuple):
-    """A breaker's window of prices; a variation of 0 is none."""
+    """The window of a circuit breaker. A variation of 0 means that there is none."""
 
     variation: int = 0  # ticks
     product: bool = False  # the whole product halts
     span_ns: int = 0
-    halt_ns: int = 0  # 0: until an operator resumes
+    halt_ns: int = 0  # 0: until an operator resumes trading
 
 
 class Risk(NamedTuple):
@@ -60,23 +60,23 @@ class Risk(NamedTuple):
 
 
 class Instrument:
-    """One listed instrument: what the listing said and where it stands now."""
+    """One listed instrument: its listing and its present figures."""
 
     def __init__(self, row: Row, text: str | None) -> None:
         self.id = row[5]
         self.multiplier = row[9]
-        self.tick_scale = row[10]  # clearing units per tick
+        self.tick_scale = row[10]  # clearing-price units per tick
         self.tick_value = self.multiplier * self.tick_scale  # micro-dollars of a tick per lot
         self.product = row[11]  # its number
         self.price_step = row[7]
         self.lot_step = row[4]
         self.low_ticks, self.high_ticks = row[13], row[14]
-        self.mark = self.anchor = row[8]  # of a combination: not kept, see Instruments.value
+        self.mark = self.anchor = row[8]  # unused for a combination, see Instruments.mark
         self.legs: list[tuple[int, int]] = []  # instrument id, ratio; of a combination
         self.rule = CombinationRule.DIFFERENCE
         self.state = TradingState.CLOSED
         self.cause = HaltCause.NONE
-        self.resumes = 0  # stamp at which its halt ends by itself; 0 if none does
+        self.resumes = 0  # stamp at which the halt ends by itself; 0 if it does not
         self.risk = Risk()
         self.protections = Protections()
         self.breakers: dict[Breaker, Window] = {}
@@ -88,12 +88,12 @@ class Instrument:
         unit: int = 10 ** (MICRO_DIGITS - self.decimals)
         if self.tick_scale % unit:
             raise ValueError(f"{self.code}: tick is finer than {self.decimals} decimals")
-        self.tick_units = self.tick_scale // unit  # ticks in units of the last decimal
-        self._price_texts: dict[int, str] = {}  # by ticks, each made once
+        self.tick_units = self.tick_scale // unit  # a tick in units of the last decimal
+        self._price_texts: dict[int, str] = {}  # cache, by ticks
         self.channels = (f"depth.{self.code}", f"trades.{self.code}", f"state.{self.code}")
 
     def _unnamed(self) -> InstrumentData:
-        """Name a listing that came without text by its number."""
+        """Return the data of a listing without text: it is named by its number."""
         return InstrumentData(
             code=f"I{self.id}",
             product="",
@@ -114,7 +114,7 @@ class Instrument:
         return text
 
     def describe(self) -> InstrumentData:
-        """Return the listing's data with the figures that changed since."""
+        """Return the listing's data with the figures that have changed since."""
         data = self.data
         return InstrumentData(
             code=data.code,
@@ -152,9 +152,9 @@ class Instruments:
         self.product_names: dict[int, str] = {}
 
     def value(self, instrument: Instrument) -> int:
-        """Return what a lot is worth at the mark, of a combination at its legs', in micro-dollars.
+        """Return the value of one lot at the mark, in micro-dollars; a combination's from its legs.
 
-        docs/reference/engine.md says why a difference of unequal months counts its anchors.
+        docs/reference/engine.md explains why a difference of unequal months uses its anchors.
         """
         if not instrument.legs:
             return instrument.mark * instrument.multiplier
@@ -166,15 +166,17 @@ class Instruments:
         return worth
 
     def mark(self, instrument: Instrument) -> int:
-        """Return the mark as a clearing price, of a combination at its legs' marks."""
+        """Return the mark as a clearing price; a combination's from its legs' marks."""
         return self._combined(instrument, lambda leg: leg.mark)
 
     def reference(self, instrument: Instrument) -> int:
-        """Return what the day is measured from as a clearing price, likewise."""
+        """Return the price that the day's change is measured from, as a clearing price;
+        likewise."""
         return self._combined(instrument, lambda leg: leg.anchor)
 
     def _combined(self, instrument: Instrument, price: Callable[[Instrument], int]) -> int:
-        """Return a clearing price of an instrument, of a combination that of its legs' prices."""
+        """Return ``price`` of an instrument, or that of a combination computed from its legs'
+        prices."""
         if not instrument.legs:
             return price(instrument)
         legs = [(self.by_id[number], ratio) for number, ratio in instrument.legs]
@@ -184,14 +186,15 @@ class Instruments:
         return worth // instrument.multiplier
 
     def priced(self, number: int) -> Iterator[int]:
-        """Give an instrument and the combinations that its price is part of."""
+        """Yield an instrument's number and those of the combinations that it is a leg of."""
         yield number
         yield from self.combinations.get(number, ())
 
     def credit(self, leaning: Mapping[int, int]) -> int:
-        """Return what lots that lean to opposite sides of spreads need not hold, in micro-dollars.
+        """Return the spread credit in micro-dollars: the hold that opposite lots in both legs of a
+        spread are spared.
 
-        ``leaning`` is by instrument; docs/reference/engine.md has the rule.
+        ``leaning`` is net lots by instrument; the rule is in docs/reference/engine.md.
         """
         left, total = dict(leaning), 0
         for amount, _, one, other in sorted(self._credits()):
@@ -205,7 +208,7 @@ class Instruments:
         return total
 
     def _credits(self) -> Iterator[tuple[int, int, int, int]]:
-        """Give (-credit of a pair, number, both legs) of every living spread that has one."""
+        """Yield (-credit of a pair, number, both legs) of every live spread that has a credit."""
         for spread in self.by_id.values():
             if spread.risk.credit and spread.state != TradingState.EXPIRED:
                 legs = [self.by_id[number] for number, _ in spread.legs]
@@ -213,8 +216,8 @@ class Instruments:
                 yield -amount, spread.id, legs[0].id, legs[1].id
 
     def apply(self, row: Row, text: str | None) -> Instrument | None:
-        """Take one event in; return the instrument it changed, if any: with a price of its own go
-        those of ``priced``."""
+        """Apply one event; return the instrument that it changed, if any. If its price changed,
+        those of ``priced`` changed as well."""
         kind = row[2]
         if kind == EventKind.INSTRUMENT_LISTED:
             instrument = Instrument(row, text)

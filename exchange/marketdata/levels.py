@@ -1,4 +1,4 @@
-"""Pictures of depth: its best levels, levels of several ticks, or all of it now and then."""
+"""Pictures of depth: the best levels, grouped levels, or conflated full depth."""
 
 from exchange.marketdata.depth import BUY, SELL, levels_checksum
 from exchange.marketdata.instruments import Instrument
@@ -9,10 +9,10 @@ from exchange.messages.wire_market import CHECKSUM_LEVELS, DepthDelta, DepthSnap
 
 
 class _Levels(Picture):
-    """What the pictures of depth have in common: messages of levels."""
+    """What all pictures of depth share: their messages."""
 
     def now(self) -> Sides:
-        """Return the levels as they are told now."""
+        """Return the levels that the channel has been sent."""
         raise NotImplementedError
 
     def snapshot(self) -> list[Response]:
@@ -32,7 +32,7 @@ class _Levels(Picture):
         return self.delta(self.sequence, ([], []), self.now())
 
     def delta(self, previous: int, changed: Sides, now: Sides) -> DepthDelta:
-        """Return the message of changed levels."""
+        """Return the message of changed levels; the checksum is of the levels ``now``."""
         return DepthDelta(
             instrument=self.instrument.code,
             sequence=self.sequence,
@@ -46,7 +46,7 @@ class _Levels(Picture):
 
 
 class Window(_Levels):
-    """The best levels of both sides, of some ticks each."""
+    """The best levels of both sides, each level covering one or several ticks."""
 
     def __init__(self, channel: str, name: Name, source: Source) -> None:
         super().__init__(channel, name, source)
@@ -62,7 +62,7 @@ class Window(_Levels):
         return self._grouped(BUY), self._grouped(SELL)
 
     def _grouped(self, side: int) -> Levels:
-        """Bids count at the multiple of the group below them, asks at the one above."""
+        """Return the grouped levels of a side: bids are rounded down to a multiple, asks up."""
         prices, group = self.depth.prices(side), self._group
         made: Levels = []
         for price in reversed(prices) if side == BUY else prices:
@@ -85,7 +85,7 @@ class Window(_Levels):
 
 
 class Full(_Levels):
-    """All of the depth, told now and then."""
+    """The full depth, conflated."""
 
     def __init__(self, channel: str, name: Name, source: Source) -> None:
         super().__init__(channel, name, source)
@@ -108,7 +108,7 @@ class Full(_Levels):
         return self.delta(self._advance(self.depth.sequence), (bids[::-1], asks), best)
 
     def snapshot(self) -> list[Response]:
-        """Return the depth of now, which is somewhere between two deltas."""
+        """Return the present depth, which may lie between two deltas."""
         told, self.sequence = self.sequence, self.depth.sequence
         made = super().snapshot()
         self.sequence = told
@@ -120,12 +120,12 @@ class Full(_Levels):
 
 
 def _difference(told: Levels, seen: Levels) -> Levels:
-    """Return the levels that are other than they were told; none are left of one that is gone."""
+    """Return the levels that differ from those sent; a level that is gone has zero lots."""
     before, now = dict(told), dict(seen)
     gone = [(price, 0) for price in before if price not in now]
     return [level for level in seen if before.get(level[0]) != level[1]] + gone
 
 
 def level_texts(instrument: Instrument, levels: Levels) -> list[Level]:
-    """Return levels as the wire has them."""
+    """Return levels in their wire form."""
     return [(instrument.price_text(price), str(lots)) for price, lots in levels]

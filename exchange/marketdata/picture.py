@@ -1,8 +1,9 @@
-"""What every picture has: a channel's name taken apart, and what it tells of one instrument.
+"""The base of all pictures, and the parts of a channel's name.
 
-A picture is made when somebody joins its channel and asked to ``tell`` what is new: after every
-batch, or, of a conflated channel, at every look of its period. Its deltas have absolute figures,
-so that one may be applied to any state between the two sequences that it names.
+A picture is the maintained content of one channel for one instrument. It is created when the
+channel gets a subscriber, and ``tell`` returns its changes: after every batch, or, for a conflated
+channel, at every tick of its period. Its deltas carry absolute figures, so that one may
+be applied to any state between the two sequences that it names.
 """
 
 from collections.abc import Sequence
@@ -24,17 +25,17 @@ Sides = tuple[Levels, Levels]
 
 
 class Name(NamedTuple):
-    """A channel's name, taken apart: ``kind.CODE``, then how it is cut, then its period."""
+    """The parts of a channel's name: ``kind.CODE``, then the levels, then the period."""
 
     kind: str
     code: str
-    top: int = 0  # best levels; 0: all
-    group: int = 1  # ticks of one level
-    period: int = 0  # in looks; 0: after every batch
+    top: int = 0  # number of best levels; 0: all
+    group: int = 1  # ticks per level
+    period: int = 0  # in ticks of the feed; 0: after every batch
 
 
 def parse(channel: str) -> Name:
-    """Take a channel's name apart. KeyError for one that no channel can have."""
+    """Parse a channel's name. KeyError if no channel can have it. The code is not checked."""
     kind, *parts = channel.split(".")
     top, group, period = 0, 1, 0
     if parts and parts[-1] in PERIODS and kind in PICTURED:
@@ -48,7 +49,7 @@ def parse(channel: str) -> Name:
 
 
 class Source(Protocol):
-    """What pictures are made of."""
+    """What pictures are built from."""
 
     time: int
     depths: dict[int, Depth]
@@ -58,9 +59,9 @@ class Source(Protocol):
 
 
 class Picture:
-    """One channel's picture of one instrument. ``sequence`` is that of its last message."""
+    """The content of one channel. ``sequence`` is that of its last message."""
 
-    counts: ClassVar[bool] = False  # figures of the day rather than orders
+    counts: ClassVar[bool] = False  # whether it shows statistics of the day rather than orders
 
     def __init__(self, channel: str, name: Name, source: Source) -> None:
         self.channel = channel
@@ -71,21 +72,21 @@ class Picture:
         self.sequence = self.depth.sequence
 
     def note(self, levels: Sides, entries: tuple[list[Entry], list[Entry]]) -> None:
-        """Take in what a batch changed: levels and orders as they are now."""
+        """Note the changes of a batch: the new state of levels and of orders."""
 
     def tell(self) -> Response | None:
-        """Return what is new since the last time; None if nothing is."""
+        """Return the message with all changes since the last call; None without any."""
         raise NotImplementedError
 
     def snapshot(self) -> Sequence[Response]:
-        """Return all of it, as of the last time that it told."""
+        """Return the whole content, as of the last message."""
         raise NotImplementedError
 
     def heartbeat(self) -> Response:
-        """Return the message without news that proves the channel alive."""
+        """Return a message without changes, which proves the channel alive."""
         raise NotImplementedError
 
     def _advance(self, sequence: int) -> int:
-        """Take the next message's sequence; return the one before it."""
+        """Set the next message's sequence; return the previous one."""
         previous, self.sequence = self.sequence, sequence
         return previous

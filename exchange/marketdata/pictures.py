@@ -1,4 +1,4 @@
-"""Pictures of the best level, of every order and of the day, and which channel has which."""
+"""Pictures of the best level, of every order and of the day; and the picture of each channel."""
 
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
@@ -67,7 +67,7 @@ class Top(Picture):
 
 
 class Queue(Picture):
-    """Every order at its place."""
+    """Every order with its rank."""
 
     def __init__(self, channel: str, name: Name, source: Source) -> None:
         super().__init__(channel, name, source)
@@ -102,13 +102,13 @@ class Queue(Picture):
         )
 
     def snapshot(self) -> Sequence[Response]:
-        """Return the queue of now, in as many messages as it needs."""
+        """Return the present queue, in as many messages as it needs."""
         return _Parts(self, self._queue)
 
 
 class _Parts(Sequence[Response]):
-    """A queue as it was, in messages of ``SNAPSHOT_ORDERS`` at most, each made when it is asked
-    for; an empty book has one."""
+    """A snapshot of a queue in messages of at most ``SNAPSHOT_ORDERS``, each built on access; an
+    empty book has one message."""
 
     def __init__(self, picture: Queue, queue: Queues) -> None:
         self._text = picture.instrument.price_text
@@ -143,12 +143,12 @@ class _Parts(Sequence[Response]):
 
 
 def entry_texts(entries: Iterable[Entry], text: Callable[[int], str]) -> list[QueueEntry]:
-    """Return orders as the wire has them."""
+    """Return orders in their wire form."""
     return [(rank, text(price), str(lots)) for rank, price, lots in entries]
 
 
 class Figures(Picture):
-    """The business day so far."""
+    """The statistics of the current business day."""
 
     counts = True
 
@@ -211,12 +211,12 @@ _KINDS: Final[dict[str, type[Picture]]] = {"top": Top, "queue": Queue, "statisti
 
 
 def is_pictured(name: Name) -> bool:
-    """Whether a channel has a picture of its own: raw depth that is not cut needs none."""
+    """Whether a channel has a picture; full depth that is not conflated needs none."""
     return name.kind in _KINDS or (name.kind == "depth" and (name.top or name.period) > 0)
 
 
 def picture_of(channel: str, name: Name, source: Source) -> Picture:
-    """Return the picture of a channel that has one."""
+    """Return a new picture for a channel that has one."""
     if name.kind != "depth":
         return _KINDS[name.kind](channel, name, source)
     return Window(channel, name, source) if name.top else Full(channel, name, source)

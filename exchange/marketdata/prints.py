@@ -1,7 +1,7 @@
 """What the log publishes besides trading: settlement prices, index fixings, factor tables.
 
-Three channels for the whole market. Whoever joins one gets the latest of each instrument, index,
-or grade and expiry; then each as it comes.
+Three channels for the whole market. A new subscriber is sent the latest of each instrument, of each
+index, or of each grade and expiry; then each new one.
 """
 
 from collections.abc import Iterator
@@ -35,7 +35,7 @@ Print: TypeAlias = SettlementPrice | IndexFixing | FactorsPublished
 
 
 class Prints:
-    """The latest print of everything, by channel."""
+    """The latest message of each subject, by channel."""
 
     def __init__(self, instruments: Instruments) -> None:
         self._instruments = instruments
@@ -44,7 +44,7 @@ class Prints:
         self._factors: dict[tuple[str, str], FactorsPublished] = {}
 
     def latest(self, channel: str) -> Iterator[Print]:
-        """Yield what a new subscriber gets, in the order in which it came first."""
+        """Yield what a new subscriber is sent, in the order of first publication."""
         if channel == SETTLEMENTS:
             yield from self._settlements.values()
         elif channel == FIXINGS:
@@ -53,7 +53,7 @@ class Prints:
             yield from self._factors.values()
 
     def apply(self, row: Row, stamp: int, text: str | None) -> tuple[str, Print] | None:
-        """Take an event of ``PRINTED_KINDS`` in; return its channel and message, if it is one."""
+        """Apply an event of ``PRINTED_KINDS``; return its channel and message, if it has one."""
         if row[2] != _RECORDED:
             return self._settled(row, stamp)
         if text is None or row[6] != HOUSE_ACCOUNT or row[3] & _DUPLICATE:

@@ -1,13 +1,13 @@
-"""The orders of one instrument's book, each at its place: built from events alone.
+"""The orders of one instrument's book with their ranks, built from events alone.
 
-A place is an order's rank: within a side and price the lower number trades first. It counts the
-places taken in this book and is given anew whenever an order goes to the back, so that it says
-nothing of whose order it is, and an iceberg's next part, or an order that was replaced, stands
-there as any new order does. Orders at the market, which an auction serves before all others, are
-numbered from ``MARKET_RANKS`` up, below zero.
+A rank gives an order's place: within a side and price the lower one trades first. Ranks are
+numbered per book, and an order gets a new one whenever it goes to the back. So a rank says nothing
+of an order's owner, and an iceberg's next part or a replaced order looks like a new order. Market
+orders in an auction, which trade before all others, are numbered from ``MARKET_RANKS`` up, below
+zero.
 
-Invariants: the lots of a level's orders are the level's in ``depth.Depth``; no order shows zero
-lots between batches.
+Invariants: the lots of a level's orders add up to the level's in ``depth.Depth``; no order shows
+zero lots between batches.
 """
 
 import struct
@@ -39,10 +39,10 @@ _RETURNED: Final = int(EventKind.ORDER_RETURNED)
 _ELECTED: Final = int(EventKind.ORDER_ELECTED)
 _REFILLED: Final = int(EventKind.ORDER_REFILLED)
 _COLLECTING: Final = frozenset((TradingState.PRE_OPEN, TradingState.AUCTION))
-_KEPT: Final = 1  # ``reason`` of ORDER_REPLACED: the place is kept
+_KEPT: Final = 1  # ``reason`` of ORDER_REPLACED: the order keeps its place
 
 Entry = tuple[int, int, int]  # rank, price in ticks, lots
-_Queue = dict[int, Order]  # by id, in the order of their ranks
+_Queue = dict[int, Order]  # by order id, in rank order
 _Places = tuple[
     dict[int, _Queue], dict[int, _Queue], dict[int, _Queue], dict[int, _Queue]
 ]  # by price: bids and asks at a limit, bids and asks at the market
@@ -51,24 +51,24 @@ ENTRY: Final = struct.Struct("<qqq")  # an Entry
 
 
 class Queues:
-    """Both sides' orders by price and rank, and, once ``watched``, which of them changed lately."""
+    """The orders of both sides by price and rank, and, while ``watched``, the recent changes."""
 
     def __init__(self, instrument: Instrument, depth: Depth) -> None:
-        """``depth`` is the same book's, whose levels the orders stand at."""
+        """``depth`` is that of the same book; the orders refer to its levels."""
         self._instrument = instrument
         self.depth = depth
-        self._orders: dict[int, Order] = {}  # by id, in the order in which they took their places
+        self._orders: dict[int, Order] = {}  # by id, in the order of their ranks within each price
         self.next_rank, self.next_market_rank = 1, MARKET_RANKS
         self.watched = False
-        # And while they are watched:
+        # Only while watched:
         self._queues = _nobody()
-        self._noted: list[Order] = []  # what changed, as it came
+        self._noted: list[Order] = []  # changed orders, in the order of their first change
 
     def __len__(self) -> int:
         return len(self._orders)
 
     def apply(self, row: Row) -> None:
-        """Take one event in that may move depth, depth first."""
+        """Apply one event that may change depth, to the depth first."""
         if not self.depth.apply(row):
             return
         kind, flags = row[2], row[3]
@@ -105,7 +105,7 @@ class Queues:
             self._join(row, False)
 
     def _join(self, row: Row, at_market: bool) -> None:
-        """An order goes to the back of its price."""
+        """Add an order at the back of its price."""
         if at_market:
             rank = self.next_market_rank
             self.next_market_rank = rank + 1
@@ -116,7 +116,7 @@ class Queues:
         self._put(row[7], order_at(self.depth.moved, rank, row[10]))
 
     def stand(self, order_id: int, side: int, price: int, rank: int, lots: int) -> None:
-        """Put an order where it stands, at a level that there is."""
+        """Add an order with a given rank, at an existing level."""
         self._put(order_id, order_at(self.depth.levels[side][price], rank, lots))
 
     def _put(self, order_id: int, order: Order) -> None:
@@ -128,13 +128,13 @@ class Queues:
             self._noted.append(order)
 
     def _leave_at_most(self, order_id: int, lots: int) -> None:
-        """An auction takes first what is not shown: no more is shown than is left."""
+        """Limit what an order shows to what is left of it: an auction fills hidden lots first."""
         beyond = self._orders[order_id].lots - lots
         if beyond > 0:
             self._take(order_id, beyond)
 
     def _take(self, order_id: int, lots: int) -> None:
-        """Take lots off what an order shows; it leaves with the last."""
+        """Remove lots from what an order shows, and the order if none are left."""
         order = self._orders[order_id]
         if self.watched and not order.noted:
             order.noted, order.before = True, order.lots
@@ -152,11 +152,11 @@ class Queues:
                 del queues[order.level.price]
 
     def watch(self, watched: bool) -> None:
-        """Have changes remembered and the orders lined up, or not."""
+        """Start or stop recording changes and keeping the orders sorted by price."""
         if watched != self.watched:
             self.watched = watched
             self._queues = self._lined_up() if watched else _nobody()
-            self.changes()  # forgotten
+            self.changes()  # discarded
 
     def _lined_up(self) -> _Places:
         places = _nobody()
@@ -165,7 +165,7 @@ class Queues:
         return places
 
     def changes(self) -> tuple[list[Entry], list[Entry]]:
-        """Return what changed since the last call, by rank: (rank, price, lots now) per side."""
+        """Return the changes since the last call: (rank, price, lots now) per side, by rank."""
         changed: tuple[list[Entry], list[Entry]] = ([], [])
         for order in self._noted:
             order.noted = False
@@ -177,7 +177,7 @@ class Queues:
         return changed
 
     def packed(self, side: int, count: int = Limit.BOOK_ORDERS) -> bytes:
-        """Return a side's first orders, in the order in which they would trade, as ``ENTRY``."""
+        """Return a side's first ``count`` orders in trading order, packed as ``ENTRY``."""
         places = self._queues if self.watched else self._lined_up()
         at_market, at_limit = places[side + _AT_MARKET], places[side]
         prices = self.depth.prices(side)
@@ -192,26 +192,26 @@ class Queues:
         return cells[:end].tobytes()
 
     def entries(self, side: int) -> list[Entry]:
-        """Return a side's orders in the order in which they would trade."""
+        """Return a side's orders in trading order."""
         return list(ENTRY.iter_unpack(self.packed(side)))
 
     def orders(self) -> Iterator[tuple[int, int, int, int, int]]:
-        """Yield every order as ``stand`` takes it, in the order in which they took their places."""
+        """Yield every order's arguments for ``stand``, in the order of their ranks."""
         for order_id, order in self._orders.items():
             yield order_id, order.level.side, order.level.price, order.rank, order.lots
 
     def count(self, side: int, price: int) -> int:
-        """Return how many orders stand at a price that has a level."""
+        """Return the number of orders at a price, which must have a level."""
         level = self.depth.levels[side][price]
         return level.orders
 
     def checksum(self) -> int:
-        """Return the CRC32 of the best ten orders of the bids, then of the asks, each as <qqq."""
+        """Return the CRC32 of the first ten orders of the bids, then of the asks, each as <qqq."""
         return crc32(self.packed(BUY, CHECKSUM_LEVELS) + self.packed(SELL, CHECKSUM_LEVELS))
 
 
 def _pack(price: int, queue: _Queue, cells: memoryview, end: int) -> int:
-    """Pack the orders of a price behind others, as many as there is room for; return the end."""
+    """Pack the orders of a price from cell ``end`` on, as far as they fit; return the new end."""
     for order in queue.values():
         if end == len(cells):
             break
@@ -231,7 +231,7 @@ def _place(order: Order) -> int:
 
 
 def _line_up(places: _Places, order_id: int, order: Order) -> None:
-    """Put an order behind those of its price."""
+    """Add an order behind those of its price."""
     queues = places[_place(order)]
     queue = queues.get(order.level.price)
     if queue is None:

@@ -1,11 +1,11 @@
-"""Every instrument's business day in figures, and its open interest: from events alone.
+"""Statistics of every instrument's business day, and its open interest, from events alone.
 
-A day begins with DAY_OPENED. Trades of the instrument's own book count, an auction's too; what is
-agreed off the book, and the legs of a combination's trade, are no trades of the day but move open
-interest. A bust takes its lots and value back and an adjustment moves them to the other price, as
-far as the trade is of the day; ``open`` and ``last`` stay as they were printed.
+A day begins with DAY_OPENED. Trades of the instrument's own book count, those of an auction
+included; transfers off the book and the legs of a combination's trade are not trades of the day,
+but change open interest. A bust removes its lots and value, and an adjustment moves them to the
+other price, if the trade is of the current day; ``open`` and ``last`` stay as they were printed.
 
-Invariants: volume = sum of the lots by price; positions of an instrument sum to zero.
+Invariants: volume = sum of the lots by price; the positions in an instrument sum to zero.
 """
 
 from collections import defaultdict
@@ -26,7 +26,7 @@ _TRANSFERRED: Final = int(EventKind.LOTS_TRANSFERRED)
 _EXPIRED: Final = int(EventKind.INSTRUMENT_EXPIRED)
 _SETTLED: Final = int(EventKind.INSTRUMENT_SETTLED)
 _DAY_OPENED: Final = int(EventKind.DAY_OPENED)
-# All that may move a figure besides trades.
+# All kinds that may change a figure, except trades.
 COUNTED_KINDS: Final = frozenset(
     (_LEG_TRADE, _BUSTED, _ADJUSTED, _LEG_BUSTED, _TRANSFERRED, _EXPIRED, _SETTLED, _DAY_OPENED)
 )
@@ -48,7 +48,7 @@ class Day:
 
     @property
     def tick_lots(self) -> int:
-        """The sum of price x lots, in ticks."""
+        """The sum of price x lots, price in ticks."""
         return sum(price * lots for price, lots in self.lots.items())
 
     def trade(self, price: int, lots: int) -> None:
@@ -60,7 +60,7 @@ class Day:
         self.move(price, lots)
 
     def move(self, price: int, lots: int) -> None:
-        """Add lots to a price, or with negative ones take them off."""
+        """Add lots at a price; negative lots are removed."""
         new = self.lots.get(price, 0) + lots
         if new:
             self.lots[price] = new
@@ -69,7 +69,8 @@ class Day:
 
 
 class Statistics:
-    """Days and open interest by instrument id, and when each last changed."""
+    """Days and open interest by instrument id, and the sequence of each instrument's last
+    change."""
 
     def __init__(self, instruments: Instruments) -> None:
         self._instruments = instruments
@@ -77,20 +78,20 @@ class Statistics:
         self.open_interest: dict[int, int] = {}
         self._nets: dict[int, dict[int, int]] = {}  # by account
         self.sequences: dict[int, int] = {}  # of the last change, by instrument
-        self.first = 0  # sequence with which the day began
+        self.first = 0  # sequence of the event that opened the day
 
     def trade(self, row: Row) -> None:
-        """Take in a TRADE."""
+        """Apply a TRADE."""
         if row[3] & _DUPLICATE:
             return
         day = self.days[row[5]]
         day.trade(row[8], row[9])
-        if not row[4]:  # else of a combination, which nobody holds
+        if not row[4]:  # a combination has no positions; its LEG_TRADEs have
             self._book(row, maker_of(row[12])[0], row[9])
         self.sequences[row[5]] = row[0]
 
     def apply(self, row: Row) -> Iterable[int]:
-        """Take in one of ``COUNTED_KINDS``; return whose figures it may change."""
+        """Apply an event of ``COUNTED_KINDS``; return the ids of the instruments it may change."""
         kind = row[2]
         if row[3] & _DUPLICATE:
             return ()
@@ -107,7 +108,7 @@ class Statistics:
             self.first = row[0]
             self.days.clear()
             changed = self._instruments.by_id
-        else:  # settled, for the day or for good
+        else:  # settled, daily or finally
             if kind == _EXPIRED:
                 self._nets.pop(row[5], None)
                 self.open_interest.pop(row[5], None)
@@ -117,12 +118,12 @@ class Statistics:
         return changed
 
     def _correct(self, row: Row) -> None:
-        """Take lots back where they traded, and put an adjustment's where it says."""
+        """Remove lots at the price they traded at; an adjustment adds them at its new price."""
         busted = row[2] == _BUSTED
         if busted and not row[4]:
             self._book(row, row[12], -row[9])
         if row[7] >> INDEX_BITS < self.first:
-            return  # of a day that is over
+            return  # of an earlier day
         day = self.days[row[5]]
         if busted:
             day.trades -= 1
@@ -132,13 +133,13 @@ class Statistics:
             day.move(row[8], row[9])
 
     def _book(self, row: Row, other: int, lots: int) -> None:
-        """Lots go from one account to the other: the event's own buys, unless it says SELL."""
+        """Move lots between two accounts: the event's own account buys, unless it says SELL."""
         bought = -lots if row[3] & _SELL else lots
         self.move(row[5], row[6], bought)
         self.move(row[5], other, -bought)
 
     def move(self, instrument: int, account: int, lots: int) -> None:
-        """Change a position; open interest is the sum of those above zero."""
+        """Change a position; open interest is the sum of the long positions."""
         nets = self._nets.setdefault(instrument, {})
         old = nets.get(account, 0)
         new = old + lots
@@ -150,7 +151,8 @@ class Statistics:
         self.open_interest[instrument] = interest + max(new, 0) - max(old, 0)
 
     def vwap(self, instrument: Instrument) -> int | None:
-        """Return the day's mean price by lots as a clearing price, rounded half to even."""
+        """Return the day's volume-weighted average price as a clearing price, rounded half to even;
+        None without volume."""
         day = self.days[instrument.id]
         volume = day.volume
         if volume <= 0:

@@ -1,7 +1,7 @@
-"""What a consumer of the released stream sees, whatever carries it.
+"""The released stream as its consumers see it, however it is transported.
 
-A released frame's ``events`` unpack with ``messages.EVENT`` for every kind; a trade's last two
-key fields then hold its resting side, which ``maker_of`` takes apart.
+A released frame's ``events`` unpack with ``messages.EVENT`` for every kind; the last two key fields
+of a trade hold its resting side, which ``maker_of`` decodes.
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ Row: TypeAlias = tuple[
 
 
 class Released(Protocol):
-    """One released batch: its commands' events, in order, and the texts that came with them."""
+    """One released batch: its commands' events, in order, and the texts of its commands."""
 
     @property
     def epoch(self) -> int: ...
@@ -36,5 +36,5 @@ def maker_of(key_hi: int) -> tuple[int, int]:
 
 
 def signed(word: int) -> int:
-    """Return the 64 bits of a key read as a signed number."""
+    """Return a 64-bit word read as a signed number."""
     return word - (1 << 64) if word >> 63 else word

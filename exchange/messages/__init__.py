@@ -1,13 +1,13 @@
-"""The vocabulary: commands (wishes), events (facts), reject reasons (outcomes) and limits.
+"""The vocabulary: commands (requests), events (facts), reject reasons and limits.
 
-No logic lives here. Numbers are frozen: a number once released is never given another meaning,
-new members are only appended, and a layout changes only together with ``SCHEMA_VERSION``.
-``exchange/engine/vocabulary.pxd`` repeats the enumerations for the compiled core; a test holds
-the two equal member by member. What each command does is written in docs/reference/engine.md.
+No logic lives here. Numbers are frozen: a released number never gets another meaning, new members
+are only appended, and a layout changes only together with ``SCHEMA_VERSION``.
+``exchange/engine/vocabulary.pxd`` repeats the enumerations for the compiled core; a test compares
+the two member by member. What each command does: docs/reference/engine.md.
 
-Units: prices are signed counts of ticks (``price_ticks``) or, where a clearing price is meant,
-millionths of a dollar per GPU-hour (``price_micros``); quantities are lots; money is
-micro-dollars; time is nanoseconds since the epoch, UTC.
+Units: prices are signed counts of ticks (``price_ticks``) or, for clearing prices, millionths of a
+dollar per GPU-hour (``price_micros``); quantities are lots; money is micro-dollars; time is
+nanoseconds since 1970, UTC.
 """
 
 from enum import IntEnum, IntFlag
@@ -32,7 +32,8 @@ EVENT_FIELDS: Final = (
 )  # fmt: skip
 EVENT: Final = Layout("<QIBBHIIQqIIQQqq")
 EVENT_BYTES: Final = 80
-# A trade, and what busts or adjusts one, uses bytes 48 to 64 (key_lo, key_hi) for its resting side:
+# In a trade, and in what busts or adjusts one, bytes 48 to 64 (key_lo, key_hi) are its resting
+# side:
 TRADE: Final = Layout("<QIBBHIIQqIIQIIqq")
 TRADE_FIELDS: Final = (
     "sequence", "index", "kind", "flags", "reason", "instrument", "account", "order_id", "price",
@@ -40,11 +41,11 @@ TRADE_FIELDS: Final = (
 )  # fmt: skip
 INDEX_BITS: Final = 20  # match_number = sequence << INDEX_BITS | index
 
-HOUSE_ACCOUNT: Final = 0  # the clearing house's own account: fees arrive here
+HOUSE_ACCOUNT: Final = 0  # the clearing house's own account, which receives the fees
 
 
 class CommandKind(IntEnum):
-    """What a command wishes. The record's fields per kind: docs/reference/engine.md."""
+    """What a command requests. The record's fields per kind: docs/reference/engine.md."""
 
     ENTER = 1
     CANCEL = 2
@@ -135,7 +136,7 @@ class EventKind(IntEnum):
     ORDER_REFILLED = 52
     AUCTION_UNCROSSED = 55
     AUCTION_INDICATED = 56
-    LEVEL_TAKEN = 57  # what an auction's trades took off one level
+    LEVEL_TAKEN = 57  # what an auction's trades removed from one price level
     TRADE_BUSTED = 60
     TRADE_ADJUSTED = 61
     PROTECTIONS_CHANGED = 62
@@ -152,11 +153,12 @@ class EventKind(IntEnum):
     LEG_BUSTED = 81
     LEG_ADJUSTED = 82
     RESIDUAL_CORRECTED = 83
-    LEG_STATED = 84  # of a correction that has more legs
+    LEG_STATED = 84  # a leg of a correction that is not its last
 
 
 class TransferKind(IntEnum):
-    """Why lots change hands off the book: ``tif`` of TRANSFER, ``reason`` of LOTS_TRANSFERRED."""
+    """Why lots are transferred off the book: ``tif`` of TRANSFER, ``reason`` of
+    LOTS_TRANSFERRED."""
 
     GIVE_UP = 1
     BLOCK = 2
@@ -165,15 +167,15 @@ class TransferKind(IntEnum):
 
 
 class CombinationRule(IntEnum):
-    """What the price of a combination is of its legs' prices: the sum of ratio x price, or the
-    average weighted by ratio x hours."""
+    """How the price of a combination follows from its legs' prices: the sum of ratio x price, or
+    the average weighted by ratio x hours."""
 
     DIFFERENCE = 0
     AVERAGE = 1
 
 
 class Side(IntEnum):
-    """Side of an order. UNSTATED only where a command names an existing order."""
+    """Side of an order. UNSTATED is used only where a command names an existing order."""
 
     BUY = 0
     SELL = 1
@@ -181,8 +183,8 @@ class Side(IntEnum):
 
 
 class TimeInForce(IntEnum):
-    """How long an order works: until cancelled, until the day closes, now, all now or never,
-    until a time, or for the auction that is being collected."""
+    """How long an order works: until cancelled, until the day closes, immediately or cancel, fill
+    or kill, until a time, or for the auction being collected."""
 
     GTC = 0
     DAY = 1
@@ -193,7 +195,7 @@ class TimeInForce(IntEnum):
 
 
 class SelfTrade(IntEnum):
-    """What happens when an incoming order meets one of its own self-trade group."""
+    """What happens when an incoming order meets a resting one of its own self-trade group."""
 
     CANCEL_NEWEST = 0
     CANCEL_OLDEST = 1
@@ -206,28 +208,29 @@ class CommandFlag(IntFlag):
 
     POST_ONLY = 1
     MARKET = 2  # with a tif that rests: market-to-limit
-    MANUAL = 4  # entered by a person; recorded, read by no rule
+    MANUAL = 4  # entered by a person; recorded, but no rule depends on it
     BY_CLIENT_ID = 8  # the target is a client order id digest, not an order id
-    NEW_ID = 16  # REPLACE: the order continues as a new one under ``key``, at the back
+    # REPLACE: the order continues as a new one with id ``key``, at the back of the queue
+    NEW_ID = 16
     CANCEL_ON_DISCONNECT = 32  # LOGON
     KILLED = 64  # SET_ACCOUNT
     PROTECTED = 128  # MARKET: ``price`` is how many ticks beyond the best opposite price
 
 
 class OrderFeature(IntFlag):
-    """What is special about an order: ``spare`` of ENTER, and the third byte of ``b`` of its
-    ORDER_ACCEPTED. GROUPED, STOP, ICEBERG and a minimum share ``target_hi``."""
+    """Special conditions of an order: ``spare`` of ENTER, and the third byte of ``b`` of its
+    ORDER_ACCEPTED. GROUPED, STOP, ICEBERG and a minimum share the field ``target_hi``."""
 
-    REDUCE_ONLY = 1  # it only ever brings the position nearer to zero
+    REDUCE_ONLY = 1  # it may only bring the position nearer to zero
     GROUPED = 2  # ``target_hi`` is another working order: a trade of one cancels the other
     STOP = 4  # ``target_hi`` is the trade price that elects it, as a signed number of ticks
     ICEBERG = 8  # ``target_hi``: most lots it shows at a time
-    ALL_OR_NONE = 16  # refused by name
-    QUOTE = 32  # one side of a MASS_QUOTE; no ENTER may ask for it
+    ALL_OR_NONE = 16  # always refused, with its own reason
+    QUOTE = 32  # one side of a MASS_QUOTE; not allowed in ENTER
 
 
 class Selection(IntFlag):
-    """Which orders of an account a MASS_CANCEL means: its ``tif``; zero means all."""
+    """Which orders of an account a MASS_CANCEL cancels: its ``tif``; zero means all."""
 
     INSTRUMENT = 1  # ``instrument`` is one
     PRODUCT = 2  # ``instrument`` is the number of a product
@@ -235,7 +238,7 @@ class Selection(IntFlag):
 
 
 class KillScope(IntEnum):
-    """Whom a KILL stops and a RESUME lets go on: ``tif`` of both, ``reason`` of their events."""
+    """What a KILL stops and a RESUME releases: ``tif`` of both, ``reason`` of their events."""
 
     ACCOUNT = 0
     SESSION = 1
@@ -248,16 +251,16 @@ class EventFlag(IntFlag):
 
     LAST_IN_COMMAND = 1
     SELL = 2  # the order's side; of a trade, the incoming order's; of a position, short
-    DUPLICATE = 4  # the first answer again, nothing new happened
-    RESTING = 8  # the order was in the book when this took lots off it
+    DUPLICATE = 4  # a repeated first answer: nothing new happened
+    RESTING = 8  # the order was in the book when lots were removed from it
     POST_ONLY = 16
     MARKET = 32
-    AUCTION = 64  # TRADE: of an auction; both orders were in the book, nobody was incoming
+    AUCTION = 64  # of a TRADE: in an auction; both orders were resting, neither is the aggressor
 
 
 class TradingState(IntEnum):
-    """State of one instrument. Orders match in CONTINUOUS alone, and are collected for an auction
-    in PRE_OPEN and AUCTION; cancels work in every state."""
+    """State of one instrument. Orders match only in CONTINUOUS, and are collected for an auction in
+    PRE_OPEN and AUCTION; cancels work in every state."""
 
     CLOSED = 0
     PRE_OPEN = 1
@@ -268,7 +271,7 @@ class TradingState(IntEnum):
 
 
 class HaltCause(IntEnum):
-    """Why an instrument is HALTED, or what its auction is: ``reason`` of STATE_CHANGED."""
+    """Why an instrument is HALTED, or the kind of its auction: ``reason`` of STATE_CHANGED."""
 
     NONE = 0
     OPERATOR = 1
@@ -281,14 +284,17 @@ class HaltCause(IntEnum):
 
 
 class Breaker(IntEnum):
-    """Which window of an instrument's prices: the long one halts, the short one reserves."""
+    """The two windows of an instrument's trade prices: CIRCUIT the long, VELOCITY the short one.
+
+    A trade too far from the other prices of either window halts the instrument.
+    """
 
     CIRCUIT = 0
     VELOCITY = 1
 
 
 class Feature(IntEnum):
-    """What SET_FEATURE turns off and on again. The first are those of OrderFeature, by bit."""
+    """What SET_FEATURE turns off and on. The first numbers are those of OrderFeature, by bit."""
 
     REDUCE_ONLY = 0
     GROUPS = 1
@@ -311,7 +317,7 @@ class Mode(IntEnum):
 
 
 class AccountKind(IntEnum):
-    """Whose account it is."""
+    """The kind of an account's holder."""
 
     HOUSE = 0
     CLIENT = 1
@@ -325,7 +331,8 @@ class Currency(IntEnum):
 
 
 class CancelReason(IntEnum):
-    """Why lots left an order without trading: ``reason`` of ORDER_CANCELLED and ORDER_REDUCED."""
+    """Why lots were removed from an order untraded: ``reason`` of ORDER_CANCELLED and
+    ORDER_REDUCED."""
 
     REQUESTED = 1
     IOC_REMAINDER = 2
@@ -343,7 +350,7 @@ class CancelReason(IntEnum):
     KILLED = 14
     GROUP = 15  # the other order of its group traded
     REDUCE_ONLY = 16  # there is no longer a position to reduce
-    QUOTE = 17  # the next quote has none of this side, or begins anew
+    QUOTE = 17  # the next quote leaves this side out, or replaces it by a new order
     PROTECTION = 18  # the account's quotes traded more than it allows
     AUCTION_ENDED = 25
     LIMITS_MOVED = 26
@@ -351,9 +358,11 @@ class CancelReason(IntEnum):
 
 
 class Reason(IntEnum):
-    """Why a command was rejected. Number order inside a command kind's list in
-    docs/reference/rejects.md is precedence order. Bands: 1xx session, 2xx syntax, 3xx identity,
-    4xx state, 5xx order fields, 6xx risk, 7xx capacity, 8xx operation.
+    """Why a command was rejected.
+
+    The order of precedence is that of the numbers within a command kind's list in
+    docs/reference/rejects.md. Bands: 1xx session, 2xx syntax, 3xx identity, 4xx state, 5xx order
+    fields, 6xx risk, 7xx capacity, 8xx operation.
     """
 
     AUTH_REQUIRED = 101
@@ -467,7 +476,7 @@ RETRYABLE: Final = frozenset(
 
 
 class Limit(IntEnum):
-    """Every capacity of the market, in one place. Powers of two unless a business figure."""
+    """Every capacity of the market. Powers of two unless a business figure."""
 
     ORDERS = 1 << 21  # slots of the order slab: working orders and remembered ids
     BOOK_ORDERS = 1_000_000  # working orders of one instrument (keeps index below 2**20)
@@ -476,9 +485,9 @@ class Limit(IntEnum):
     MEMBERS = 1 << 12
     INSTRUMENTS = 1 << 16
     PRODUCTS = 1 << 16
-    PROTECTIONS = 32  # products in which one account has a protection
+    PROTECTIONS = 32  # products for which one account has a quote protection
     SESSIONS = 1 << 16
-    LADDER_LEVELS = 1 << 24  # price levels of one instrument's limits
+    LADDER_LEVELS = 1 << 24  # price levels between one instrument's limits
     IDEMPOTENCY_WINDOW = 256  # accepted ids remembered per account
     QUANTITY = (1 << 31) - 1  # lots of one order
     POSITION = 1 << 40  # lots, net or working, of one account in one instrument
@@ -489,26 +498,27 @@ class Limit(IntEnum):
     FRAME_BYTES = 16_384  # one WebSocket message from a client
     CLIENT_ID_CHARS = 36
     SUBSCRIPTIONS = 256  # channels of one connection
-    WINDOW_PARTS = 16  # of a breaker's span of time
+    WINDOW_PARTS = 16  # parts of a breaker's window
     CORRECTIONS = 4096  # trades busted or adjusted in one business day
     REDUCING = 1024  # REDUCE_ONLY orders of one account in one instrument
     GROUPS = 8192  # orders of one instrument grouped with another's (keeps index below 2**20)
     ICEBERGS = 256  # live orders of one instrument that show a part of their lots
-    REFILLS = 63  # of one iceberg: each makes two events (keeps index below 2**20)
-    ELECTIONS = 1024  # stops of one instrument that come in under one command
-    AUCTION_ROUNDS = 64  # times that an auction elects stops and looks for its price again
-    ELECTION_NS = 500_000  # log time until the next of them
+    REFILLS = 63  # refills of one iceberg: each makes two events (keeps index below 2**20)
+    ELECTIONS = 1024  # stops of one instrument elected under one command
+    AUCTION_ROUNDS = 64  # rounds of an auction: each elects stops and determines the price again
+    ELECTION_NS = 500_000  # log time until the next round of elections
     LEGS = 12  # of one combination
     LEG_SPREADS = 16  # combinations with implied prices in which one instrument is a leg
-    IMPLIED_TRADES = 1024  # of one incoming order with implied prices (keeps index below 2**20)
-    LEG_CHANGES = 4096  # of anchors, limits and fees of legs, remembered for a business day
-    CREDITS = 256  # spreads that have one
+    # Trades of one incoming order with implied prices (keeps index below 2**20)
+    IMPLIED_TRADES = 1024
+    LEG_CHANGES = 4096  # changes of anchors, limits and fees of legs, kept for a business day
+    CREDITS = 256  # spreads that have a credit
 
 
 class Command(msgspec.Struct, frozen=True, kw_only=True):
-    """One command as the engine's record has it; unused fields are zero.
+    """One command, as in the engine's record; unused fields are zero.
 
-    ``COMMAND.pack(*msgspec.structs.astuple(command))`` gives the 64 bytes.
+    ``COMMAND.pack(*msgspec.structs.astuple(command))`` gives its 64 bytes.
     """
 
     kind: int
@@ -530,7 +540,7 @@ class Command(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True):
-    """One event as the engine's record has it."""
+    """One event, as in the engine's record."""
 
     sequence: int
     index: int

@@ -1,7 +1,7 @@
-"""Who may do what, as clients meet it: scopes, rights, the rejects of the gateway alone.
+"""Access rights as clients see them: scopes, rights, and the rejects that only the gateway gives.
 
 A key has one scope, and a scope some rights; every request needs one right, or none. The gateway
-asks in one place (``exchange.gateway.access``); this table is also the documentation's.
+checks them in one place (``exchange.gateway.access``); the documentation's table is this one.
 """
 
 from enum import IntEnum, IntFlag
@@ -14,14 +14,14 @@ Scope: TypeAlias = Literal["read", "trade", "cancel_only", "clear", "admin"]
 
 
 class Right(IntFlag):
-    """What a request may need. None of them: the request is public."""
+    """The right that a request needs. PUBLIC: none."""
 
     PUBLIC = 0
-    READ = 1  # one's own account
-    CANCEL = 2  # to take lots out of the market
-    TRADE = 4  # to put lots in
-    CLEAR = 8  # the clearing house's desk
-    ADMIN = 16  # every other act of an operator
+    READ = 1  # read one's own account
+    CANCEL = 2  # remove lots from the market
+    TRADE = 4  # bring lots to the market
+    CLEAR = 8  # the clearing house's requests
+    ADMIN = 16  # every other request of an operator
 
 
 SCOPES: Final[dict[Scope, Right]] = {
@@ -33,14 +33,14 @@ SCOPES: Final[dict[Scope, Right]] = {
 }
 
 
-# Tokens of the account's throttle that a request spends, by ``op``; one that is not named is free.
-# A quote that only takes back is free, too.
+# Tokens of the account's throttle that a request costs, by ``op``; one that is not listed is free.
+# A quote that only withdraws is free as well.
 COSTS: Final = {"enter": 1, "replace": 1, "quote": 1}
 
 
 class GatewayReason(IntEnum):
-    """Rejects that the gateway alone gives; the engine's vocabulary has none of them. In the bands
-    of ``Reason``, whose numbers they never repeat."""
+    """Rejects that only the gateway gives. They are in the bands of ``Reason``, whose numbers they
+    never repeat."""
 
     ADDRESS = 120
     LATE = 590
@@ -52,11 +52,11 @@ class GatewayReason(IntEnum):
     STATE_TOO_LARGE = 725
 
 
-KEY_HEADER: Final = "Hourbook-Key"  # of a signed HTTP request
+KEY_HEADER: Final = "Hourbook-Key"  # headers of a signed HTTP request
 TIMESTAMP_HEADER: Final = "Hourbook-Timestamp"
 NONCE_HEADER: Final = "Hourbook-Nonce"
 SIGNATURE_HEADER: Final = "Hourbook-Signature"
-ADMIN_PATH: Final = "/api/v1/admin"  # where operators' requests go
+ADMIN_PATH: Final = "/api/v1/admin"  # path of operators' requests
 
 AnyReason: TypeAlias = Reason | GatewayReason
 RETRYABLES: Final[frozenset[AnyReason]] = RETRYABLE | {GatewayReason.REQUESTS_FULL}
@@ -67,7 +67,7 @@ def signed_request(
 ) -> bytes:
     """Return the exact bytes that the signature of an HTTP request covers.
 
-    ``target`` is the path with its query as sent.
+    ``target`` is the path with its query, as sent.
     """
     digest = sha256(body).hexdigest()
     return f"{timestamp_ms}\n{nonce}\n{key_id}\n{method}\n{target}\n{digest}".encode()

@@ -1,9 +1,9 @@
-"""HTTP: what may be asked for with GET under ``/api/v1``, and what answers.
+"""HTTP: the parameters of GET requests under ``/api/v1``, and their answers.
 
-Answers are those of the WebSocket where it has them, else the types here: each is an object whose
-``type`` names it. Pages of history carry ``next``, a cursor for ``after`` of the next request; a
-page may have less than ``limit``, even nothing, and still have a next one, because a request reads
-a bounded part of the log. Times are nanoseconds since the epoch, ``*_ms`` milliseconds.
+Answers are those of the WebSocket where it has them, otherwise the types here: each is an object
+whose ``type`` names it. Pages of history carry ``next``, a cursor for ``after`` of the next
+request; a page may hold fewer than ``limit`` items, even none, and still have a next one, because a
+request reads a bounded part of the log. Times are nanoseconds since 1970, ``*_ms`` milliseconds.
 """
 
 from typing import Annotated, Final, Literal, TypeAlias
@@ -71,8 +71,8 @@ BusinessDate: TypeAlias = Annotated[
 
 
 class Query(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What may stand behind the question mark: nothing. A default that breaks the field's own
-    pattern or range stands for what was not said."""
+    """Base of the query parameters; by itself it allows none. A default outside the field's own
+    pattern or range means that the parameter was not given."""
 
 
 class OfOrder(Query, frozen=True, kw_only=True):
@@ -82,7 +82,8 @@ class OfOrder(Query, frozen=True, kw_only=True):
 
 
 class OfHistory(Query, frozen=True, kw_only=True):
-    """A stretch of the log: from ``from_ms``, or behind ``after``, until before ``to_ms``."""
+    """A section of the log: from ``from_ms``, or after the cursor ``after``, to before
+    ``to_ms``."""
 
     from_ms: Milliseconds = 0
     to_ms: Milliseconds = MS_MAX
@@ -99,7 +100,7 @@ class OfCandles(Query, frozen=True, kw_only=True):
 
 
 class OfPrices(Query, frozen=True, kw_only=True):
-    """Settlement prices of one instrument or all, of business dates from one to another."""
+    """Settlement prices of one instrument or all, of a range of business dates."""
 
     code: Code = ""
     from_date: BusinessDate = DATE_LEAST
@@ -109,13 +110,13 @@ class OfPrices(Query, frozen=True, kw_only=True):
 
 
 class OfStatement(Query, frozen=True, kw_only=True):
-    """The statement of a business date, or of the account's whole life."""
+    """The statement of a business date, or without one of all time."""
 
     date: BusinessDate = 0
 
 
 class OfPreview(Query, frozen=True, kw_only=True):
-    """An order to be tried, its fields those of ``enter``."""
+    """An order to preview; its fields are those of ``enter``."""
 
     instrument: Code
     side: SideText
@@ -128,7 +129,7 @@ class OfPreview(Query, frozen=True, kw_only=True):
 
 
 class Product(msgspec.Struct, frozen=True, kw_only=True):
-    """The terms of a product that are in force: its template, not an expiry."""
+    """The terms of a product in force: the template of its contracts, not a single expiry."""
 
     code: str
     name: str
@@ -163,7 +164,7 @@ PublicRow: TypeAlias = PublicTrade | PublicCorrection | PublicTransfer
 
 
 class Trades(Response, frozen=True, kw_only=True, tag="trades"):
-    """Trades of an instrument, what corrected them, and lots off the book, oldest first."""
+    """Trades of an instrument, their corrections, and lots moved off the book, oldest first."""
 
     trades: list[PublicRow]
     next: str | None
@@ -184,28 +185,30 @@ Report: TypeAlias = (
 
 
 class Events(Response, frozen=True, kw_only=True, tag="events"):
-    """Every report of the account, oldest first, as its connections heard them: none is missing."""
+    """Every report of the account, oldest first, as its connections received them; none is
+    missing."""
 
     events: list[Report]
     next: str | None
 
 
 class Costs(Response, frozen=True, kw_only=True, tag="costs"):
-    """What requests cost and how many there may be.
+    """The cost of requests and their limits.
 
-    ``tokens`` of the account's throttle by ``op``; the others are the gateway's own bounds.
+    ``tokens`` are those of the account's throttle by ``op``; the other fields are the gateway's
+    limits.
     """
 
     tokens: dict[str, int]
     frame_bytes: int
     frame_commands: int
-    requests_a_second: int  # over HTTP, of one address
-    previews_a_second: int  # of one account
-    connections: int  # under one key
+    requests_a_second: int  # over HTTP, per address
+    previews_a_second: int  # per account
+    connections: int  # per key
 
 
 class Candle(msgspec.Struct, frozen=True, kw_only=True):
-    """What was traded in one interval; intervals without a trade have none."""
+    """The trades of one interval; there is no candle for an interval without trades."""
 
     start_ms: int
     open: str
@@ -217,10 +220,10 @@ class Candle(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Candles(Response, frozen=True, kw_only=True, tag="candles"):
-    """Candles of an instrument, oldest first, of trades as they happened, corrections left aside.
+    """Candles of an instrument, oldest first, of trades as they happened: corrections are ignored.
 
-    ``next`` is the ``from_ms`` of the next page. Of trades that clearing has booked, of a
-    combination of those released.
+    ``next`` is the ``from_ms`` of the next page. Candles are made from the trades that clearing has
+    booked, those of a combination from the released trades.
     """
 
     interval: str
@@ -229,7 +232,7 @@ class Candles(Response, frozen=True, kw_only=True, tag="candles"):
 
 
 class SettlementPrice(msgspec.Struct, frozen=True, kw_only=True):
-    """What an instrument settled at, in one cycle of a business date."""
+    """The settlement price of an instrument in one cycle of a business date."""
 
     instrument: str
     business_date: int
@@ -256,8 +259,8 @@ class StatementHolding(msgspec.Struct, frozen=True, kw_only=True):
 class StatementReport(Response, frozen=True, kw_only=True, tag="statement"):
     """The account's cash from ``opening`` to ``closing``, in dollars, as clearing has booked it.
 
-    ``opening`` plus the nine lines behind it is ``closing``. ``profit`` is variation, the three of
-    fees, interest and ``unrealized``.
+    ``opening`` plus the nine lines after it is ``closing``. ``profit`` is variation, the three fee
+    lines, interest and ``unrealized``.
     """
 
     account: int
@@ -280,7 +283,7 @@ class StatementReport(Response, frozen=True, kw_only=True, tag="statement"):
 
 
 class KeyReport(msgspec.Struct, frozen=True, kw_only=True):
-    """A key of the account; nothing of it is secret."""
+    """A key of the account, without anything secret."""
 
     key_id: str
     scope: str
@@ -296,7 +299,7 @@ class KeyReports(Response, frozen=True, kw_only=True, tag="keys"):
 
 
 class Health(msgspec.Struct, frozen=True, kw_only=True):
-    """How far the gateway is; ``time`` is the stamp of the last batch."""
+    """How far the gateway has followed the market; ``time`` is the stamp of the last batch."""
 
     epoch: int
     sequence: int

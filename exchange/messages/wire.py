@@ -1,17 +1,17 @@
 """The native protocol's messages: what a client may send and what the gateway answers.
 
-A frame from a client holds one request, an object whose ``op`` names it, or an array of commands,
-at most ``BATCH_REQUESTS``. A frame from the gateway holds an array of responses, objects whose
-``type`` names them. docs/reference/wire.md has a table per message and says how a connection is
-resumed and a checksum recomputed.
+A frame from a client holds one request, an object whose ``op`` names it, or an array of at most
+``BATCH_REQUESTS`` commands. A frame from the gateway holds an array of responses, objects whose
+``type`` names them. docs/reference/wire.md has a table per message, and describes how a connection
+is resumed and a checksum recomputed.
 
-Prices, quantities and money are decimal strings, never numbers: a price in dollars per GPU-hour
-on the instrument's tick, a quantity in whole lots, money in dollars with six decimals. Ids that
-may pass 2**53 (order ids, match numbers) are strings of digits. ``time`` is the stamp of the log,
-nanoseconds since the epoch. (``sequence``, ``index``) is the place of the event in the released
-stream; a response without it comes from the gateway alone and is on no tape.
+Prices, quantities and money are decimal strings, never numbers: a price in dollars per GPU-hour on
+the instrument's tick, a quantity in whole lots, money in dollars with six decimals. Ids that may
+exceed 2**53 (order ids, match numbers) are strings of digits. ``time`` is the stamp of the log,
+nanoseconds since 1970. (``sequence``, ``index``) is the event's position in the released stream; a
+response without it comes from the gateway only and is not in the stream.
 
-Requests refuse unknown fields. Responses may gain fields; a client ignores what it does not know.
+Requests with unknown fields are refused. Responses may gain fields; clients ignore unknown ones.
 """
 
 from collections.abc import Callable
@@ -82,9 +82,9 @@ from exchange.messages.wire_orders import SelfTradeText as SelfTradeText
 from exchange.messages.wire_orders import TimeInForceText as TimeInForceText
 
 PROTOCOL_VERSION: Final = 1
-JSON_PROTOCOL: Final = "hourbook.json"  # WebSocket subprotocols; JSON when none is asked for
+JSON_PROTOCOL: Final = "hourbook.json"  # WebSocket subprotocols; JSON is the default
 MSGPACK_PROTOCOL: Final = "hourbook.msgpack"
-HEARTBEAT_MS: Final = 5_000  # the gateway is never silent for longer
+HEARTBEAT_MS: Final = 5_000  # longest silence of the gateway
 
 
 OrderStateText: TypeAlias = Literal["working", "ended", "unknown"]
@@ -94,7 +94,7 @@ SELF_TRADES: Final[dict[str, SelfTrade]] = {mode.name.lower(): mode for mode in 
 
 
 class Position(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """A place in the released stream, ``[epoch, sequence, index]``: the last report seen."""
+    """A position in the released stream, ``[epoch, sequence, index]``: the last report seen."""
 
     epoch: int
     sequence: int
@@ -102,9 +102,9 @@ class Position(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fiel
 
 
 class Logon(Request, frozen=True, kw_only=True, tag="logon"):
-    """Names the key of a connection and opens or resumes an engine session.
+    """Authenticates the connection with a key, and opens or resumes an engine session.
 
-    ``signature`` is in lower-case hex the HMAC-SHA256 under the key's secret, or the Ed25519
+    ``signature`` is, in lower-case hex, the HMAC-SHA256 with the key's secret, or the Ed25519
     signature, of ``f"{timestamp_ms}\\n{nonce}\\n{key_id}\\n{resume_session}"``.
     """
 
@@ -137,8 +137,8 @@ class QueryOrders(Request, frozen=True, kw_only=True, tag="orders"):
 
 
 class QueryOrder(Request, frozen=True, kw_only=True, tag="order"):
-    """Asks for one order of the account, by exactly one of its ids; one that is on its way is
-    waited for."""
+    """Asks for one order of the account, by exactly one of its ids. If the order is still on its
+    way, the answer waits for it."""
 
     request_id: str
     order_id: str | None = None
@@ -149,7 +149,7 @@ class Ping(Request, frozen=True, kw_only=True, tag="heartbeat"):
     """Asks for a heartbeat now."""
 
 
-# What becomes a command of the log: these may come many in one frame.
+# Requests that become commands of the log; a frame may hold many of them.
 AnyCommand: TypeAlias = Enter | Cancel | Reduce | Replace | MassCancel | Kill | Quote | Protect
 AnyRequest: TypeAlias = (
     Logon | AnyCommand | CancelAfter | Preview | Subscribe | Unsubscribe | ListInstruments |
@@ -158,7 +158,8 @@ AnyRequest: TypeAlias = (
 
 
 class LoggedOn(Response, frozen=True, kw_only=True, tag="logged_on"):
-    """The logon is done. Reports asked for by ``after`` came before it, in stream order."""
+    """The logon succeeded. The reports that ``after`` requested were sent before it, in stream
+    order."""
 
     account: int
     session: int  # 0 for a key that may not cancel
@@ -173,10 +174,10 @@ class LoggedOn(Response, frozen=True, kw_only=True, tag="logged_on"):
 
 
 class OrderReport(Response, frozen=True, gc=False):
-    """What every private report of one order has.
+    """The fields of every private report of one order.
 
-    The three reports that most orders get may be built by position, which costs a fifth of
-    doing so by name.
+    The three most frequent reports may be built by position, which takes a fifth of the time of
+    building them by name.
     """
 
     sequence: int
@@ -189,7 +190,7 @@ class OrderReport(Response, frozen=True, gc=False):
 
 
 class Accepted(OrderReport, frozen=True, gc=False, tag="accepted"):
-    """The order is in the market. ``leaves_quantity`` rests when its command is done."""
+    """The order was accepted. ``leaves_quantity`` is what rests once its command is done."""
 
     quantity: str
     leaves_quantity: str
@@ -199,14 +200,14 @@ class Accepted(OrderReport, frozen=True, gc=False, tag="accepted"):
     post_only: bool = False
     self_trade: SelfTradeText = "cancel_newest"
     session: int = 0
-    duplicate: bool = False  # the first answer to a repeated id; nothing new happened
+    duplicate: bool = False  # a repeated first answer to a known id; nothing new happened
     stop: bool = False  # it waits for its trigger: ``waiting`` follows
     display_quantity: str | None = None  # of an iceberg
-    tokens: int | None = None  # what the account's throttle has left; absent in a replay
+    tokens: int | None = None  # tokens left in the account's throttle; absent in a replay
 
 
 class Execution(OrderReport, frozen=True, gc=False, tag="execution"):
-    """This account's side of one trade. Both sides come when an account met itself."""
+    """This account's side of one trade. If an account traded with itself, it gets both sides."""
 
     match_number: str
     price: str
@@ -214,11 +215,11 @@ class Execution(OrderReport, frozen=True, gc=False, tag="execution"):
     leaves_quantity: str
     liquidity: Literal["maker", "taker", "auction"]
     fee: str  # dollars; negative is a rebate
-    legs: int = 0  # of a combination: that many leg reports follow, and it moves no position
+    legs: int = 0  # of a combination: so many leg reports follow, and this one moves no position
 
 
 class Cancelled(OrderReport, frozen=True, gc=False, tag="cancelled"):
-    """``quantity`` lots left the order untraded, and it is finished."""
+    """``quantity`` lots were cancelled, and the order is finished."""
 
     quantity: str
     reason: str  # name of messages.CancelReason
@@ -229,7 +230,7 @@ class Cancelled(OrderReport, frozen=True, gc=False, tag="cancelled"):
 
 
 class Reduced(OrderReport, frozen=True, kw_only=True, tag="reduced"):
-    """``quantity`` lots left the order untraded; ``leaves_quantity`` work on."""
+    """``quantity`` lots were cancelled; ``leaves_quantity`` lots keep working."""
 
     quantity: str
     leaves_quantity: str
@@ -259,7 +260,7 @@ class Dormant(OrderReport, frozen=True, kw_only=True, tag="dormant"):
 
 
 class Returned(OrderReport, frozen=True, kw_only=True, tag="returned"):
-    """A dormant order came back; ``leaves_quantity`` rests when it is done."""
+    """A dormant order returned to the book; ``leaves_quantity`` rests once that is done."""
 
     price: str
     quantity: str
@@ -267,15 +268,15 @@ class Returned(OrderReport, frozen=True, kw_only=True, tag="returned"):
 
 
 class Waiting(OrderReport, frozen=True, kw_only=True, tag="waiting"):
-    """A stop waits, unseen, for a trade at its ``stop_price`` or through it."""
+    """A stop waits, invisible to others, for a trade at its ``stop_price`` or beyond it."""
 
-    price: str  # its limit; of one at the market the day's far limit when it was accepted
+    price: str  # its limit; for a stop at the market the day's far limit when it was accepted
     quantity: str
     stop_price: str
 
 
 class Elected(OrderReport, frozen=True, kw_only=True, tag="elected"):
-    """A stop came in; ``leaves_quantity`` rests when it is done."""
+    """A stop was elected; ``leaves_quantity`` rests once that is done."""
 
     price: str
     quantity: str
@@ -284,15 +285,15 @@ class Elected(OrderReport, frozen=True, kw_only=True, tag="elected"):
 
 
 class Refilled(OrderReport, frozen=True, kw_only=True, tag="refilled"):
-    """All that an iceberg showed has traded: it shows its next part, behind all of its price."""
+    """All that an iceberg showed has traded: its next part is shown, at the back of the queue."""
 
     price: str
-    leaves_quantity: str  # all its lots
+    leaves_quantity: str  # all its lots, hidden ones included
     shown_quantity: str
 
 
 class Settled(LogEvent, frozen=True, kw_only=True, tag="settled"):
-    """Variation margin of one position was paid; ``cash`` is the account's balance after."""
+    """The variation margin of one position was paid; ``cash`` is the account's new balance."""
 
     instrument: str
     position: str
@@ -302,7 +303,7 @@ class Settled(LogEvent, frozen=True, kw_only=True, tag="settled"):
 
 
 class CashMoved(LogEvent, frozen=True, kw_only=True, tag="cash"):
-    """Money came or went other than by trade or settlement."""
+    """Cash moved for another reason than a trade or a settlement."""
 
     kind: Literal["deposit", "withdrawal", "fee"]
     amount: str  # signed
@@ -310,7 +311,7 @@ class CashMoved(LogEvent, frozen=True, kw_only=True, tag="cash"):
 
 
 class Deficit(LogEvent, frozen=True, kw_only=True, tag="deficit"):
-    """The account's requirement passed its collateral, or no longer does."""
+    """The account's requirement exceeds its collateral, or no longer does (``active`` false)."""
 
     active: bool
     required: str
@@ -318,12 +319,13 @@ class Deficit(LogEvent, frozen=True, kw_only=True, tag="deficit"):
 
 
 class InstrumentData(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What a client must know to trade an instrument; the text of its listing."""
+    """The data of an instrument that a client needs to trade it; the text of its listing."""
 
     code: str
     product: str
-    expiry: str = ""  # of a combination there is none
-    multiplier: int = 0  # GPU-hours of one lot; of a combination those that its price counts
+    expiry: str = ""  # empty for a combination
+    # GPU-hours of one lot; for a combination the hours that its price refers to
+    multiplier: int = 0
     tick: str
     decimals: int
     name: str = ""
@@ -334,7 +336,7 @@ class InstrumentData(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     state: str = "CLOSED"
     legs: list[LegData] = msgspec.field(default_factory=list)  # of a combination
     price_rule: RuleText | None = None  # of a combination
-    implied: bool = False  # its prices and its legs' imply each other
+    implied: bool = False  # implied prices are on between it and its legs
 
 
 class Instruments(Response, frozen=True, kw_only=True, tag="instruments"):
@@ -346,7 +348,7 @@ class Instruments(Response, frozen=True, kw_only=True, tag="instruments"):
 
 
 class PositionReport(msgspec.Struct, frozen=True, kw_only=True):
-    """One instrument's position: signed net lots, working lots per side, and its hold."""
+    """The position in one instrument: signed net lots, working lots per side, and its hold."""
 
     instrument: str
     net: str
@@ -371,10 +373,10 @@ class AccountReport(Response, frozen=True, kw_only=True, tag="account"):
     killed: bool = False
     member: int = 0
     self_trade_group: int = 0  # accounts of one group never trade with each other
-    tokens: int | None = None  # what the throttle had left at ``time``
-    burst: int = 1  # what it holds when full
-    interval_ns: int = 0  # log time in which it gets one
-    credit: str = "0.000000"  # of the account's spreads: ``required`` is less by it
+    tokens: int | None = None  # tokens left in the throttle at ``time``
+    burst: int = 1  # tokens when full
+    interval_ns: int = 0  # log time in which one token is added
+    credit: str = "0.000000"  # of the account's spreads: ``required`` is lower by it
 
 
 class WorkingOrder(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -389,7 +391,7 @@ class WorkingOrder(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     leaves_quantity: str
     time_in_force: TimeInForceText = "GTC"
     dormant: bool = False
-    waiting: bool = False  # a stop that no trade has elected
+    waiting: bool = False  # a stop that has not been elected
 
 
 class Orders(Response, frozen=True, kw_only=True, tag="orders"):
@@ -402,19 +404,19 @@ class Orders(Response, frozen=True, kw_only=True, tag="orders"):
 
 
 class OrderStatus(Response, frozen=True, kw_only=True, tag="order"):
-    """What is known of one order as of ``sequence``. ``unknown`` is neither a reject nor the
-    promise of one."""
+    """The state of one order as of ``sequence``. ``unknown`` does not mean rejected: the order may
+    still arrive."""
 
     request_id: str
     sequence: int
     time: int
     state: OrderStateText
     executed_quantity: str | None = None
-    order: WorkingOrder | None = None  # as it is, or as it ended
+    order: WorkingOrder | None = None  # its present or its final state
 
 
 class Heartbeat(Response, frozen=True, kw_only=True, tag="heartbeat"):
-    """The gateway lives; everything up to ``sequence`` has been sent to this connection."""
+    """A sign of life; everything up to ``sequence`` has been sent to this connection."""
 
     epoch: int
     sequence: int

@@ -1,4 +1,4 @@
-"""What every message of the native protocol is made from; see ``wire``."""
+"""The bases of the native protocol's messages; see ``wire``."""
 
 from typing import Literal, TypeAlias
 
@@ -17,7 +17,7 @@ class Request(
     omit_defaults=True,
     repr_omit_defaults=True,
 ):
-    """What every request has: the tag ``op``. What is as by default need not be sent."""
+    """Base of every request: the tag ``op``. Fields with their default value may be left out."""
 
 
 class Response(
@@ -28,11 +28,12 @@ class Response(
     omit_defaults=True,
     repr_omit_defaults=True,
 ):
-    """What every response has: the tag ``type``."""
+    """Base of every response: the tag ``type``."""
 
 
 class LogEvent(Response, frozen=True, kw_only=True):
-    """What every event of the log says: its place in the released stream, and its stamp."""
+    """Base of the private messages of a log event: its position in the released stream and its
+    stamp."""
 
     sequence: int
     index: int
@@ -40,7 +41,7 @@ class LogEvent(Response, frozen=True, kw_only=True):
 
 
 class InstrumentEvent(Response, frozen=True, kw_only=True):
-    """The same of an event that the public is told of an instrument."""
+    """Base of the public messages of an instrument's event, with the same fields."""
 
     instrument: str
     sequence: int
@@ -49,7 +50,8 @@ class InstrumentEvent(Response, frozen=True, kw_only=True):
 
 
 class Rejected(Response, frozen=True, kw_only=True, tag="rejected"):
-    """A request changed nothing. Without ``sequence`` it never reached the sequencer."""
+    """A request was refused and changed nothing. Without ``sequence`` it did not reach the
+    sequencer."""
 
     number: int
     name: str

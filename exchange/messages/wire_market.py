@@ -1,9 +1,9 @@
-"""The native protocol's public messages of a market's data; see ``wire``.
+"""The native protocol's public market data messages; see ``wire``.
 
-A channel's pictures (top of book, depth, queue, statistics) are whole as of their ``sequence``,
-name the message before in ``previous_sequence`` and prove themselves by ``checksum``. What happens
-once (trades, states, settlement prices, fixings, factor tables) is followed by a ``mark`` that
-does the same for all that one released batch had to say.
+Channels are of two sorts. A picture (top of book, depth, queue, statistics) is complete as of its
+``sequence``, names the message before it in ``previous_sequence`` and can be verified by its
+``checksum``. Channels of single events (trades, states, settlement prices, fixings, factor tables)
+send a ``mark`` after them, which does the same for all that one released batch had for the channel.
 """
 
 from collections.abc import Iterable
@@ -17,17 +17,17 @@ from exchange.messages.wire_base import InstrumentEvent, LogEvent, Request, Resp
 from exchange.messages.wire_base import Level as Level
 from exchange.messages.wire_moves import CorrectionText
 
-CHECKSUM_LEVELS: Final = 10  # a side's best levels, or orders, under a book's checksum
-SNAPSHOT_ORDERS: Final = 4_096  # of a queue in one message; more come in parts
-QUEUE_ORDERS: Final = 65_536  # of a queue that may be joined
-PICTURES: Final = 4_096  # pictures that are cut or conflated, of all connections
-RESUME_MESSAGES: Final = 256  # of a channel, remembered for those who come back
+CHECKSUM_LEVELS: Final = 10  # a side's best levels, or orders, that a book's checksum covers
+SNAPSHOT_ORDERS: Final = 4_096  # orders of a queue in one message; a longer queue is sent in parts
+QUEUE_ORDERS: Final = 65_536  # longest queue that may be subscribed to
+PICTURES: Final = 4_096  # pictures of limited levels or conflated, of all connections together
+RESUME_MESSAGES: Final = 256  # messages of a channel, kept for resuming
 
-DEPTH_TOPS: Final = (5, 10, 20, 50)  # best levels of ``depth.CODE.topN``
-DEPTH_GROUPS: Final = (10, 100)  # ticks of one level of ``depth.CODE.byN``
-GROUP_LEVELS: Final = 50  # of a side in groups
-PERIOD_MS: Final = 100  # between two looks at the conflated channels
-PERIODS: Final = {"100ms": 1, "1s": 10}  # of a conflated channel, in looks
+DEPTH_TOPS: Final = (5, 10, 20, 50)  # numbers of best levels: ``depth.CODE.topN``
+DEPTH_GROUPS: Final = (10, 100)  # ticks per level: ``depth.CODE.byN``
+GROUP_LEVELS: Final = 50  # levels of a side of a grouped depth
+PERIOD_MS: Final = 100  # between two ticks of the conflated channels
+PERIODS: Final = {"100ms": 1, "1s": 10}  # of a conflated channel, in ticks
 
 TopLevel: TypeAlias = tuple[str, str, int]  # price, quantity, orders
 QueueEntry: TypeAlias = tuple[int, str, str]  # rank, price, quantity
@@ -36,14 +36,14 @@ SettlementText: TypeAlias = Literal["daily", "final"]
 
 
 def text_checksum(parts: Iterable[str | int | None], seed: int = 0) -> int:
-    """Return the CRC32 of the parts as text, each with a colon behind it; None is no text."""
+    """Return the CRC32 of the parts as text, each followed by a colon; None is an empty text."""
     text = "".join(":" if part is None else f"{part}:" for part in parts)
     return crc32(text.encode(), seed)
 
 
 class Subscribe(Request, frozen=True, kw_only=True, tag="subscribe"):
-    """Joins public channels, by name. With ``after``, the last sequence seen of them, they go on
-    from there if what followed is still remembered."""
+    """Subscribes to public channels, by name. With ``after``, the last sequence seen, they continue
+    from there if the messages since then are still kept."""
 
     request_id: str
     channels: list[str]
@@ -51,16 +51,16 @@ class Subscribe(Request, frozen=True, kw_only=True, tag="subscribe"):
 
 
 class Unsubscribe(Request, frozen=True, kw_only=True, tag="unsubscribe"):
-    """Leaves public channels."""
+    """Ends subscriptions to public channels."""
 
     request_id: str
     channels: list[str]
 
 
 class Subscribed(Response, frozen=True, kw_only=True, tag="subscribed"):
-    """The channels are joined; their snapshots follow in the same frame, one in parts a part a
-    frame, as are those behind the first mebibyte. Those in ``resumed`` go on behind the sequence
-    asked for, without one."""
+    """The channels are subscribed; their snapshots follow in the same frame, those beyond the first
+    mebibyte and the parts of a long queue in frames of their own. Those in ``resumed`` continue
+    after the given sequence, without a snapshot."""
 
     request_id: str
     channels: list[str]
@@ -68,14 +68,14 @@ class Subscribed(Response, frozen=True, kw_only=True, tag="subscribed"):
 
 
 class Unsubscribed(Response, frozen=True, kw_only=True, tag="unsubscribed"):
-    """The channels are left; nothing more comes from them."""
+    """The subscriptions ended; no more messages of these channels follow."""
 
     request_id: str
     channels: list[str]
 
 
 class Picture(Response, frozen=True, kw_only=True):
-    """What a picture says of itself: whose it is, as of when, and what proves it whole."""
+    """Base of the pictures: the channel, the time, and what verifies it."""
 
     channel: str
     instrument: str
@@ -86,18 +86,18 @@ class Picture(Response, frozen=True, kw_only=True):
 
 
 class TopOfBook(Picture, frozen=True, kw_only=True, tag="top"):
-    """The best level of both sides, whole: on joining, and whenever it is another."""
+    """The best level of both sides, complete: on subscribing, and whenever it changes."""
 
     bid: TopLevel | None = None
     ask: TopLevel | None = None
 
     def proof(self) -> int:
-        """Return the checksum that its figures have."""
+        """Return the checksum of its figures."""
         return text_checksum([*(self.bid or (None,) * 3), *(self.ask or (None,) * 3)])
 
 
 class DepthSnapshot(Response, frozen=True, kw_only=True, tag="depth_snapshot"):
-    """The whole depth as of ``sequence``; the next delta's ``previous_sequence`` equals it."""
+    """The whole depth as of ``sequence``, which the next delta repeats as ``previous_sequence``."""
 
     instrument: str
     sequence: int
@@ -105,14 +105,14 @@ class DepthSnapshot(Response, frozen=True, kw_only=True, tag="depth_snapshot"):
     bids: list[Level]  # best first
     asks: list[Level]  # best first
     checksum: int
-    channel: str | None = None  # of one that is cut or conflated
+    channel: str | None = None  # if its levels are limited or grouped, or it is conflated
 
 
 class DepthDelta(Response, frozen=True, kw_only=True, tag="depth"):
     """Levels that changed since ``previous_sequence``; quantity ``"0"`` removes the level.
 
-    Without levels, ``previous_sequence`` = ``sequence``: the channel's heartbeat.
-    ``checksum`` is of the book after the delta.
+    ``checksum`` is of the book after the delta. Without levels, and with ``previous_sequence`` =
+    ``sequence``, it is the channel's heartbeat.
     """
 
     instrument: str
@@ -126,7 +126,7 @@ class DepthDelta(Response, frozen=True, kw_only=True, tag="depth"):
 
 
 class QueueSnapshot(Response, frozen=True, kw_only=True, tag="queue_snapshot"):
-    """Every order of the book as of ``sequence``, or one of the parts of that."""
+    """Every order of the book as of ``sequence``, or one part of them."""
 
     channel: str
     instrument: str
@@ -140,9 +140,10 @@ class QueueSnapshot(Response, frozen=True, kw_only=True, tag="queue_snapshot"):
 
 
 class QueueDelta(Picture, frozen=True, kw_only=True, tag="queue"):
-    """Orders that came, changed their lots or left (quantity ``"0"``) since ``previous_sequence``.
+    """Orders that were added, changed their lots or left (quantity ``"0"``) since
+    ``previous_sequence``.
 
-    Without orders, ``previous_sequence`` = ``sequence``: the channel's heartbeat.
+    Without orders, and with ``previous_sequence`` = ``sequence``, it is the channel's heartbeat.
     """
 
     bids: list[QueueEntry] = msgspec.field(default_factory=list)
@@ -150,7 +151,8 @@ class QueueDelta(Picture, frozen=True, kw_only=True, tag="queue"):
 
 
 class InstrumentStatistics(Picture, frozen=True, kw_only=True, tag="statistics"):
-    """The business day of an instrument so far, whole: on joining, and whenever it is another."""
+    """The statistics of an instrument's business day, complete: on subscribing, and on every
+    change."""
 
     business_date: int | None = None  # yyyymmdd
     open: str | None = None
@@ -162,10 +164,10 @@ class InstrumentStatistics(Picture, frozen=True, kw_only=True, tag="statistics")
     notional: str = "0.000000"  # dollars
     vwap: str | None = None  # six decimals
     open_interest: str = "0"  # lots
-    reference: str  # what the day is measured from: the last settlement price, or the first mark
+    reference: str  # start of the day's change: the last settlement price, or the first mark
 
     def proof(self) -> int:
-        """Return the checksum that its figures have."""
+        """Return the checksum of its figures."""
         return text_checksum(
             [self.business_date, self.open, self.high, self.low, self.last, self.trades,
              self.volume, self.notional, self.vwap, self.open_interest, self.reference]
@@ -173,17 +175,18 @@ class InstrumentStatistics(Picture, frozen=True, kw_only=True, tag="statistics")
 
 
 class PublicTrade(InstrumentEvent, frozen=True, kw_only=True, tag="trade"):
-    """One trade. ``aggressor`` is the incoming order's side; of an auction's there is none."""
+    """One trade. ``aggressor`` is the incoming order's side; a trade in an auction has none."""
 
     match_number: str
     price: str
     quantity: str
     aggressor: SideText | None
-    implied: bool = False  # one match through the books of a combination and its legs: one of each
+    # Part of a match through the books of a combination and its legs: one trade in each
+    implied: bool = False
 
 
 class PublicCorrection(InstrumentEvent, frozen=True, kw_only=True, tag="trade_corrected"):
-    """A trade of before was taken back (``bust``) or got another price (``adjustment``)."""
+    """An earlier trade was cancelled (``bust``) or its price changed (``adjustment``)."""
 
     kind: CorrectionText
     match_number: str
@@ -192,7 +195,7 @@ class PublicCorrection(InstrumentEvent, frozen=True, kw_only=True, tag="trade_co
 
 
 class InstrumentState(Response, frozen=True, kw_only=True, tag="state"):
-    """Where an instrument stands, whole: sent on subscribing and whenever a field changes."""
+    """The state of an instrument, complete: on subscribing, and whenever a field changes."""
 
     instrument: str
     sequence: int
@@ -205,18 +208,18 @@ class InstrumentState(Response, frozen=True, kw_only=True, tag="state"):
     settlement_price: str | None = None
     business_date: int | None = None  # yyyymmdd
     resumes: int | None = None  # of a breaker's halt: the log time at which it ends by itself
-    band: str | None = None  # how far through the reference price an order may be priced
+    band: str | None = None  # how far beyond the reference price an order may be priced
     circuit_breaker: BreakerData | None = None
     velocity: BreakerData | None = None
 
 
 class SettlementPrice(InstrumentEvent, frozen=True, kw_only=True, tag="settlement"):
-    """An instrument was settled: for the day, or for good."""
+    """An instrument was settled, daily or finally."""
 
     kind: SettlementText
     price: str  # six decimals
     business_date: int | None = None  # yyyymmdd
-    cycle: int | None = None  # of the day, from 1; the final settlement has none
+    cycle: int | None = None  # of the day, from 1; absent in the final settlement
 
 
 class IndexFixing(LogEvent, frozen=True, kw_only=True, tag="fixing"):
@@ -251,8 +254,8 @@ class FactorsPublished(LogEvent, frozen=True, kw_only=True, tag="factors"):
 
 
 class ChannelMark(Response, frozen=True, kw_only=True, tag="mark"):
-    """All that a released batch had for a channel has been sent. With ``count`` 0, the channel's
-    heartbeat and, on joining, where it stands."""
+    """All that a released batch had for a channel has been sent. With ``count`` 0 it is the
+    channel's heartbeat and, on subscribing, its position."""
 
     channel: str
     sequence: int
@@ -263,18 +266,18 @@ class ChannelMark(Response, frozen=True, kw_only=True, tag="mark"):
 
 
 def proven(message: _Whole) -> _Whole:
-    """Return the message with the checksum that its figures have."""
+    """Return the message with the checksum of its figures."""
     return msgspec.structs.replace(message, checksum=message.proof())
 
 
 def mark_parts(message: Response) -> list[str | int | None]:
-    """Return what a mark's checksum covers of a message before it."""
+    """Return what a mark's checksum covers of one message."""
     names = ("sequence", "index", "price", "quantity")
     return [getattr(message, name, None) for name in names]
 
 
 class FixingNote(msgspec.Struct):
-    """What the log's text of a recorded fixing says."""
+    """The log's text of a recorded fixing."""
 
     index: str
     date: int
@@ -286,7 +289,7 @@ class FixingNote(msgspec.Struct):
 
 
 class FactorRowNote(msgspec.Struct):
-    """What a recorded factor table says of a site; ``factor_e4`` in ten-thousandths."""
+    """A site in a recorded factor table; ``factor_e4`` in ten-thousandths."""
 
     provider: str
     facility: str
@@ -295,7 +298,7 @@ class FactorRowNote(msgspec.Struct):
 
 
 class FactorTableNote(msgspec.Struct):
-    """What the table inside the log's text of recorded factors says."""
+    """The table inside the log's text of recorded factors."""
 
     grade: str
     expiry: str
@@ -304,14 +307,14 @@ class FactorTableNote(msgspec.Struct):
 
 
 class FactorsNote(msgspec.Struct):
-    """What the log's text of recorded factors says; ``table`` is JSON itself."""
+    """The log's text of recorded factors; ``table`` is itself JSON."""
 
     digest: str
     table: str
 
 
 class Note(msgspec.Struct):
-    """What kind of text it is."""
+    """The kind of a recorded text."""
 
     operation: str = ""
 
@@ -323,10 +326,10 @@ _read_table = msgspec.json.Decoder(FactorTableNote).decode
 
 
 def read_record(text: str) -> FixingNote | tuple[str, FactorTableNote] | None:
-    """Return what a recorded text publishes: a fixing, or a table with its digest; None of others.
+    """Return what a recorded text publishes: a fixing, or a digest with its factor table; else
+    None.
 
-    A text that only claims to be one of these publishes nothing either: who may record is judged
-    before, and by others.
+    A malformed text publishes nothing. Whether the sender may record is checked elsewhere.
     """
     try:
         operation = _read_note(text).operation

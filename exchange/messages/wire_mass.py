@@ -1,4 +1,4 @@
-"""Mass acts in the native protocol: mass cancel, kill, quotes, protection; see ``wire``."""
+"""Mass actions of the native protocol: mass cancel, kill, quotes, protection; see ``wire``."""
 
 from typing import Literal, TypeAlias
 
@@ -9,27 +9,27 @@ QuoteTimeText: TypeAlias = Literal["GTC", "DAY"]
 
 
 class MassCancel(Request, frozen=True, kw_only=True, tag="mass_cancel"):
-    """Takes out all of the account's orders, or those that every field given chooses."""
+    """Cancels all of the account's orders, or those that match every field given."""
 
     request_id: str
     instrument: str | None = None
     product: str | None = None
     side: SideText | None = None
-    session: int | None = None  # those entered in it
+    session: int | None = None  # orders entered in that session
     manual: bool = False
 
 
 class Kill(Request, frozen=True, kw_only=True, tag="kill"):
-    """Throws the kill switch of this session or of the whole account: every order that it stops is
-    cancelled, and only cancels and reductions pass until an operator lifts it."""
+    """Turns on the kill switch of this session or of the whole account: every order that it covers
+    is cancelled, and only cancels and reductions are accepted until an operator turns it off."""
 
     request_id: str
     scope: KillText = "session"
 
 
 class Quote(Request, frozen=True, kw_only=True, tag="quote"):
-    """Says both sides of the account's quote in an instrument: a side left out is taken back, one
-    that is as it was keeps its place. It never takes: what would trade at once is refused."""
+    """Sets both sides of the account's quote in an instrument: a side left out is withdrawn, an
+    unchanged one keeps its place. A quote never takes: one that would trade at once is refused."""
 
     request_id: str
     instrument: str
@@ -38,23 +38,24 @@ class Quote(Request, frozen=True, kw_only=True, tag="quote"):
     ask_price: str | None = None
     ask_quantity: str | None = None
     time_in_force: QuoteTimeText = "DAY"
-    valid_until_ms: int | None = None  # as of ``enter``
+    valid_until_ms: int | None = None  # as in ``enter``
 
 
 class Protect(Request, frozen=True, kw_only=True, tag="protect"):
-    """Bounds the lots that the account's quotes in a product may trade within a window.
+    """Limits the lots that the account's quotes in a product may trade within a window.
 
-    When they reach it all of them are cancelled, and quotes are refused until this is sent again.
+    When the limit is reached all of them are cancelled, and quotes are refused until this is sent
+    again.
     """
 
     request_id: str
     product: str
-    quantity: str  # lots; "0": no protection, and then window_ms is 0
+    quantity: str  # lots; "0": no protection, and then window_ms must be 0
     window_ms: int
 
 
 class MassCancelled(LogEvent, frozen=True, kw_only=True, tag="mass_cancelled"):
-    """A mass cancel is done: ``orders`` reports of cancelled orders follow it."""
+    """A mass cancel was carried out: reports of the ``orders`` cancelled orders follow."""
 
     orders: int
     request_id: str | None = None
@@ -62,7 +63,7 @@ class MassCancelled(LogEvent, frozen=True, kw_only=True, tag="mass_cancelled"):
 
 
 class Killed(LogEvent, frozen=True, kw_only=True, tag="killed"):
-    """A kill switch was thrown, or lifted (``active`` false); ``orders`` were cancelled."""
+    """A kill switch was turned on, or off (``active`` false); ``orders`` were cancelled."""
 
     scope: str  # session, account, member or exchange
     active: bool
@@ -72,7 +73,7 @@ class Killed(LogEvent, frozen=True, kw_only=True, tag="killed"):
 
 
 class Quoted(LogEvent, frozen=True, kw_only=True, tag="quoted"):
-    """The account's quote in an instrument as asked; reports of the orders that changed follow."""
+    """The account's quote in an instrument was set; reports of the orders that changed follow."""
 
     instrument: str
     bid_price: str | None = None

@@ -1,4 +1,4 @@
-"""The native protocol's reports of lots and cash that move beside an order's own trades."""
+"""The native protocol's reports of lots and cash that move apart from an order's own trades."""
 
 from typing import Literal, TypeAlias
 
@@ -9,10 +9,11 @@ TransferText: TypeAlias = Literal["give_up", "block", "efp", "porting"]
 
 
 class Corrected(LogEvent, frozen=True, kw_only=True, tag="corrected"):
-    """A trade of the account was taken back (``bust``) or got another price (``adjustment``).
+    """A trade of the account was cancelled (``bust``) or its price changed (``adjustment``).
 
-    ``side`` is the account's own in the trade; ``fee`` is what came back of it. Of a combination's
-    trade one comes for the whole, which moved no position, and one for each of its ``legs``.
+    ``side`` is the account's own in the trade; ``fee`` is the fee returned. For a combination's
+    trade there is one report of the whole, which moved no position, and one for each of its
+    ``legs``.
     """
 
     kind: CorrectionText
@@ -28,9 +29,9 @@ class Corrected(LogEvent, frozen=True, kw_only=True, tag="corrected"):
 
 
 class Transferred(LogEvent, frozen=True, kw_only=True, tag="transferred"):
-    """Lots changed hands off the book, at a clearing price: what moves the position.
+    """Lots were transferred off the book, at a clearing price; the position changes by them.
 
-    ``side``: of the account told, which bought of ``other_account`` or sold to it.
+    ``side`` is that of this message's account, which bought from ``other_account`` or sold to it.
     """
 
     kind: TransferText
@@ -42,7 +43,8 @@ class Transferred(LogEvent, frozen=True, kw_only=True, tag="transferred"):
 
 
 class PublicTransfer(InstrumentEvent, frozen=True, kw_only=True, tag="off_book"):
-    """Lots that two sides agreed on off the book: no trade of it, and no price of it either."""
+    """Lots that two sides agreed to transfer off the book: it is neither a trade nor a price of
+    it."""
 
     kind: Literal["give_up", "block", "efp"]
     price: str
@@ -50,7 +52,7 @@ class PublicTransfer(InstrumentEvent, frozen=True, kw_only=True, tag="off_book")
 
 
 class LegTraded(LogEvent, frozen=True, kw_only=True, tag="leg"):
-    """One leg of a combination's trade, at a clearing price: what moves the position."""
+    """One leg of a combination's trade, at a clearing price; the position changes by it."""
 
     match_number: str
     place: int
@@ -63,7 +65,7 @@ class LegTraded(LogEvent, frozen=True, kw_only=True, tag="leg"):
 
 
 class ResidualPosted(LogEvent, frozen=True, kw_only=True, tag="residual"):
-    """What the legs of a combination's trade leave of its price, in cash."""
+    """The cash by which the legs of a combination's trade differ from its own price."""
 
     match_number: str
     instrument: str

@@ -1,1 +1,1 @@
-"""What drives the real market: the demo day, raw order flow, and storms of faults from a seed."""
+"""Simulations of the market: the demo day, sandboxes, raw order flows, and seeded fault storms."""

@@ -1,4 +1,4 @@
-"""Canaries: bugs put in on purpose. A simulator that does not find them finds nothing."""
+"""Bugs that can be injected on purpose, to prove that the simulator finds them."""
 
 import asyncio
 import contextlib
@@ -22,7 +22,7 @@ EARLY_MS: Final = 500
 
 
 def _early_release() -> Any:
-    """Events are released when a sync begins, not when it has ended."""
+    """Events are released when a sync begins instead of when it has ended."""
     honest = SimSyncer.begin
 
     def begin(self: SimSyncer, loop: asyncio.AbstractEventLoop, done: Done) -> None:
@@ -33,7 +33,7 @@ def _early_release() -> Any:
 
 
 def _ignored_sync_failure() -> Any:
-    """A sync that failed is tried again, and its second answer is believed."""
+    """A failed sync is retried, and the second result is believed."""
     honest = SimFile.sync
 
     def sync(self: SimFile) -> None:
@@ -46,7 +46,7 @@ def _ignored_sync_failure() -> Any:
 
 
 def _skipped_report() -> Any:
-    """A connection that resumes is not told a report that came right after its position."""
+    """A connection that resumes misses a report right after its position."""
     honest = Resume._reports_of
 
     def reports_of(self: Any, row: Any, *arguments: Any) -> Iterator[Any]:
@@ -59,7 +59,7 @@ def _skipped_report() -> Any:
 
 
 def _doubled_deposit() -> Any:
-    """A deposit that is asked for again is booked again."""
+    """A repeated deposit is booked twice."""
     honest = wishes.move_cash
 
     def move_cash(request: Any) -> Any:
@@ -71,13 +71,13 @@ def _doubled_deposit() -> Any:
 
 
 def _early_switch() -> Any:
-    """A dead man's switch is thrown half a second before it is due."""
+    """A dead man's switch fires half a second early."""
     honest = Deadlines.advance
     return patch.object(Deadlines, "advance", lambda self, now_ms: honest(self, now_ms + EARLY_MS))
 
 
 def _blunt_switch() -> Any:
-    """A dead man's switch cancels what was entered in another session than its own."""
+    """A dead man's switch cancels the orders of another session than its own."""
     blunt = property(lambda self: cancel_session(self.account, self.session + 1))
     return patch.object(Switch, "record", blunt)
 

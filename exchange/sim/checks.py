@@ -1,10 +1,10 @@
-"""What must hold after a storm, each thing compared with a source of its own.
+"""The checks after a storm; each compares a figure with an independent source.
 
-Living: every client's orders, positions and books are the engine's; the reports that a trader's
-clients delivered are those that a newcomer gets who asks for all of them; clearing has the
-engine's cash and positions, found no divergence, and balances; deposits count once; dead man's
-switches were thrown when they were due, once, neither earlier nor never, and their owners told.
-Stopped: the log replays to the same state, and no order outlived its switch.
+While the market serves: every client's orders, positions and books equal the engine's; the reports
+that a trader's clients received equal those sent to a new client that asks for all of them;
+clearing has the engine's cash and positions, found no divergence, and balances; deposits count
+once; every dead man's switch fired exactly once when due, with a report to its owner. After the
+stop: the log replays to the same state, and no order outlived its switch.
 """
 
 import asyncio
@@ -28,17 +28,17 @@ from exchange.sim.trader import Trader, encoded_report, is_report
 
 MICROS: Final = 1_000_000
 NANOSECONDS: Final = 1_000_000_000
-CHECKS_NS: Final = 60 * NANOSECONDS  # so long do the questions take at most
-DELIVERED_SECONDS: Final = 1.0  # until then everybody has heard, in fine weather
+CHECKS_NS: Final = 60 * NANOSECONDS  # at most this long the checks take, in log time
+DELIVERED_SECONDS: Final = 1.0  # without faults, all messages have arrived by then
 
 
 def equal(what: str, found: Any, expected: Any) -> None:
-    """AssertionError that says what differs."""
+    """Raise AssertionError, naming both values, unless they are equal."""
     assert found == expected, f"{what}: found {found}, expected {expected}"
 
 
 class Checker:
-    """The checks of one run, in their two halves."""
+    """The checks of one run: ``living`` before the stop, ``stopped`` after it."""
 
     def __init__(
         self,
@@ -50,7 +50,7 @@ class Checker:
         self.tape_events = b""
         self.commands = 0
         self.switches = Story(())
-        self._working: set[int] = set()  # orders, in the end
+        self._working: set[int] = set()  # orders still working at the end
 
     @property
     def _market(self) -> Market:
@@ -58,7 +58,7 @@ class Checker:
         return self._host.market
 
     async def living(self) -> None:
-        """While the market serves, everything at rest."""
+        """Run the checks on the serving market once it is at rest."""
         await self._rest()
         for trader in self._traders:
             await self._client(trader)
@@ -68,8 +68,8 @@ class Checker:
         self.tape_events = b"".join(r.events for r in self._market.tape.read(0, 0, 0))
 
     async def _rest(self) -> None:
-        """Timers that would speak between two questions go first: the graces of lost sessions,
-        halts that end by themselves, switches."""
+        """Wait for timers that would fire during the checks: graces of lost sessions, halts that
+        end by themselves, switches."""
         engine, before = self._market.engine, 0
         while True:
             self.switches = Story(self._market.tape.read(0, 0, 0))
@@ -82,7 +82,7 @@ class Checker:
             before = due
 
     async def _client(self, trader: Trader) -> None:
-        """What a trader's client believes, and what it was told on the way."""
+        """Compare a trader's client with the engine, and its reports with the gateway's."""
         market = self._market
         answer = await trader.ask(lambda client: client.query_orders())
         client = trader.client
@@ -99,13 +99,15 @@ class Checker:
             equal(f"report {number} of {trader.name}", found, expected)
 
     async def _told(self, trader: Trader) -> list[bytes]:
-        """All reports since the trader's first logon, as the gateway tells a newcomer."""
+        """Return all reports since the trader's first logon, as the gateway sends them to a new
+        client."""
         began = trader.began
         assert began is not None
         while True:
             newcomer = trader.make(Position(began.epoch, began.sequence, began.index))
             stream = newcomer.events()
-            with contextlib.suppress(OutcomeUnknown):  # it is impatient, as the trader's others
+            # It has the same short timeout as the trader's other clients
+            with contextlib.suppress(OutcomeUnknown):
                 await newcomer.connect()
                 await newcomer.close()
                 return [encoded_report(event) async for event in stream if is_report(event)]
@@ -151,8 +153,8 @@ class Checker:
                 equal(f"{trader.name}'s asks of {code}", book.asks(), [a[:2] for a in asks])
 
     def stopped(self, state_hash: str) -> None:
-        """After the market's end: its log alone gives the same state and the same events."""
-        if self._host.disk.damaged:  # below the last snapshot, where no start looked
+        """Run the checks on the log: it must replay to the same state and events."""
+        if self._host.disk.damaged:  # before the last snapshot, which no start reads
             self._damage_is_found()
             self._host.disk.restore()
         reader, engine = LogReader(self._host.disk), Engine()
@@ -166,7 +168,7 @@ class Checker:
         equal("orders that outlived their switch", taken & self._working, set())
 
     def _damage_is_found(self) -> None:
-        """A log of which a sector went astray is not read to its end."""
+        """Assert that a log with a misplaced sector is refused."""
         reader = LogReader(self._host.disk)
         with contextlib.suppress(DamagedLog):
             for _ in reader.chunks():

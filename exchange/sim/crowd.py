@@ -1,8 +1,8 @@
-"""The seeded participants of a sandbox: makers around prices that walk, and takers.
+"""The seeded participants of a sandbox: makers around random walks, and takers.
 
-What an hour is worth walks at random and comes back, all months of a product together. Calendar
-spreads and physical contracts walk a little on their own beside it, so that gaps open and close
-for whoever looks for them. Every maker and taker is a bot of the SDK with a key of its own.
+The value of an hour follows a mean-reverting random walk, common to all months of a product.
+Calendar spreads and physical contracts have small walks of their own beside it, so that arbitrage
+opens and closes. Every maker and taker is a bot of the SDK with its own key.
 """
 
 import asyncio
@@ -23,13 +23,13 @@ from contracts import registry
 from exchange.app import requests
 from exchange.sim.participants import months_of
 
-MAKER: Final = 901  # account numbers; those of visitors begin at 1
+MAKER: Final = 901  # account numbers; visitors' accounts begin at 1
 TAKER: Final = 902
 USD: Final = "500000000"
-WALK: Final = (3, 128)  # ticks of a step either way; a step comes back by one in so many
-OWN_WALK: Final = (2, 24)  # of a spread or a physical contract, beside its fair price
+WALK: Final = (3, 128)  # largest step in ticks; each step the value reverts by one part in so many
+OWN_WALK: Final = (2, 24)  # of a spread or physical contract, around its fair price
 STEP_SECONDS: Final = 1.0
-SMALL_LOTS: Final = 20  # of a quote in a spread or a physical contract
+SMALL_LOTS: Final = 20  # quoted in a spread or a physical contract
 LOTS: Final = 40
 
 Perform: TypeAlias = Callable[[requests.AnyRequest], Awaitable[dict[str, Any]]]
@@ -37,8 +37,8 @@ Connect: TypeAlias = Callable[[int, str], Awaitable[AsyncClient]]  # account, do
 
 
 class Scene(msgspec.Struct, frozen=True, kw_only=True):
-    """What is made a market in: the nearest months of each product, and of these the first few
-    calendar spreads and physical contracts."""
+    """What the makers quote: the nearest months of each product, and of these the first calendar
+    spreads and physical contracts."""
 
     products: tuple[str, ...] = ("H100",)
     months: int = 6
@@ -47,46 +47,46 @@ class Scene(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Walk:
-    """A number that wanders and comes back. Integers alone."""
+    """A mean-reverting random walk, in integers."""
 
     def __init__(self, random: Random, width: int, pull: int) -> None:
         self._random, self._width, self._pull = random, width, pull
         self._thousandths = 0
 
     def step(self) -> None:
-        """One step."""
+        """Take one step."""
         self._thousandths += self._random.randint(-self._width, self._width) * 1000
         self._thousandths -= self._thousandths // self._pull
 
     @property
     def value(self) -> int:
-        """Where it is."""
+        """The present value."""
         return self._thousandths // 1000
 
 
 class Prices:
-    """What everything that is quoted is worth now, in ticks."""
+    """The present fair price of everything that is quoted, in ticks."""
 
     def __init__(self, random: Random) -> None:
         self._random = random
-        self._marks: dict[str, int] = {}  # of an expiry
+        self._marks: dict[str, int] = {}  # by expiry
         self._walks: dict[str, Walk] = {}  # by product
         self._product: dict[str, str] = {}
-        self._legs: dict[str, dict[str, int]] = {}  # of what is priced by expiries
+        self._legs: dict[str, dict[str, int]] = {}  # legs of what is priced from expiries
         self._own: dict[str, Walk] = {}
 
     def add_expiry(self, code: str, product: str, mark: int) -> None:
-        """An expiry, which walks with its product."""
+        """Add an expiry, which follows its product's walk."""
         self._marks[code], self._product[code] = mark, product
         self._walks.setdefault(product, Walk(self._random, *WALK))
 
     def add_derived(self, code: str, legs: dict[str, int]) -> None:
-        """What is worth so many of each expiry, but for a walk of its own."""
+        """Add an instrument worth a sum of expiries, plus a walk of its own."""
         self._legs[code] = legs
         self._own[code] = Walk(self._random, *OWN_WALK)
 
     def step(self) -> None:
-        """Everything takes one step."""
+        """Advance all walks by one step."""
         for walk in (*self._walks.values(), *self._own.values()):
             walk.step()
 
@@ -108,7 +108,8 @@ class Prices:
 
 
 class Crowd:
-    """Everybody of a sandbox but its visitors. ``open``, then ``run`` until ``stop`` is set."""
+    """All participants of a sandbox except its visitors. ``open``, then ``run`` until ``stop`` is
+    set."""
 
     def __init__(self, seed: int, scene: Scene, perform: Perform, connect: Connect) -> None:
         self._seed, self._scene = seed, scene
@@ -116,12 +117,12 @@ class Crowd:
         self.prices = Prices(Random(f"{seed}/prices"))
 
     async def open(self) -> None:
-        """List what is to be quoted, and connect."""
+        """List the instruments to be quoted, and connect."""
         self._maker = await self._connect(MAKER, USD)
         self._taker = await self._connect(TAKER, USD)
         for product in self._scene.products:
             await self._open_product(product)
-        await self._maker.refresh()  # of what was listed just now
+        await self._maker.refresh()  # for the new listings
 
     async def _open_product(self, product: str) -> None:
         scene, client = self._scene, self._maker
@@ -146,7 +147,7 @@ class Crowd:
             self.prices.add_derived(delivered, {code: 1})
 
     async def _cycle(self) -> set[str]:
-        """Codes that may be listed today."""
+        """Return the codes that may be listed today."""
         state = await self._perform(requests.State())
         day = datetime.strptime(str(state["business_date"]), "%Y%m%d").date()
         return {terms.code for terms in registry.load().listing(day)}

@@ -1,6 +1,6 @@
 """The demo: a market day with real clients over real WebSockets, then settlement and proof.
 
-Four GPU classes, twelve expiries each; a market maker around real prices, a neocloud that sells
+Four GPU classes with twelve expiries each; a market maker around real prices, a neocloud that sells
 a twelve-month strip of its H100 hours, an AI lab that buys one, and a taker per class.
 """
 
@@ -21,8 +21,8 @@ from exchange.sim.proof import Party, Proof, prove
 
 HOST: Final = "127.0.0.1"
 TICK_SECONDS: Final = 0.2
-LATE_SECONDS: Final = 15.0  # for hedgers whom a slow machine has not let finish in time
-QUIET_SECONDS: Final = 10.0  # for the market to come to rest after the last client left
+LATE_SECONDS: Final = 15.0  # extra time for hedges that a slow machine has not finished
+QUIET_SECONDS: Final = 10.0  # limit for the market to come to rest after the last client left
 VISITOR: Final = 100
 
 
@@ -35,7 +35,7 @@ class Participant(NamedTuple):
 
 
 class Visit(msgspec.Struct, frozen=True):
-    """What a visitor needs: the address and a key of an account with money in it."""
+    """What a visitor needs: the addresses and a key of a funded account."""
 
     ws: str
     http: str
@@ -44,7 +44,7 @@ class Visit(msgspec.Struct, frozen=True):
     secret: str
 
     def text(self) -> str:
-        """For people, with the next step."""
+        """Return it as text for people, with the next step."""
         return (
             f"\nThe market is open. Account {self.account} has money in it:\n"
             f'  Client("{self.ws}", "{self.key_id}", "{self.secret}")\n'
@@ -53,7 +53,7 @@ class Visit(msgspec.Struct, frozen=True):
 
 
 class Demo:
-    """A running demo market and its participants. Leave the context to end it."""
+    """A running demo market and its participants. As a context it closes itself."""
 
     def __init__(self, market: Market, url: str, http: str) -> None:
         self.market = market
@@ -62,7 +62,7 @@ class Demo:
         self._exits = contextlib.AsyncExitStack()
         self._quoting: asyncio.Task[None] | None = None
         self._over: asyncio.Event | None = None
-        self.is_whole = False  # everybody had the time to do what they set out to
+        self.is_whole = False  # the day ran to its end, and every hedge had its time
 
     @classmethod
     async def open(cls, directory: Path, seed: int) -> Self:
@@ -97,9 +97,8 @@ class Demo:
     async def trade(
         self, seconds: float, stopped: asyncio.Event, advance: Callable[..., None] | None
     ) -> None:
-        """Let everybody trade for that long, and a little longer where a hedge is not done; or
-        until ``stopped``.
-        """
+        """Let everybody trade for ``seconds``, and up to LATE_SECONDS more for unfinished hedges;
+        or until ``stopped``."""
         day = Day(seconds)
         trading = [
             asyncio.ensure_future(role.run(client, day, random))
@@ -127,8 +126,10 @@ class Demo:
         await asyncio.gather(*trading)
 
     async def settle_and_prove(self) -> Proof:
-        """Close and settle the day at clearing's prices, let everybody go, and prove it all, but
-        for the hedges of a day that was stopped before its end.
+        """Close and settle the day at clearing's prices, disconnect everybody, and return the
+        proof.
+
+        The hedges are left out if the day was stopped before its end.
         """
         await self._ask(requests.Settle())
         await self._at_rest()
@@ -141,7 +142,7 @@ class Demo:
         return await prove(self.market, parties)
 
     async def invite(self) -> Visit:
-        """Open the next day, have the market maker quote it, and make a visitor's account."""
+        """Open the next day with a quoting market maker, and create a visitor's account."""
         await self._ask(requests.OpenDay())
         role = roles()[0]
         key = await self._ask(requests.CreateKey(account=role.account))
@@ -162,14 +163,14 @@ class Demo:
         return await self._exits.enter_async_context(client)
 
     async def _ask(self, request: requests.AnyRequest) -> dict[str, str]:
-        """Ask over the admin socket. Raises RuntimeError if the market refuses."""
+        """Send a request over the admin socket. Raises RuntimeError if the market refuses."""
         answer = await asking.ask(self.market.directory, request)
         if answer is None or not answer.ok:
             raise RuntimeError(answer.error if answer is not None else "the market is gone")
         return answer.result
 
     async def _at_rest(self) -> None:
-        """Wait until every command submitted is released and everybody has read it."""
+        """Wait until every submitted command is released and no more follow. TimeoutError."""
         market = self.market
         async with asyncio.timeout(QUIET_SECONDS):
             quiet = 0

@@ -1,13 +1,14 @@
-"""A disk that forgets what was not synced, and fails on the seed's word.
+"""A simulated disk that loses what was not synced, and fails as its seed decides.
 
-A file has two faces: what a reader sees now (the page cache), and what the platter would show
-after the power has gone. They differ by the writes since the last sync. A process that is killed
-leaves the first; a power cut leaves the second, and of the writes between them any choice of
-sectors. A sync that fails leaves its writes in the first face alone, and later syncs do not try
-them again. A sector of the log that lands elsewhere in its file destroys two places: one that was
-durable, and its own. What a single disk lost so can only be found, by name, at the next look; the
-bytes come back from a copy (``restore``). Reads draw their faults from where they read, not from
-when, since a replay reads in threads.
+A file has two contents: what a reader sees now (the page cache), and what would be there after a
+power cut. They differ by the writes since the last sync. A killed process leaves the first; a power
+cut leaves the second, plus any subset of the sectors written since. A failed sync leaves its writes
+in the first content only, and later syncs do not write them again.
+
+A sector of the log that is written to a wrong place in its file damages two places: an older,
+durable one, and its own. On a single disk such a loss can only be detected at the next read; the
+bytes are put back from a copy (``restore``). Faults of reads are drawn from the place read and not
+from the time, since a replay reads in threads.
 """
 
 import errno
@@ -23,36 +24,35 @@ from exchange.sim.loop import PROCESS, Killed, Process
 
 SECTOR_BYTES: Final = 512
 LOG_FOLDER: Final = "log/"
-PROOF_SYNCS: Final = 4  # the mark of a sync stands in the second frame after its own
+PROOF_SYNCS: Final = 4  # the durable mark of a sync is in the second frame after its own
 
 
 class DiskFaults(msgspec.Struct, frozen=True):
-    """Probabilities of one operation, in parts of a million."""
+    """Probabilities per operation, in parts per million."""
 
     write_ppm: int = 0  # an append fails
     sync_ppm: int = 0  # a sync fails
-    read_ppm: int = 0  # a read of the log at a start fails
-    misdirect_ppm: int = 0  # it returns what stands elsewhere in the file
-    astray_ppm: int = 0  # a sector of an append to the log lands elsewhere in the file
-    torn_percent: int = 90  # sectors that a power cut tears out of the writes not yet synced
+    read_ppm: int = 0  # a read of the log during a start fails
+    misdirect_ppm: int = 0  # such a read returns the bytes of another place in the file
+    astray_ppm: int = 0  # a sector of an append to the log is written to a wrong place
+    torn_percent: int = 90  # share of unsynced sectors that a power cut loses
 
 
 class _Write(msgspec.Struct, frozen=True):
-    """A change of a file since its last sync: bytes put in (none: zeros up to there), or, with
-    None, its length cut.
-    """
+    """A change of a file since its last sync: bytes written (empty: zeros up to there), or, with
+    None, its truncation."""
 
     offset: int
     data: bytes | None
 
 
 class _Astray(msgspec.Struct):
-    """A sector of the log that lands elsewhere, once what follows proves that it is missing."""
+    """A misplaced sector of the log; it is applied once later frames prove that it is missing."""
 
     content: "_Content"
     offset: int
     size: int
-    original: list[_Write] = []  # what stood in both places; empty while nothing shows
+    original: list[_Write] = []  # the former bytes of both places; empty until it is applied
 
 
 class _Content(msgspec.Struct):
@@ -61,13 +61,13 @@ class _Content(msgspec.Struct):
     seen: bytearray
     safe: bytearray
     dirty: list[_Write] = []
-    end: int = 0  # of what was appended; room reserved lies behind
-    synced_ends: list[int] = []  # where the file ended at the last syncs that were good
+    end: int = 0  # end of what was appended; reserved space lies behind
+    synced_ends: list[int] = []  # the file's end at the last successful syncs
 
     @property
     def proven(self) -> int:
-        """Up to where later frames prove what is missing: the very end of a log on a single disk
-        cannot be told from a log that was cut off there."""
+        """The offset up to which later frames prove that something is missing. A loss at the very
+        end of a log on a single disk cannot be told from a log that was cut off there."""
         return self.synced_ends[0] if len(self.synced_ends) == PROOF_SYNCS else 0
 
 
@@ -76,11 +76,11 @@ class SimDisk:
 
     def __init__(self, random: Random) -> None:
         self.faults = DiskFaults()
-        self.operations = 0  # that changed something
-        self.crash_in = 0  # operations until one kills its process in the middle; 0 for never
+        self.operations = 0  # operations that changed something
+        self.crash_in = 0  # operations until one kills its process midway; 0: never
         self.is_full = False
         self.starts = 0
-        self.trouble: dict[str, int] = {}  # faults that happened, by name
+        self.trouble: dict[str, int] = {}  # faults that occurred, by name
         self.on_death: Callable[[str], None] = lambda why: None
         self._random = random
         self._salt = random.getrandbits(32)
@@ -91,17 +91,17 @@ class SimDisk:
     # Faults
 
     def count(self, name: str) -> None:
-        """Note that a fault happened."""
+        """Count a fault that occurred."""
         self.trouble[name] = self.trouble.get(name, 0) + 1
 
     def chance(self, ppm: int) -> bool:
-        """Whether something of that probability happens now."""
+        """Draw whether an event of this probability occurs."""
         return ppm > 0 and self._random.randrange(1_000_000) < ppm
 
     def begin(self) -> bool:
-        """Every changing operation starts here. Whether it is the one that kills its process.
+        """Begin a changing operation; return whether it is the one that kills its process.
 
-        Raises Killed for a process that is dead already.
+        Raises Killed in a process that is dead already.
         """
         process = PROCESS.get()
         if process is not None and not process.alive:
@@ -113,12 +113,12 @@ class SimDisk:
         return False
 
     def die(self) -> Killed:
-        """Kill the process that is in the middle of an operation."""
+        """Kill the process in the middle of an operation; return the exception to raise."""
         self.on_death("killed in the middle of a disk operation")
         return Killed()
 
     def power_cut(self) -> None:
-        """Lose what was not synced, sector by sector."""
+        """Lose what was not synced, except for a random choice of sectors."""
         for content in self._files.values():
             self._tear(content)
             content.dirty = []
@@ -126,7 +126,7 @@ class SimDisk:
             content.end = len(content.seen)
 
     def _tear(self, content: _Content) -> None:
-        """Have some sectors of what is not synced reach the platter."""
+        """Make a random choice of the unsynced sectors durable."""
         torn = self.faults.torn_percent
         for write in content.dirty:
             if write.data is None:
@@ -144,13 +144,13 @@ class SimDisk:
                 at = following
 
     def misplace(self, content: _Content, offset: int, size: int) -> None:
-        """A sector of that append, one of its own choice, goes astray."""
+        """Choose a random sector of that append to be misplaced."""
         sector = self._random.randrange(-(-size // SECTOR_BYTES)) * SECTOR_BYTES
         part = min(size - sector, SECTOR_BYTES)
         self._astray.append(_Astray(content, offset + sector, part))
 
     def show_astray(self, content: _Content) -> None:
-        """Have the sectors show of which later frames prove that they are missing."""
+        """Apply the misplaced sectors that later frames prove to be missing."""
         proven = content.proven
         for one in self._astray:
             stop = one.offset + one.size
@@ -168,11 +168,12 @@ class SimDisk:
 
     @property
     def damaged(self) -> bool:
-        """Whether anything that went astray shows."""
+        """Whether a misplaced sector has been applied."""
         return any(one.original for one in self._astray)
 
     def restore(self) -> None:
-        """Put back from a copy what went astray, as an operator does from a standby's disk."""
+        """Put back the bytes that misplaced sectors destroyed, as from a copy on a standby's
+        disk."""
         for one in reversed(self._astray):
             for write in reversed(one.original):
                 assert write.data is not None
@@ -182,7 +183,7 @@ class SimDisk:
         self._astray = [one for one in self._astray if not one.original]
 
     def settle(self) -> None:
-        """The process is gone: its lock is free; what it had reserved stands as zeros."""
+        """Clean up after the process ended: release its lock; reserved space remains as zeros."""
         self._holder = None
         self.starts += 1
         self.crash_in = 0
@@ -191,19 +192,19 @@ class SimDisk:
             content.end = len(content.seen)
 
     def heal(self) -> None:
-        """No more faults."""
+        """Stop all faults."""
         self.faults = DiskFaults(torn_percent=self.faults.torn_percent)
         self.is_full = False
         self.crash_in = 0
 
     def everything(self) -> dict[str, bytes]:
-        """Every file as a reader sees it."""
+        """Return every file as a reader sees it."""
         return {name: bytes(content.seen) for name, content in sorted(self._files.items())}
 
     # Storage
 
     def lock(self) -> "_Lock":
-        """Take the only right to write. Raises DirectoryLocked."""
+        """Take the exclusive right to write. Raises DirectoryLocked."""
         self.begin()
         if self._holder is not None and self._holder.alive:
             raise DirectoryLocked(self.where("lock"), self._holder.name)
@@ -211,11 +212,11 @@ class SimDisk:
         return _Lock(self)
 
     def unlock(self) -> None:
-        """Give the right back."""
+        """Release the lock."""
         self._holder = None
 
     def list(self, folder: str) -> list[str]:
-        """Names in a folder."""
+        """Return the names in a folder, sorted."""
         return sorted(name for name in self._files if name.startswith(f"{folder}/"))
 
     def open(self, name: str, *, write: bool = False) -> "SimFile":
@@ -234,11 +235,11 @@ class SimDisk:
         return SimFile(self, name, content)
 
     def size(self, name: str) -> int:
-        """Bytes of a file, its reserved room among them."""
+        """Return the size of a file in bytes, reserved space included."""
         return len(self._get(name).seen)
 
     def read(self, name: str) -> bytes:
-        """A whole small file."""
+        """Return a whole small file."""
         return bytes(self._get(name).seen)
 
     def replace(self, name: str, data: bytes) -> None:
@@ -263,7 +264,7 @@ class SimDisk:
             raise self.die()
 
     def where(self, name: str) -> Path:
-        """What people are told."""
+        """Return a path for messages."""
         return Path("simulated", name)
 
     def _get(self, name: str) -> _Content:
@@ -277,7 +278,8 @@ class SimDisk:
         return OSError(errno.ENOSPC, "no space left")
 
     def read_fault(self, name: str, content: _Content, offset: int, size: int) -> int:
-        """Where a read of the log really reads; raises OSError. A pure function of its place."""
+        """Return the offset that a read of the log really reads; raises OSError. A pure
+        function."""
         faults = self.faults
         if not (faults.read_ppm or faults.misdirect_ppm) or not name.startswith(LOG_FOLDER):
             return offset
@@ -291,7 +293,7 @@ class SimDisk:
 
 
 def put(into: bytearray, offset: int, data: bytes) -> None:
-    """Write into a file's bytes; a hole before them reads as zeros."""
+    """Write into a file's bytes; a gap before them is filled with zeros."""
     if len(into) < offset:
         into.extend(bytes(offset - len(into)))
     into[offset : offset + len(data)] = data
@@ -302,7 +304,7 @@ class _Lock:
         self._disk = disk
 
     def close(self) -> None:
-        """Let others write."""
+        """Release the lock."""
         self._disk.unlock()
 
 
@@ -324,7 +326,7 @@ class SimFile:
 
     @property
     def handle(self) -> int:
-        """None: this is no file of the system."""
+        """Always -1: there is no file descriptor."""
         return -1
 
     def append(self, data: bytes) -> None:
@@ -350,7 +352,7 @@ class SimFile:
         content.end = at + len(data)
 
     def reserve(self, room: int) -> None:
-        """Have at least that much room, as zeros."""
+        """Reserve at least ``room`` bytes, as zeros."""
         content = self._content
         missing = content.end + room - len(content.seen)
         if missing <= 0:
@@ -363,7 +365,7 @@ class SimFile:
         content.dirty.append(_Write(len(content.seen), b""))
 
     def sync(self) -> None:
-        """Make durable what was written; or fail, and then never."""
+        """Make durable what was written; what a failed sync covered is never written again."""
         disk, content = self._disk, self._content
         if disk.begin():
             disk._tear(content)
@@ -382,7 +384,7 @@ class SimFile:
         disk.show_astray(content)
 
     def read_into(self, offset: int, buffer: memoryview) -> int:
-        """Fill the buffer; fewer bytes at the end of the file."""
+        """Fill the buffer; return the number of bytes, fewer at the end of the file."""
         content = self._content
         found = content.seen[offset : offset + len(buffer)]
         real = self._disk.read_fault(self._name, content, offset, len(buffer))
@@ -393,7 +395,7 @@ class SimFile:
         return len(found)
 
     def truncate(self, end: int) -> None:
-        """Forget what lies at and behind ``end``."""
+        """Drop what lies at and behind ``end``."""
         content = self._content
         if self._disk.begin():
             raise self._disk.die()
@@ -409,4 +411,4 @@ class SimFile:
         content.dirty.append(_Write(offset, bytes(content.seen[offset : content.end])))
 
     def close(self) -> None:
-        """Let it go."""
+        """Do nothing."""

@@ -1,8 +1,8 @@
 """The real files beside the simulated disk, and what a power cut leaves of them.
 
-The tape lies in a real folder. While ``tracked`` is entered a sync of a file there costs nothing
-and is remembered as the size up to which the file is safe; a power cut takes any choice of
-sectors of what lies behind. SQLite's files are left alone: it syncs by itself, and keeps its word.
+The tape lies in a real folder. While ``tracked`` is active, a sync of a file there does nothing but
+record its size as safe; a power cut loses a random choice of the sectors behind that. SQLite's
+files are left alone: SQLite syncs by itself and is trusted.
 """
 
 import contextlib
@@ -17,7 +17,7 @@ from exchange.sim.disk import SECTOR_BYTES
 
 
 class RealFiles:
-    """The files of one market's directory that are written behind the simulation's back."""
+    """The files of one market's directory that are not on the simulated disk."""
 
     def __init__(self, directory: Path, random: Random) -> None:
         self._folder = directory / TAPE_NAME
@@ -26,7 +26,7 @@ class RealFiles:
 
     @contextlib.contextmanager
     def tracked(self) -> Iterator[None]:
-        """Follow the syncs of these files inside the block."""
+        """Record the syncs of these files inside the block."""
         with contextlib.ExitStack() as stack:
             for name in ("fsync", "fdatasync"):
                 tracking = self._tracking(getattr(os, name))
@@ -44,7 +44,7 @@ class RealFiles:
         return track
 
     def power_cut(self, torn_percent: int) -> None:
-        """Tear what was not synced."""
+        """Lose a random choice of the unsynced sectors."""
         for path in sorted(self._folder.glob("*")):
             safe = min(self._safe.get(str(path), 0), path.stat().st_size)
             data = bytearray(path.read_bytes())

@@ -1,12 +1,13 @@
 """Runs a raw order flow through the engine as the market would, and times the engine alone.
 
-File ids become client order ids with deduplication on; 64 buying and 64 selling accounts, each a
-member and a self-trade group of its own with a session online, own the orders; limits, positions,
-cash and throttle are set wide, so every check is executed and none fails. A flow's replace is one
-REPLACE with NEW_ID. The price limits of a symbol are the lowest and highest price of the file.
+The flow's order ids become client order ids, with deduplication on. 64 buying and 64 selling
+accounts own the orders, each a member and a self-trade group of its own with a session online;
+limits, positions, cash and throttle are set so wide that every check is executed and none fails. A
+flow's replace is one REPLACE with NEW_ID. The price limits of a symbol are the lowest and highest
+price in the file.
 
-The clock runs over ``Engine.apply`` in batches, with the records already made; what the events
-add up to comes from a second, untimed run.
+The clock runs over ``Engine.apply`` in batches, with the records built before; the totals of the
+events come from a second, untimed run.
 """
 
 import time
@@ -48,14 +49,15 @@ BUSINESS_DATE: Final = 20231114  # of START_NS
 
 
 class Core(Protocol):
-    """What a flow needs of an engine; the oracle of the tests has it too."""
+    """The part of an engine that a flow needs; the tests' reference implementation has it as
+    well."""
 
     def apply(self, commands: bytes, first_sequence: int, stamp_ns: int) -> bytes: ...
 
 
 @dataclass(frozen=True, slots=True)
 class Flow:
-    """A flow made ready: batches of commands, to be applied in this order from sequence 1."""
+    """A prepared flow: batches of commands, to be applied in this order from sequence 1."""
 
     setup: list[bytes]
     prefix: list[bytes]
@@ -70,7 +72,7 @@ class Flow:
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """One timed run: nanoseconds a command on the wall and on this thread's CPU."""
+    """One timed run: nanoseconds per command, of wall time and of this thread's CPU time."""
 
     ns_per_command: float
     cpu_ns_per_command: float
@@ -78,7 +80,7 @@ class Timing:
 
 @dataclass(frozen=True, slots=True)
 class Totals:
-    """What a flow adds up to. Quantities in lots; notional = sum of price x quantity."""
+    """The totals of a flow. Quantities in lots; notional = sum of price x quantity."""
 
     n: int
     trades: int
@@ -98,7 +100,7 @@ class FlowResult(Totals):
     cpu_ns_per_command: float
 
     def as_dict(self) -> dict[str, int | float | str]:
-        """The fields by name, as ``hourbook flow --json`` prints them."""
+        """Return the fields by name, as ``hourbook flow --json`` prints them."""
         return asdict(self)
 
 
@@ -127,7 +129,8 @@ def run(
 def prepare(
     raw: bytes | memoryview, skip: int = 0, batch_commands: int = Limit.BATCH_COMMANDS
 ) -> Flow:
-    """The commands of a raw flow. Raises ValueError if a record is bad or ``skip`` too large."""
+    """Return the commands of a raw flow. Raises ValueError for a bad record or too large a
+    ``skip``."""
     ranges = scan(raw)
     commands = len(raw) // RAW_BYTES
     if not commands:
@@ -147,10 +150,10 @@ def prepare(
 
 
 def open_market(flow: Flow, engine: Core) -> int:
-    """Apply the setup to an empty engine; returns the next sequence.
+    """Apply the setup to an empty engine; return the next sequence.
 
-    Raises ValueError if the engine refuses a symbol, whose prices are too far apart say, and
-    RuntimeError if it numbers a session otherwise.
+    Raises ValueError if the engine refuses a symbol, for example because its prices are too far
+    apart, and RuntimeError if it numbers sessions in another way than expected.
     """
     sequence = 1
     opened = array("I", [0])
@@ -171,14 +174,14 @@ def open_market(flow: Flow, engine: Core) -> int:
 
 
 def fill_books(flow: Flow, engine: Core) -> int:
-    """Apply setup and prefix to an empty engine; returns the next sequence."""
+    """Apply setup and prefix to an empty engine; return the next sequence."""
     sequence = open_market(flow, engine)
     _apply(engine, flow.prefix, _first_sequences(flow.prefix, sequence))
     return sequence + flow.commands - flow.timed_commands
 
 
 def time_once(flow: Flow, engine: Core) -> Timing:
-    """Time the flow on an empty engine; setup and prefix stay outside the clock."""
+    """Time the flow on an empty engine; setup and prefix are not timed."""
     sequences = _first_sequences(flow.timed, fill_books(flow, engine))
     wall, cpu = time.perf_counter_ns(), time.thread_time_ns()
     _apply(engine, flow.timed, sequences)
@@ -189,7 +192,7 @@ def time_once(flow: Flow, engine: Core) -> Timing:
 def tally(flow: Flow, engine: Core) -> Totals:
     """Run the flow on an empty engine and add up its events.
 
-    Raises ValueError if the engine gave an answer that no sound flow gets.
+    Raises ValueError for an answer that no valid flow gets.
     """
     sequence = open_market(flow, engine)
     sums = Tally(Limit.ORDERS)
@@ -212,19 +215,20 @@ def tally(flow: Flow, engine: Core) -> Totals:
 
 
 def _first_sequences(batches: list[bytes], sequence: int) -> list[int]:
-    """Of each batch's first command."""
+    """Return the sequence of each batch's first command."""
     return list(accumulate((len(b) // COMMAND_BYTES for b in batches[:-1]), initial=sequence))
 
 
 def _apply(engine: Core, batches: list[bytes], sequences: list[int]) -> None:
-    """Apply each batch from its sequence on, and drop its events."""
+    """Apply each batch from its sequence on, and discard its events."""
     apply = engine.apply
     for batch, sequence in zip(batches, sequences, strict=False):
         apply(batch, sequence, START_NS)
 
 
 def _session(account: int) -> int:
-    """The session an empty engine gives to the account that logs on as number ``account``."""
+    """Return the session that an empty engine gives to the account that logs on as number
+    ``account``."""
     return 1 << 16 | account
 
 
@@ -235,7 +239,8 @@ def _batched(commands: Iterable[Command], batch_commands: int) -> list[bytes]:
 
 
 def opening_commands(ranges: list[tuple[int, int, int, int]]) -> Iterable[Command]:
-    """Open the day, the accounts and, for each (low, high, step, largest order), the symbol."""
+    """Yield commands that open the day, the accounts and, for each (low, high, step, largest
+    order), the symbol."""
     yield Command(kind=CommandKind.OPEN_DAY, quantity=BUSINESS_DATE)
     for account in range(1, ACCOUNTS + 1):
         yield Command(

@@ -1,11 +1,12 @@
-"""Raw order flow in, the engine's command records out; the engine's events in, totals out.
+"""Converts raw order flow to the engine's command records, and adds up the engine's events.
 
-A raw flow is a plain row of 32-byte little-endian records, laid out as ``RawRecord`` below and
-described in docs/reference/benchmarks.md. Its orders have no owner, so an account is made up from
-the order id: buys go to accounts 1 to 64 and sells to accounts 65 to 128, which is why two orders
-that trade never share one. What a replace enters stays in the account of the order it takes out.
+A raw flow is a sequence of 32-byte little-endian records, laid out as ``RawRecord`` below and
+described in docs/reference/benchmarks.md. Its orders have no owner, so an account is derived from
+the order id: buys belong to accounts 1 to 64 and sells to accounts 65 to 128, so that two orders
+that trade never share one. The order that a replace enters stays in the account of the order it
+replaces.
 
-Nothing here is timed: ``exchange.sim.flow`` converts before it starts the clock and tallies a
+Nothing here is timed: ``exchange.sim.flow`` converts before it starts the clock and adds up a
 second run of the same records.
 """
 
@@ -119,7 +120,7 @@ cdef const RawRecord* records(const uint8_t[::1] raw, Py_ssize_t* count) except?
 
 
 cdef str fault(const RawRecord* record):
-    """Why a record cannot be run, or None."""
+    """Return why a record cannot be run, or None."""
     if not NEW <= record.kind <= MARKET:
         return f"kind {record.kind} is unknown"
     if record.side > 1:
@@ -140,11 +141,11 @@ cdef int64_t common_divisor(int64_t x, int64_t y) noexcept:
 
 
 def scan(const uint8_t[::1] raw not None):
-    """One (low, high, step, largest quantity) per symbol from 0, over all prices it is sent.
+    """Return (low, high, step, largest quantity) of its records per symbol, from symbol 0.
 
-    ``step`` is the greatest price step that every price is a multiple of. A symbol without any
-    price has (1, 1, 1, its largest quantity). Raises ValueError, naming the record, for a flow
-    that is cut short or holds a record that cannot be run.
+    ``step`` is the greatest common divisor of its prices. A symbol without a price has (1, 1, 1,
+    its largest quantity). Raises ValueError, naming the record, for an incomplete flow or a record
+    that cannot be run.
     """
     cdef Py_ssize_t count, i
     cdef const RawRecord* record = records(raw, &count)
@@ -175,9 +176,9 @@ def scan(const uint8_t[::1] raw not None):
 
 
 cdef class Converter:
-    """Makes command records of raw ones. One converter for one flow, fed in order."""
+    """Converts raw records to command records. One converter per flow, fed in order."""
 
-    cdef dict moved  # order id -> account, of orders whose id does not tell it (made by replace)
+    cdef dict moved  # order id -> account, for orders made by replace, whose id does not give it
     cdef uint32_t[::1] sessions
 
     def __init__(self, sessions):
@@ -186,7 +187,7 @@ cdef class Converter:
         self.sessions = array("I", sessions)
 
     def convert(self, const uint8_t[::1] raw not None, Py_ssize_t batch_commands):
-        """The records as a list of batches of at most ``batch_commands`` commands each."""
+        """Return the records as batches of at most ``batch_commands`` commands each."""
         cdef Py_ssize_t count, i, taken, done = 0
         cdef const RawRecord* record = records(raw, &count)
         cdef CommandRecord* command
@@ -220,7 +221,7 @@ cdef class Converter:
             if record.kind == REDUCE:
                 command.kind = REDUCE_COMMAND
                 command.account = self.moved.get(record.order_id, usual)
-            else:  # the named order is gone after this, so its account need not be kept
+            else:  # the named order ends with this, so its account need not be kept
                 command.account = self.moved.pop(record.order_id, usual)
                 command.kind = CANCEL_COMMAND
         if record.kind == REPLACE:
@@ -235,8 +236,8 @@ cdef class Converter:
 cdef class Tally:
     """Totals of an event stream; ``digest`` is FNV-1a 64 over its trades, by the flow's own ids.
 
-    A trade is digested as maker id, taker id, price (8 bytes each), quantity, symbol (4 each).
-    ``surprise`` is the first answer that a flow of this kind should never get, or None.
+    A trade is hashed as maker id, taker id, price (8 bytes each), quantity, symbol (4 each).
+    ``surprise`` is the first answer that a valid flow never gets, or None.
     """
 
     cdef readonly uint64_t digest
@@ -246,7 +247,7 @@ cdef class Tally:
     cdef uint32_t[::1] leaves
 
     def __init__(self, Py_ssize_t slots):
-        """``slots``: how many order slots the engine has."""
+        """``slots``: the number of order slots of the engine."""
         self.digest = FNV_START
         self.notional = 0
         self.ids = array("Q", bytes(8 * slots))
@@ -309,9 +310,9 @@ cdef class Tally:
 
 
 def apply_all(apply, list batches, uint64_t sequence, int64_t stamp):
-    """Give every batch to ``apply`` in turn and drop its events; returns the sequence after.
+    """Pass every batch to ``apply`` in turn and discard its events; return the sequence after.
 
-    For benches/instructions.py alone, which counts inside this symbol and nowhere else.
+    Only for benches/instructions.py, which counts instructions inside this symbol alone.
     """
     for batch in batches:
         apply(batch, sequence, stamp)
@@ -320,10 +321,10 @@ def apply_all(apply, list batches, uint64_t sequence, int64_t stamp):
 
 
 def access_floor(list batches, uint64_t[::1] table not None):
-    """Read every command record and make one access to ``table`` for each, at an address that
-    depends on what the last one read: no engine whose state fills such a table can go below.
+    """Read every command record and access ``table`` once for each, at an address that depends on
+    the last value read: a lower bound for any engine whose state fills such a table.
 
-    The table's length is a power of two, at least 8. Returns a number that depends on all of it.
+    The table's length is a power of two, at least 8. Returns a number that depends on all accesses.
     """
     cdef uint64_t mask = table.shape[0] // 8 - 1  # one cache line holds 8
     cdef uint64_t last = 0

@@ -1,7 +1,7 @@
-"""What clients asked, when, and what they were told: the raw material of a linearizability check.
+"""The requests of clients and their answers with times, for a linearizability check.
 
 An operation is invoked once and completes at most once. One that never completed is *unknown*: it
-may have happened, at any time after its invocation, or not at all.
+may have taken effect at any time after its invocation, or not at all.
 """
 
 from typing import Any, Final
@@ -14,10 +14,10 @@ QUERIES: Final = frozenset({"orders", "account"})
 
 
 class Operation(msgspec.Struct, kw_only=True, eq=False):
-    """One wish of a client. Times are of one clock that all clients of a history share.
+    """One request of a client. All clients of a history share one clock for the times.
 
-    ``key`` is the client order id of an enter, else the request id; ``fields`` are the arguments
-    that the client method was given; ``tries`` counts how often it was sent.
+    ``key`` is the client order id of an enter, otherwise the request id; ``fields`` are the
+    arguments of the client method; ``tries`` counts how often it was sent.
     """
 
     client: str
@@ -29,7 +29,7 @@ class Operation(msgspec.Struct, kw_only=True, eq=False):
     completed_ns: int | None = None
     answer: AnyResponse | None = None
     tries: int = 0
-    is_repeat: bool = False  # of an earlier operation with the same key
+    is_repeat: bool = False  # repeats an earlier operation with the same key
 
     @property
     def outcome(self) -> str:
@@ -40,11 +40,11 @@ class Operation(msgspec.Struct, kw_only=True, eq=False):
 
     @property
     def sequence(self) -> int | None:
-        """The sequence that the answer names; None for none, or for an answer of the gateway's."""
+        """The sequence in the answer; None without an answer, or if the gateway alone gave it."""
         return getattr(self.answer, "sequence", None)
 
     def complete(self, answer: AnyResponse, now_ns: int) -> None:
-        """Note the answer."""
+        """Record the answer."""
         assert self.completed_ns is None, "an operation completes once"
         self.answer, self.completed_ns = answer, now_ns
 
@@ -58,7 +58,7 @@ class History:
     def invoke(
         self, client: str, account: int, kind: str, key: str, fields: dict[str, Any], now_ns: int
     ) -> Operation:
-        """Note a wish that is about to be sent."""
+        """Record a request that is about to be sent."""
         operation = Operation(
             client=client, account=account, kind=kind, key=key, fields=fields, invoked_ns=now_ns
         )
@@ -66,7 +66,7 @@ class History:
         return operation
 
     def counts(self) -> dict[str, int]:
-        """Operations by outcome."""
+        """Return the number of operations by outcome."""
         counts = {"ok": 0, "fail": 0, "unknown": 0}
         for operation in self.operations:
             counts[operation.outcome] += 1

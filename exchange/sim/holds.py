@@ -1,8 +1,8 @@
-"""Dead man's switches by the slowest reading of the log; what the market did is held against it.
+"""A plain model of dead man's switches, computed from the log, to compare the market with.
 
-A session's switch is due so long after the stamp of its last record. Once a later batch's stamp has
-passed that, one mass cancel under the switch's name follows, and nothing more is heard of the
-orders that its session had entered until then.
+A session's switch is due a fixed time after the stamp of its last record. Once a later batch's
+stamp has passed that, one mass cancel with the switch's name must follow, and the orders that its
+session had entered before may cause no more events.
 """
 
 import json
@@ -21,7 +21,7 @@ _OF_ORDERS: Final = frozenset(
 
 
 class Thrown(NamedTuple):
-    """A mass cancel in a switch's name."""
+    """A mass cancel made by a switch."""
 
     session: int
     due_ms: int
@@ -31,26 +31,26 @@ class Thrown(NamedTuple):
 
 
 class Story:
-    """What released batches say of switches. AssertionError for one that is thrown too early."""
+    """The switches in released batches. AssertionError if one fires too early."""
 
     def __init__(self, batches: Iterable[Released]) -> None:
-        self.held: dict[int, int] = {}  # when it is due in ms, by session; not due yet
-        self.ought: set[tuple[int, int]] = set()  # session, due: whose time has come
+        self.held: dict[int, int] = {}  # due time in ms by session, of switches not due yet
+        self.ought: set[tuple[int, int]] = set()  # (session, due) of switches whose time has come
         self.thrown: list[Thrown] = []
         self.fates: Counter[str] = Counter()
-        self._epochs: dict[int, int] = {}  # of the last record, by session
+        self._epochs: dict[int, int] = {}  # epoch of the last record, by session
         for batch in batches:
             self._take(batch)
 
     @property
     def first_due_ns(self) -> int:
-        """When the first that was not thrown yet is due, or was; 0: there is none."""
+        """When the first switch that has not fired is or was due; 0 if there is none."""
         late = (due for _, due in self.ought.difference(self.done))
         return min((*self.held.values(), *late), default=0) * MS
 
     @property
     def done(self) -> list[tuple[int, int]]:
-        """Session and due of what was thrown."""
+        """Session and due time of the switches that fired."""
         return [(one.session, one.due_ms) for one in self.thrown]
 
     def _take(self, batch: Released) -> None:
@@ -80,10 +80,10 @@ class Story:
 
 
 def orders_taken(frames: Iterable[Frame], events: bytes, thrown: Iterable[Thrown]) -> set[int]:
-    """Return the orders that were entered in a session before its switch was thrown.
+    """Return the orders that were entered in a session before its switch fired.
 
-    ``events`` are those of all of ``frames`` that matter. AssertionError if one of these orders is
-    heard of again.
+    ``events`` are the relevant events of ``frames``. AssertionError if one of these orders has a
+    later event.
     """
     sessions = {
         frame.opening.first_sequence + number: record[6]

@@ -1,9 +1,8 @@
-"""The machine that the market runs on: it starts, dies and starts again.
+"""The simulated machine that the market runs on: it starts, dies and starts again.
 
-What runs is ``exchange.app.Market`` and the gateway's own links, on a simulated disk, clock and
-network. The ledger and the key file are SQLite's and lie in a real folder: what SQLite promises
-of a crash is its own tests' affair; a power cut here may take the whole ledger, which the market
-rebuilds.
+It runs ``exchange.app.Market`` and the gateway's own connection code on a simulated disk, clock and
+network. The ledger and the key file are SQLite files in a real folder: SQLite's own crash safety is
+not tested here, but a power cut may remove the whole ledger, which the market then rebuilds.
 """
 
 import asyncio
@@ -28,48 +27,49 @@ from exchange.sim.loop import Killed, Process, SimLoop
 from exchange.sim.net import Network, ServerSocket
 
 POLL_SECONDS: Final = 0.001
-CALM_REFUSALS_MAX: Final = 2  # lives that may still end of what happened before
+# Lives that may still end after the faults have stopped, for an earlier reason
+CALM_REFUSALS_MAX: Final = 2
 _Result = TypeVar("_Result")
 _log = logging.getLogger(__name__)
 
 
 class HostFaults(msgspec.Struct, frozen=True):
-    """How a host dies. Times in milliseconds, probabilities in percent."""
+    """How a host dies. Times in milliseconds, probabilities in percent if not stated otherwise."""
 
-    steps_to_crash: int = 0  # mean callbacks of a life that ends by itself; 0 for none
-    operations_to_crash: int = 0  # mean disk operations of a life that ends in one
-    power_cuts: int = 50  # of the deaths
-    ledger_losses: int = 20  # of the power cuts
+    steps_to_crash: int = 0  # mean callbacks until a life is killed; 0: never
+    operations_to_crash: int = 0  # mean disk operations until a life is killed in one
+    power_cuts: int = 50  # share of the deaths
+    ledger_losses: int = 20  # share of the power cuts that also remove the ledger
     restart_ms: int = 500
     sync_ms: int = 2  # mean
-    stalls: int = 0  # syncs that stall, in permille
+    stalls: int = 0  # share of syncs that stall, in permille
     stall_ms: int = 5_000
 
 
 class SimSyncer:
-    """The place of the sync thread: a sync that takes as long as the seed says."""
+    """Takes the place of the sync thread: a sync takes as long as the seed decides."""
 
     def __init__(self, sync: Callable[[], None], seconds: Callable[[], float]) -> None:
         self._sync, self._seconds = sync, seconds
 
     def begin(self, loop: asyncio.AbstractEventLoop, done: Done) -> None:
-        """Sync after a while, then report."""
+        """Sync after a while, then report the result."""
         loop.call_later(self._seconds(), self._work, done)
 
     def _work(self, done: Done) -> None:
         failure: Exception | None = None
         try:
             self._sync()
-        except Exception as error:  # handed over whole, as the thread does
+        except Exception as error:  # passed on whole, as the thread does
             failure = error
         done(failure)
 
     def stop(self) -> None:
-        """Nothing to end."""
+        """Do nothing: there is no thread."""
 
 
 class Host:
-    """One simulated machine. ``market`` is the one that serves, None while none does."""
+    """One simulated machine. ``market`` is the one that serves now, or None."""
 
     def __init__(
         self,
@@ -86,7 +86,7 @@ class Host:
         self.files = RealFiles(directory, random)
         self.faults = HostFaults()
         self.note: Callable[[str], None] = lambda text: None
-        self.jump_ns = 0  # how far its clock is off
+        self.jump_ns = 0  # error of its clock
         self.market: Market | None = None
         self.process: Process | None = None
         self.lives = 0
@@ -96,21 +96,21 @@ class Host:
         self._epoch_ns = epoch_ns
         self._sequencing = sequencing
         self._steps_left = 0
-        self.calm = False  # no fault happens any more
+        self.calm = False  # no more faults
         self._calm_refusals = 0
         self._links: list[Link] = []
-        self._ended = asyncio.Event()  # this life
+        self._ended = asyncio.Event()  # set when this life has ended
         self._stopped = asyncio.Event()
         self._stopping = False
         loop.on_step = self._step
         disk.on_death = self.kill
 
     def clock_ns(self) -> int:
-        """The wall clock of this host: right but for its jumps."""
+        """The wall clock of this host: the true time plus its error."""
         return self._epoch_ns + self.loop.now_ns + self.jump_ns
 
     def sync_seconds(self) -> float:
-        """How long the next sync takes."""
+        """Return how long the next sync takes."""
         faults = self.faults
         if faults.stalls and self._random.randrange(1000) < faults.stalls:
             self.disk.count("sync stalled")
@@ -120,7 +120,8 @@ class Host:
     # Life and death
 
     async def run(self) -> None:
-        """Live again and again, until told to stop. AssertionError: it does not come up."""
+        """Start the server again after each death, until stopped. AssertionError if it fails to
+        start."""
         while not self._stopping:
             before = len(self.refusals)
             await self._live()
@@ -151,14 +152,14 @@ class Host:
         self.disk.crash_in = int(draw(1 / operations)) + 1 if operations else 0
 
     def _step(self, process: Process) -> None:
-        """Before every callback of the server's: is it the one it does not live to see?"""
+        """Called before every callback of the server; may kill it."""
         if self._steps_left > 0:
             self._steps_left -= 1
             if self._steps_left == 0:
                 self.kill("killed between two steps")
 
     def kill(self, why: str) -> None:
-        """Kill the server where it stands."""
+        """Kill the server at once."""
         assert self.process is not None
         self.note(why)
         self.deaths.append(why)
@@ -166,7 +167,8 @@ class Host:
         self._ended.set()
 
     def _note_end(self, serving: asyncio.Task[None]) -> None:
-        """Note why a life ended by itself: of the disk, or else of a bug, which is raised."""
+        """Record why a life ended by itself: an error of the disk. Any other error is a bug, and
+        raised."""
         error = None if serving.cancelled() else serving.exception()
         if error is not None and not isinstance(error, JournalError | OSError):
             raise error
@@ -177,7 +179,7 @@ class Host:
             self.disk.restore()
 
     def _bury(self, process: Process) -> None:
-        """What the kernel does for the dead, or the power cut to all."""
+        """Clean up after a death, as the kernel would; perhaps with a power cut."""
         died = not process.alive
         market, self.market = self.market, None
         process.kill()
@@ -197,7 +199,7 @@ class Host:
         self.disk.settle()
 
     async def _serve(self) -> None:
-        """What ``hourbook serve`` does."""
+        """Do what ``hourbook serve`` does."""
         market = await Market.start(
             self.directory,
             clock=self.clock_ns,
@@ -238,7 +240,7 @@ class Host:
             self._links.remove(link)
 
     async def stop(self) -> str:
-        """Stop the market in order; return the final state's hash."""
+        """Stop the market in order; return the hash of the final state."""
         self._stopping = True
         self._stopped.set()
         await self._ended.wait()
@@ -247,7 +249,7 @@ class Host:
         return head.state_hash
 
     async def ask(self, work: Coroutine[Any, Any, _Result], seconds: float) -> _Result:
-        """Have the server's process do something. TimeoutError if it dies, or takes too long."""
+        """Run a coroutine in the server's process. TimeoutError if it dies or takes too long."""
         assert self.process is not None
         process, ended = self.process, asyncio.create_task(self._ended.wait())
         task = process.context().run(asyncio.create_task, work)

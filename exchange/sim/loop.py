@@ -1,12 +1,12 @@
-"""An event loop without a world: time is virtual, and one seed decides all that is left to chance.
+"""An event loop in virtual time, deterministic for a seed.
 
-What a real loop takes from outside (threads, sockets, the clock) comes here from timers alone, so
-a run is a function of its seed. Two things are drawn: in which order callbacks due at the same
-instant run, and, in a *shuffled* loop, in which order callbacks run that are ready together, which
-asyncio runs as they came.
+What a real loop takes from outside (threads, sockets, the clock) is replaced by timers, so that a
+run is a function of its seed. Two things are drawn: the order of callbacks due at the same instant,
+and, in a *shuffled* loop, the order of callbacks that are ready together, which asyncio runs first
+in, first out.
 
-A ``Process`` is a set of tasks that can be killed at any await. Nothing of a killed process runs
-again but the ends of its coroutines, which find it dead.
+A ``Process`` is a set of tasks that can be killed at any await. After that nothing of it runs
+except the cleanup of its coroutines, whose actions have no effect.
 """
 
 import asyncio
@@ -21,11 +21,11 @@ from weakref import WeakKeyDictionary
 
 from exchange.journal.errors import JournalStopped
 
-STEPS_MAX: Final = 20_000_000  # callbacks of one run: more is a loop that never ends
+STEPS_MAX: Final = 20_000_000  # callbacks of one run; more mean that it never ends
 NS: Final = 1_000_000_000
-EXECUTOR_NS_MAX: Final = 2_000_000  # how long work given to an executor takes at most, drawn
-CLOSINGS_MAX: Final = 100  # of a killed coroutine that awaits something at its end again and again
-PRUNE_TASKS: Final = 256  # tasks that a process may have before it forgets those that ended
+EXECUTOR_NS_MAX: Final = 2_000_000  # longest duration of work in an executor, which is drawn
+CLOSINGS_MAX: Final = 100  # tries to close a killed coroutine that awaits again in its cleanup
+PRUNE_TASKS: Final = 256  # tasks of a process before finished ones are dropped
 
 _Result = TypeVar("_Result")
 _Ts = TypeVarTuple("_Ts")
@@ -33,19 +33,19 @@ PROCESS: ContextVar["Process | None"] = ContextVar("process", default=None)
 
 
 class Killed(BaseException):
-    """Raised inside an operation that a process dies in."""
+    """Raised inside an operation during which its process dies."""
 
 
-# What a failing disk raises: it ends a market, and every part of it that meets it.
+# The errors of a failing disk: they end a market and whatever part of it meets them.
 EXPECTED: Final = (Killed, OSError, JournalStopped)
 
 
 class Stuck(AssertionError):
-    """Nothing is left to do, or there is no end to it, and the run has not ended."""
+    """The run cannot end: nothing is left to do, or it exceeded STEPS_MAX."""
 
 
 class Process:
-    """Tasks that live and die together. ``enter`` makes the next tasks its own."""
+    """Tasks that live and die together. Tasks created in its ``context`` belong to it."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -60,14 +60,15 @@ class Process:
         return context
 
     def adopt(self, task: asyncio.Task[Any]) -> None:
-        """Let a task live and die with it."""
+        """Add a task to the process."""
         if len(self.tasks) >= self._prune_at:
             self.tasks = [task for task in self.tasks if not task.done()]
             self._prune_at = 2 * len(self.tasks) + PRUNE_TASKS
         self.tasks.append(task)
 
     def kill(self) -> None:
-        """End it where it stands. Its coroutines are closed while nothing obeys them any more."""
+        """End the process at once. Its coroutines are closed when their actions have no more
+        effect."""
         self.alive = False
         while self.tasks:
             task = self.tasks.pop(0)
@@ -77,9 +78,9 @@ class Process:
 
 
 def _close(outermost: Coroutine[Any, Any, Any]) -> None:
-    # From the inside out, for one that awaits at its end would be left half closed by the one that
-    # awaits it. It is closed again; one that uses what is dead fails; one that is being run cannot
-    # be closed. All of that is what a kill means.
+    # From the inside out: a coroutine that awaits in its cleanup would be left half closed by the
+    # one that awaits it. It is closed again; errors from using something dead are ignored; a
+    # running one cannot be closed. All of this belongs to a kill.
     for _ in range(CLOSINGS_MAX):
         chain = [outermost]
         while inspect.iscoroutine(inner := chain[-1].cr_await):  # type: ignore[attr-defined]
@@ -95,12 +96,12 @@ def _close(outermost: Coroutine[Any, Any, Any]) -> None:
 
 
 def _owner(context: Context | None) -> Process | None:
-    """The process of a callback that runs in ``context``, or in the present one."""
+    """Return the process of a callback in ``context``, or in the present context if None."""
     return PROCESS.get() if context is None else context.get(PROCESS)
 
 
 class SimLoop(asyncio.BaseEventLoop):
-    """The loop. ``errors`` gathers what no task was there to raise."""
+    """The event loop. ``errors`` collects exceptions that no task could raise."""
 
     def __init__(self, random: Random, *, shuffled: bool = False) -> None:
         self._is_closed = self._is_running = False
@@ -108,12 +109,13 @@ class SimLoop(asyncio.BaseEventLoop):
         self.now_ns = 0
         self.steps = 0
         self.errors: list[BaseException] = []
-        self.on_step: Callable[[Process], None] | None = None  # asked before a process's callback
+        # Called before a callback of a process
+        self.on_step: Callable[[Process], None] | None = None
         self._random = random
         self._shuffled = shuffled
         self._queue: list[tuple[asyncio.Handle, Process | None]] = []
         self._timers: list[tuple[int, int, int, asyncio.Handle, Process | None]] = []
-        self._outside = Process("outside")  # everything that is of no process
+        self._outside = Process("outside")  # owns the tasks of no process
         self._owners: WeakKeyDictionary[object, Process] = WeakKeyDictionary()  # of tasks
         self._numbers = 0
 
@@ -158,7 +160,7 @@ class SimLoop(asyncio.BaseEventLoop):
         return handle
 
     def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
-        """Asyncio tells of a cancelled timer; it is skipped when its time comes."""
+        """Do nothing: a cancelled timer is skipped when it is due."""
 
     # Futures and tasks
 
@@ -183,7 +185,7 @@ class SimLoop(asyncio.BaseEventLoop):
     def run_in_executor(  # type: ignore[override]
         self, executor: object, func: Callable[..., _Result], *args: Any
     ) -> asyncio.Future[_Result]:
-        """Do the work whole, at a drawn moment: a thread's place taken by the seed."""
+        """Do the work at once at a drawn moment, in place of a thread."""
         future: asyncio.Future[_Result] = self.create_future()
 
         def work() -> None:
@@ -191,7 +193,7 @@ class SimLoop(asyncio.BaseEventLoop):
                 return
             try:
                 future.set_result(func(*args))
-            except Exception as error:  # whoever waits raises it
+            except Exception as error:  # raised by whoever awaits it
                 future.set_exception(error)
 
         self.call_later(self._random.randrange(EXECUTOR_NS_MAX) / NS, work)
@@ -207,9 +209,10 @@ class SimLoop(asyncio.BaseEventLoop):
         return self._is_closed
 
     def close(self) -> None:
-        """End what still waits, and be of no more use."""
+        """End the remaining tasks; the loop cannot be used again."""
         self._is_closed = True
-        asyncio.events._set_running_loop(self)  # of those that gather others at their end
+        # Needed by coroutines that gather others in their cleanup
+        asyncio.events._set_running_loop(self)
         try:
             self._outside.kill()
         finally:
@@ -218,13 +221,13 @@ class SimLoop(asyncio.BaseEventLoop):
         self._timers.clear()
 
     async def shutdown_asyncgens(self) -> None:
-        """None are kept."""
+        """Do nothing: none are tracked."""
 
     async def shutdown_default_executor(self, timeout: float | None = None) -> None:
-        """There is none."""
+        """Do nothing: there is none."""
 
     def call_exception_handler(self, context: dict[str, Any]) -> None:
-        """Keep what was raised outside any await, unless its process is dead.
+        """Keep an exception raised outside any await, unless its process is dead.
 
         A message without an exception only says that a killed task never ended.
         """
@@ -240,7 +243,7 @@ class SimLoop(asyncio.BaseEventLoop):
     def run_until_complete(  # type: ignore[override]
         self, future: Coroutine[Any, Any, _Result] | asyncio.Future[_Result]
     ) -> _Result:
-        """Run until ``future`` is done. Raises Stuck when it never will be."""
+        """Run until ``future`` is done. Raises Stuck if it cannot finish."""
         task: asyncio.Future[_Result] = asyncio.ensure_future(future, loop=self)
         asyncio.events._set_running_loop(self)
         self._is_running = True
@@ -253,7 +256,7 @@ class SimLoop(asyncio.BaseEventLoop):
         return task.result()
 
     def _step(self) -> None:
-        """Run one callback: the next that is ready, or else the next that is due."""
+        """Run one callback: the next that is ready, otherwise the next that is due."""
         self.steps += 1
         if self.steps > STEPS_MAX:
             raise Stuck(f"no end after {STEPS_MAX} steps, at {self.time():.3f} s")

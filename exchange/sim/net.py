@@ -1,10 +1,10 @@
-"""A network of connections that keep their order and lose nothing but themselves.
+"""A simulated network of connections that keep the order of their messages.
 
-A WebSocket is TCP: no message of it is lost, doubled or overtaken while it lives. What can happen
-is modelled at that level: delay, a path that stands still, a cut that both ends see, a connection
-that is dead while both ends believe in it, a reader that stops reading, a host that is gone.
-Messages under way when a connection ends are lost, so what an end has sent arrived up to some
-point and no further. A message that is *doubled* is a client that sends it again.
+A WebSocket is TCP: no message is lost, repeated or overtaken while the connection lives. Faults are
+modelled at that level: delay, a blocked path, a cut that both ends see, a connection that is dead
+although both ends believe in it, a reader that stops reading, a host that is gone. Messages under
+way when a connection ends are lost, so a prefix of what was sent arrived. A repeated message is one
+that the client sends again.
 """
 
 import asyncio
@@ -32,17 +32,17 @@ from exchange.messages.wire import (
 from exchange.sim.loop import NS, SimLoop
 
 MS: Final = 1_000_000
-DEAD_NS: Final = int(PING_SECONDS * 1.5 * NS)  # an unanswered ping ends a connection by then
+DEAD_NS: Final = int(PING_SECONDS * 1.5 * NS)  # by then an unanswered ping ends a connection
 
 Attend = Callable[["ServerSocket"], Awaitable[None]]
 
 
 class Weather(msgspec.Struct, frozen=True):
-    """How a network behaves. Delays in nanoseconds, of one way; windows in bytes."""
+    """How a network behaves. Delays in nanoseconds, one way; the window in bytes."""
 
     delay_least: int = 0
     delay_mean: int = 0
-    window: int = 1 << 18  # sent and not yet read: then the sender waits
+    window: int = 1 << 18  # sent and not yet read: beyond it the sender waits
 
 
 class Pipe:
@@ -51,19 +51,19 @@ class Pipe:
     def __init__(self, net: "Network", client: str) -> None:
         self._net = net
         self._client = client
-        self._flying: deque[bytes | str | None] = deque()  # None is the end
+        self._flying: deque[bytes | str | None] = deque()  # None is the end of the stream
         self._landed: deque[bytes | str | None] = deque()
         self._last_due = 0
         self._bytes = 0
         self._more = asyncio.Event()
         self._room = asyncio.Event()
         self._room.set()
-        self.lost = False  # nothing put in arrives any more
+        self.lost = False  # nothing that is sent arrives any more
         self.ended = False
-        self.paused_until = 0  # the reader does not read before
+        self.paused_until = 0  # the reader reads nothing before this time
 
     def put(self, data: bytes | str | None) -> None:
-        """Send; None is the last."""
+        """Send a message; None ends the stream."""
         if self.lost or self.ended:
             return
         self._flying.append(data)
@@ -74,11 +74,11 @@ class Pipe:
         self._net.at(self._last_due, self._land)
 
     async def room(self) -> None:
-        """Wait until the window is open again; a connection that ended is open."""
+        """Wait until the window is open; it is open on an ended connection."""
         await self._room.wait()
 
     def _land(self) -> None:
-        """The oldest message under way arrives, unless the path is blocked."""
+        """Deliver the oldest message under way, unless the path is blocked."""
         if self.lost or not self._flying:
             return
         blocked = self._net.blocked_until(self._client)
@@ -89,12 +89,13 @@ class Pipe:
         self._more.set()
 
     def lose(self) -> None:
-        """From now on nothing arrives, and nobody is told."""
+        """From now on deliver nothing, without telling either end."""
         self.lost = True
         self._flying.clear()
 
     def end(self) -> None:
-        """The reader sees the end, after what has arrived; the writer may write into the void."""
+        """End the pipe: the reader sees the end after what has arrived; later messages are
+        dropped."""
         if not self.ended:
             self.ended = True
             self._flying.clear()
@@ -103,7 +104,7 @@ class Pipe:
             self._room.set()
 
     async def get(self) -> bytes | str | None:
-        """The next message; None at the end, and ever after."""
+        """Return the next message; None at the end, and from then on."""
         while self.paused_until > self._net.loop.now_ns:
             await asyncio.sleep((self.paused_until - self._net.loop.now_ns) / NS)
         while not self._landed:
@@ -133,23 +134,23 @@ class Connection:
 
     @property
     def over(self) -> bool:
-        """Whether both ends know that it has ended."""
+        """Whether both ends have seen the end."""
         return self.up.ended and self.down.ended
 
     def cut(self) -> None:
-        """Both ends see the end at once; what was under way is gone."""
+        """End the connection for both ends at once; messages under way are lost."""
         self.up.end()
         self.down.end()
 
     def lose(self) -> None:
-        """Neither end sees anything: each finds out when its pings stay unanswered."""
+        """Kill the connection unseen: each end finds out when its pings stay unanswered."""
         self.up.lose()
         self.down.lose()
         self.net.at(self.net.loop.now_ns + DEAD_NS, self.cut)
 
 
 class ServerSocket:
-    """The gateway's end: what it needs of aiohttp's."""
+    """The gateway's end, with the interface that it needs of aiohttp's WebSocket."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
@@ -157,7 +158,7 @@ class ServerSocket:
         self.ws_protocol: str | None = connection.protocol
 
     async def receive(self) -> WSMessage:
-        """The next message; CLOSED at the end."""
+        """Return the next message; CLOSED at the end."""
         data = await self._connection.up.get()
         if data is None:
             return WSMessage(WSMsgType.CLOSED, None, None)
@@ -165,7 +166,7 @@ class ServerSocket:
         return WSMessage(kind, data, None)
 
     async def send_frame(self, message: bytes, opcode: WSMsgType) -> None:
-        """Send one frame, and wait while the reader is behind. ConnectionResetError at the end."""
+        """Send one frame, and wait while the window is full. ConnectionResetError after the end."""
         down = self._connection.down
         if down.ended:
             raise ConnectionResetError("the connection has ended")
@@ -173,28 +174,28 @@ class ServerSocket:
         await down.room()
 
     async def pong(self, message: bytes) -> None:
-        """Pings do not cross a simulated network."""
+        """Do nothing: pings are not simulated."""
 
     async def close(self, *, code: int, message: bytes) -> bool:
-        """Say the last word; the other end's answer ends this direction too."""
+        """Close the connection: what was sent before still arrives; nothing more is received."""
         self._connection.down.put(None)
         self._connection.up.end()
         return True
 
     def abort(self) -> None:
-        """End it without a word."""
+        """End the connection at once."""
         self._connection.cut()
 
 
 class ClientTransport:
-    """The client's end: what ``clients.link`` needs of a transport."""
+    """The client's end, with the interface that ``clients.link`` needs of a transport."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self.close_reason = "the connection ended"
 
     async def send(self, request: AnyRequest | list[AnyCommand]) -> None:
-        """Send one request, and wait while the gateway is behind. ConnectionLost at the end."""
+        """Send one request, and wait while the window is full. ConnectionLost after the end."""
         up = self._connection.up
         if up.ended:
             raise ConnectionLost("the connection has ended")
@@ -205,7 +206,7 @@ class ClientTransport:
         await up.room()
 
     async def frames(self) -> AsyncIterator[list[AnyResponse]]:
-        """Each frame's messages until the connection ends."""
+        """Yield each frame's messages until the connection ends."""
         while (data := await self._connection.down.get()) is not None:
             yield read_frame(data)
 
@@ -216,7 +217,7 @@ class ClientTransport:
 
 
 class Network:
-    """Who can reach whom, and how long it takes. One gateway, any number of named clients."""
+    """All connections, their delays and faults. One gateway, any number of named clients."""
 
     def __init__(self, loop: SimLoop, random: Random, weather: Weather) -> None:
         self.loop = loop
@@ -224,34 +225,34 @@ class Network:
         self.connections: list[Connection] = []
         self._random = random
         self._attend: Attend | None = None
-        self._context: Context = copy_context()  # of no process: what is under way outlives them
+        self._context: Context = copy_context()  # of no process: messages under way survive a kill
         self._server_context: Context | None = None
-        self._blocked: dict[str, int] = {}  # client -> time until which its path stands still
+        self._blocked: dict[str, int] = {}  # client -> time until which its path is blocked
         self._attending: set[asyncio.Task[None]] = set()
 
     def at(self, when_ns: int, callback: Callable[[], object]) -> None:
-        """Have something happen at that time, whoever lives then."""
+        """Call ``callback`` at that time, whichever processes live then."""
         self.loop.call_at(when_ns / NS, callback, context=self._context)
 
     def due(self, client: str) -> int:
-        """When a message sent now arrives."""
+        """Return when a message sent now arrives."""
         weather = self.weather
         spread = weather.delay_mean - weather.delay_least
         extra = int(self._random.expovariate(1 / spread)) if spread > 0 else 0
         return self.loop.now_ns + weather.delay_least + extra
 
     def blocked_until(self, client: str) -> int:
-        """Until when nothing of this client arrives anywhere."""
+        """Return the time until which this client's path is blocked; 0 if it is not."""
         return self._blocked.get(client, 0)
 
     # The server
 
     def listen(self, context: Context, attend: Attend) -> None:
-        """Have every new connection attended by a task in ``context``."""
+        """Serve every new connection in a task of ``context``."""
         self._server_context, self._attend = context, attend
 
     def server_gone(self, *, silently: bool) -> None:
-        """The server's host or process is gone: silently, or with an end that clients see."""
+        """End the server: silently (a power cut), or with an end that clients see."""
         self._attend = None
         for connection in self.living():
             if silently:
@@ -260,7 +261,7 @@ class Network:
                 self.at(self.due(connection.client), connection.cut)
 
     def living(self) -> list[Connection]:
-        """Connections that have not ended; the others are forgotten."""
+        """Return the connections that have not ended; drop the others."""
         self.connections = [c for c in self.connections if not c.over]
         return list(self.connections)
 
@@ -291,12 +292,12 @@ class Network:
     # Faults
 
     def block(self, client: str, seconds: float) -> None:
-        """Nothing of this client arrives for that long; then all of it does."""
+        """Block this client's path for ``seconds``; afterwards everything arrives."""
         until = self.loop.now_ns + int(seconds * NS)
         self._blocked[client] = max(until, self.blocked_until(client))
 
     def heal(self) -> None:
-        """End every fault and every connection that only seems to live."""
+        """End all faults, and every connection that is dead unseen."""
         self._blocked.clear()
         for connection in self.living():
             connection.up.paused_until = connection.down.paused_until = 0

@@ -1,4 +1,5 @@
-"""An operator who goes on through crashes: deposits that count once, halts, sessions, days."""
+"""A simulated operator who works across crashes: deposits that count once, halts, sessions,
+days."""
 
 import asyncio
 import contextlib
@@ -14,20 +15,20 @@ from exchange.sim.host import Host
 
 ASK_SECONDS: Final = 40.0
 AGAIN_SECONDS: Final = 0.5
-REPEATED: Final = 4  # of so many deposits one is asked for again though it was answered
+REPEATED: Final = 4  # one in so many deposits is repeated although it was answered
 ACTS: Final = ("deposit", "checkpoint", "halt", "day")
 WEIGHTS: Final = (40, 30, 20, 10)
 SESSION_ACTS: Final = ("auction", "session", "breaker")
 SESSION_WEIGHTS: Final = (40, 20, 60)
 VARIATIONS: Final[dict[Literal["circuit", "velocity"], tuple[str, ...]]] = {
     "circuit": ("0", "0", "0.002", "0.004"),  # dollars; 0: no breaker
-    "velocity": ("0", "0.001", "0.001", "0.002"),  # looked at after the other, so narrower
+    "velocity": ("0", "0.001", "0.001", "0.002"),  # checked after the other, so narrower
 }
 SPANS_MS: Final = (4_000, 60_000)
 
 
 class Operator:
-    """Asks the market that serves at the moment; what must be done is asked until it is."""
+    """Sends requests to the market that serves at the moment; required ones are retried."""
 
     def __init__(self, host: Host, random: Random, codes: list[str], *, sessions: bool) -> None:
         self._host, self._random, self._codes, self._code = host, random, codes, codes[0]
@@ -37,7 +38,7 @@ class Operator:
         self.deposited: dict[int, int] = {}  # dollars, by account
 
     async def ask(self, request: requests.AnyRequest) -> dict[str, Any]:
-        """Have one request done. Raises RequestRefused, or TimeoutError if no answer came."""
+        """Perform one request. Raises RequestRefused, or TimeoutError if no answer came."""
         market = self._host.market
         if market is None:
             await asyncio.sleep(AGAIN_SECONDS)
@@ -48,7 +49,7 @@ class Operator:
             raise TimeoutError(str(error)) from error
 
     async def insist(self, request: requests.AnyRequest) -> dict[str, Any] | None:
-        """Ask until it is done, or None if it is refused: nothing more is to be done."""
+        """Repeat a request until it is answered; return None if it was refused."""
         while True:
             try:
                 return await self.ask(request)
@@ -58,19 +59,19 @@ class Operator:
                 await asyncio.sleep(AGAIN_SECONDS)
 
     async def deposit(self, account: int, dollars: str) -> None:
-        """Book money in, once, however often it has to be asked for."""
+        """Deposit money once, however often the request must be repeated."""
         self._count += 1
         request = requests.Deposit(
             account=account, amount=dollars, request_id=f"deposit-{self._count}"
         )
-        while await self.insist(request) is None:  # refused: a mode or a state that passes
+        while await self.insist(request) is None:  # refused in a mode or state that will pass
             await asyncio.sleep(AGAIN_SECONDS)
         self.deposited[account] = self.deposited.get(account, 0) + int(dollars)
-        if self._count % REPEATED == 0:  # as one whose answer was lost would be
+        if self._count % REPEATED == 0:  # as a client does whose answer was lost
             await self.insist(request)
 
     async def work(self, stop: asyncio.Event, pause_mean: float) -> None:
-        """Act until ``stop``; an act that was begun is finished."""
+        """Perform random acts until ``stop``; a begun act is finished."""
         if self._acts is not ACTS:
             for code in self._codes:
                 await self._set_breakers(code)
@@ -96,15 +97,16 @@ class Operator:
                     await self.turn_day()
 
     async def _pass_through(self, *states: requests.AnyRequest) -> None:
-        """Move the instrument through states, a moment in each, and back to trading."""
+        """Move the instrument through states, staying a moment in each, and back to trading."""
         for state in states:
             await self.insist(state)
             await asyncio.sleep(self._random.random())
-            await self.insist(requests.Indicate(code=self._code))  # refused if none are collected
+            # Refused if no orders are collected
+            await self.insist(requests.Indicate(code=self._code))
         await self.insist(requests.Resume(code=self._code))
 
     async def _set_breakers(self, code: str) -> None:
-        """Both windows, each to trip easily and go on by itself; often the short one alone."""
+        """Set both windows so that they trip easily and halts end by themselves."""
         draw = self._random
         for window, variations in VARIATIONS.items():
             await self.insist(
@@ -127,11 +129,11 @@ class Operator:
         if market is not None:
             with contextlib.suppress(
                 TimeoutError, RequestRefused, QueueFull, Closed, JournalError
-            ):  # the next one will do
+            ):  # ignored: another checkpoint follows later
                 await self._host.ask(market.operations.checkpoint(), ASK_SECONDS)
 
     async def turn_day(self) -> None:
-        """Settle the open day, again if a crash broke it off, and open the next."""
+        """Settle the open day, again if a crash interrupted it, and open the next."""
         await self.insist(requests.Settle())
         await self.insist(requests.OpenDay())
 
@@ -143,7 +145,7 @@ class Operator:
         return listed.state == TradingState.CONTINUOUS
 
     async def finish(self) -> None:
-        """After the storm: everything open, normal and compared."""
+        """After the storm: bring every instrument to trading, and take a checkpoint."""
         await self.insist(requests.SetMode(mode="normal"))
         state = None
         while state is None:

@@ -1,7 +1,7 @@
-"""The demo market's participants: the example bots of the SDK, each with an intention.
+"""The demo market's participants: the example bots of the SDK, each with a purpose.
 
-They know nothing that a stranger with a key could not know. The market maker's view of what an
-hour is worth comes from real prices: a level, an assumed curve, and the shape of a real day.
+They have no information that a stranger with a key would not have. The market maker's fair value of
+an hour comes from real prices: a level, an assumed curve, and the shape of a real day.
 """
 
 import asyncio
@@ -17,9 +17,9 @@ from clients.bots.options import pause
 from contracts import prices
 from exchange.messages.wire import SideText
 
-# Inside quotes and deeper ones: thousandths of the fair price that they stand off it, and lots.
+# Layers of quotes: distance from the fair price in thousandths, and lots.
 MAKER_LAYERS: Final = ((2, 40), (6, 80))
-MAKER_SKEW_LOTS: Final = 40  # inventory that moves every quote of an instrument by a tick
+MAKER_SKEW_LOTS: Final = 40  # inventory that shifts the quotes of an instrument by one tick
 MAKER_INVENTORY_LOTS: Final = 400
 MAKER_INTERVAL_SECONDS: Final = 0.2
 TAKER_LOTS_MAX: Final = 6
@@ -32,7 +32,7 @@ PRODUCTS: Final = ("A100", "H100", "H200", "B200")
 
 
 class Day:
-    """The trading time of the demo: how much of it is gone, in thousandths."""
+    """The trading time of the demo."""
 
     def __init__(self, seconds: float) -> None:
         self._loop = asyncio.get_running_loop()
@@ -42,7 +42,7 @@ class Day:
 
     @property
     def permille(self) -> int:
-        """0 at the open, 1000 at the end and after."""
+        """How much of the day has passed, in thousandths: 0 at the open, 1000 from the end on."""
         return min(1000, int(1000 * (self._loop.time() - self._start) / self.seconds))
 
 
@@ -50,17 +50,17 @@ Run: TypeAlias = Callable[[AsyncClient, Day, Random], Awaitable[None]]
 
 
 class Role(msgspec.Struct, frozen=True):
-    """Who takes part: an account, its money in dollars, what it does all day, what it hedges."""
+    """A participant: account, name, deposit in dollars, behaviour, and hedge."""
 
     account: int
     name: str
     usd: str
     run: Run
-    hedge_gpus: int = 0  # GPUs of a twelve-month strip to be bought; negative: sold
+    hedge_gpus: int = 0  # GPUs of a twelve-month strip to buy; negative: to sell
 
 
 def roles() -> list[Role]:
-    """Everybody who takes part in the demo."""
+    """Return all participants of the demo."""
     takers = [
         Role(account, f"{product} taker", "2000000", _taker(product))
         for account, product in enumerate(PRODUCTS, start=4)
@@ -74,8 +74,8 @@ def roles() -> list[Role]:
 
 
 def fair_ticks(product: str, month: int, permille: int) -> int:
-    """What the ``month``-th expiry is worth at that time of day: curve times the day's shape, which
-    begins at the curve."""
+    """Return the fair price in ticks of the ``month``-th expiry at that time of day: the curve
+    times the day's shape, which begins at 1."""
     path = prices.path(product)
     half_hours, rest = divmod(permille * (len(path) - 1), 1000)
     here, there = path[half_hours], path[min(half_hours + 1, len(path) - 1)]
@@ -84,7 +84,7 @@ def fair_ticks(product: str, month: int, permille: int) -> int:
 
 
 def months_of(client: AsyncClient, product: str) -> list[str]:
-    """The product's codes, nearest expiry first."""
+    """Return the product's outright codes, nearest expiry first."""
     every = client.instruments.values()
     listed = [data for data in every if data.product == product and not data.legs]
     return [data.code for data in sorted(listed, key=lambda data: data.expiry)]
@@ -118,7 +118,8 @@ async def make_markets(client: AsyncClient, day: Day, random: Random) -> None:
 
 
 def _hedger(side: SideText, gpus: int) -> Run:
-    """A strip of that many GPUs for every month, in slices over the day."""
+    """Return a behaviour that trades a strip of that many GPUs per month, in slices over the
+    day."""
 
     async def run(client: AsyncClient, day: Day, random: Random) -> None:
         codes = months_of(client, HEDGED_PRODUCT)
@@ -132,7 +133,7 @@ def _hedger(side: SideText, gpus: int) -> Run:
 
 
 def hours_of(client: AsyncClient, codes: Iterable[str]) -> int:
-    """GPU-hours of one lot of each."""
+    """Return the GPU-hours of one lot of each, added up."""
     return sum(client.instruments[code].multiplier for code in codes)
 
 

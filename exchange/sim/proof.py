@@ -1,4 +1,4 @@
-"""The proof at the end of a market day: every figure from its own source, every check a value."""
+"""The proof at the end of a market day: figures from independent sources, compared."""
 
 import asyncio
 from collections import Counter
@@ -19,7 +19,7 @@ CENT_MICROS: Final = 10_000
 
 
 class Party(NamedTuple):
-    """An account of the day: its client, and the GPUs of the H100 strip that it set out to buy."""
+    """An account of the day: its client, and the GPUs of the H100 strip that it wanted to buy."""
 
     account: int
     name: str
@@ -28,7 +28,7 @@ class Party(NamedTuple):
 
 
 class Check(msgspec.Struct, frozen=True):
-    """One statement of the proof: two figures that came by different ways and must be equal."""
+    """One statement of the proof: two figures from different sources that must be equal."""
 
     name: str
     expected: int | str
@@ -36,11 +36,11 @@ class Check(msgspec.Struct, frozen=True):
 
     @property
     def holds(self) -> bool:
-        """Whether they are."""
+        """Whether the figures are equal."""
         return self.expected == self.found
 
     def text(self) -> str:
-        """One line."""
+        """Return one line of text."""
         if self.holds:
             return f"  yes  {self.name}"
         return f"  NO   {self.name}: {self.expected} expected, {self.found} found"
@@ -57,7 +57,7 @@ class Result(msgspec.Struct, frozen=True):
 
 
 class Proof(msgspec.Struct, frozen=True, kw_only=True):
-    """What the market day came to, and the checks that say it is right."""
+    """The results of the market day, and the checks that confirm them."""
 
     orders: int
     trades: int
@@ -72,7 +72,7 @@ class Proof(msgspec.Struct, frozen=True, kw_only=True):
     holds: bool
 
     def text(self) -> str:
-        """The proof as people read it."""
+        """Return the proof as text."""
         refused = ", ".join(f"{name} {count}" for name, count in sorted(self.rejects.items()))
         lines = [
             f"{self.commands:,} commands, {self.orders:,} orders, {self.trades:,} trades of"
@@ -108,7 +108,7 @@ class Proof(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def _cents(micros: int) -> str:
-    """Dollars to the cent, rounded half to even."""
+    """Return dollars to the cent, rounded half to even."""
     cents, rest = divmod(micros, CENT_MICROS)
     if rest * 2 + cents % 2 > CENT_MICROS:
         cents += 1
@@ -164,12 +164,12 @@ async def prove(market: Market, parties: list[Party]) -> Proof:
 
 
 def _listed(pairs: Any) -> str:
-    """Figures as one text, so that a difference shows where it is."""
+    """Return the non-zero figures as one text, so that a difference can be seen."""
     return ", ".join(f"{key}: {value}" for key, value in pairs if value)
 
 
 def _count(market: Market) -> tuple[int, Counter[str], Counter[int]]:
-    """(orders accepted, rejects by reason, events by kind) of the whole released stream."""
+    """Return (orders accepted, rejects by reason, events by kind) of the whole released stream."""
     orders, rejects, kinds = 0, Counter[str](), Counter[int]()
     for released in market.tape.read(0, 0, 0):
         for row in EVENT.iter_unpack(released.events):
@@ -197,7 +197,7 @@ def _curve(market: Market) -> dict[str, dict[str, int]]:
 
 
 def _client_checks(market: Market, parties: list[Party]) -> list[Check]:
-    """What the clients believe, against what clearing holds."""
+    """Return the checks of the clients' positions against clearing's."""
     codes = {listed.code: listed.id for listed in market.desk.instruments.by_id.values()}
     believed, held, hedges = [], [], []
     for account, name, client, gpus in parties:

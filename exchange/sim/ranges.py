@@ -1,10 +1,10 @@
-"""What one seed may bring: every figure of a simulation is drawn from a range stated here.
+"""The ranges that every parameter of a simulation is drawn from.
 
-The ranges follow those that TigerBeetle's simulator runs with, as far as a single node behind TCP
-has the fault: one-way delays (least 0 to 30 ms, mean 30 to 100), a path that stands still (up to
-5 s), partitions, failing reads and writes, misdirected reads and writes, torn sectors (80 to 100 %
-of what was not synced), crashes. A quarter of the seeds has no faults of one kind at all, so that
-the kinds are also seen apart.
+They follow those of TigerBeetle's simulator, as far as a single node behind TCP has the fault:
+one-way delays (least 0 to 30 ms, mean 30 to 100), blocked paths (up to 5 s), partitions, failing
+reads and writes, misdirected reads and writes, torn sectors (80 to 100 % of what was not synced),
+crashes. For each kind of fault a quarter of the seeds has none of it, so that the kinds also occur
+alone.
 """
 
 from random import Random
@@ -17,18 +17,18 @@ from exchange.sim.net import MS, Weather
 
 
 class NetFaults(msgspec.Struct, frozen=True):
-    """Probabilities for one client in one tenth of a second, in permille."""
+    """Probabilities for one client per tenth of a second, in permille."""
 
-    block: int = 0  # its path stands still
-    block_ms: int = 0  # for at most so long
+    block: int = 0  # its path is blocked
+    block_ms: int = 0  # for at most this long
     cut: int = 0  # its connections end
-    lose: int = 0  # its connections die and nobody is told
+    lose: int = 0  # its connections die unseen by either end
     slow: int = 0  # it stops reading for up to ``block_ms``
-    leave: int = 0  # the client's host dies; the trader's next client resumes
+    leave: int = 0  # the client's host dies, and the trader's next client resumes
 
 
 class Limits(msgspec.Struct, frozen=True):
-    """Capacities made small, so that their ends are reached."""
+    """Capacities made small, so that their limits are reached."""
 
     segment_bytes: int
     batch_commands: int
@@ -38,26 +38,27 @@ class Limits(msgspec.Struct, frozen=True):
 
 
 class Ranges(msgspec.Struct, frozen=True):
-    """Everything that a seed decides before the first step."""
+    """All parameters, drawn before the first step."""
 
     shuffled: bool  # ready callbacks run in any order
-    seconds: int  # of the storm
+    seconds: int  # duration of the storm
     traders: int
     instruments: int
     workers: int
     pause_mean: float
-    patience: float  # seconds that a client waits for an answer before it calls it unknown
+    # Seconds that a client waits for an answer before it reports the outcome as unknown
+    patience: float
     weather: Weather
     net: NetFaults
     disk: DiskFaults
     host: HostFaults
     limits: Limits
     full_disks: int  # permille of tenths of a second in which the disk fills up
-    jumps: int  # and in which the server's clock jumps
+    jumps: int  # the same, in which the server's clock jumps
     jump_ms: int
-    operator_mean: float  # seconds between two acts of the operator
-    sessions: bool = False  # it calls auctions, closes, opens, and sets breakers
-    spread: bool = False  # a second month and the spread of the two, with implied prices
+    operator_mean: float  # mean seconds between two acts of the operator
+    sessions: bool = False  # the operator calls auctions, closes, opens, and sets breakers
+    spread: bool = False  # a second month and the calendar spread, with implied prices
     stops: int = 0  # percent of the orders
 
     @classmethod
@@ -82,7 +83,7 @@ class Ranges(msgspec.Struct, frozen=True):
             jump_ms=random.choice((10, 4_000, 100_000)),
             operator_mean=random.choice((0.5, 2.0)),
         )
-        # from what was drawn, so that the seeds of older failures keep their storms
+        # Drawn from the figures above, so that the storms of earlier seeds stay the same.
         astray = 0 if calm_disk else Random(repr(drawn)).choice((0, 0, 1_000, 10_000))
         disk = msgspec.structs.replace(drawn.disk, astray_ppm=astray)
         day = Random(f"{drawn!r}/day")
@@ -95,7 +96,7 @@ class Ranges(msgspec.Struct, frozen=True):
         )
         if day.randrange(4) > 0:
             return drawn
-        # a crowd on one instrument: enough trades in a row for a breaker
+        # A crowd in one instrument: enough consecutive trades to trip a breaker.
         crowd = msgspec.structs.replace(drawn, traders=max(3, drawn.traders), workers=3)
         return msgspec.structs.replace(crowd, instruments=1, spread=False, pause_mean=0.05)
 

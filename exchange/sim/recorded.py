@@ -1,10 +1,10 @@
-"""A recorded day as the participants of a sandbox: the book is again what it was, and its trades.
+"""Replays a recorded day as the participants of a sandbox: its books and its trades.
 
-One account holds an order for what each level had, another takes what was taken, both in the real
-market, so a bot there meets real books, margins and rejects. What the bot takes is missing until
-the level's next change on the tape. Lots that come to a level stand behind the bot's, lots that
-leave it are the last of those that came: a resting bot never gets a better place than it would
-have had. Only continuous trading is replayed; an instrument in another state is halted.
+One account holds the orders of each level, another takes what was taken, both in the real market,
+so that a bot there meets real books, margins and rejects. Lots that the bot takes are missing until
+the level's next change on the recording. Lots added to a level queue behind the bot's, and lots
+removed are the last that were added: a resting bot never gets a better place than it would have
+had. Only continuous trading is replayed; an instrument in another state is halted.
 """
 
 import asyncio
@@ -32,22 +32,22 @@ from exchange.sim.crowd import MAKER, TAKER, Connect, Perform
 from exchange.sim.loop import NS
 
 USD: Final = "1000000000"
-LEAD_NS: Final = 10 * NS  # before the first message, for everybody to come in
-LEVEL_LOTS_MAX: Final = 100_000  # that come to a level at once
-POSITION_LOTS_MAX: Final = 10_000_000  # of one side of the tape
+LEAD_NS: Final = 10 * NS  # before the first message, for all participants to connect
+LEVEL_LOTS_MAX: Final = 100_000  # largest addition to a level
+POSITION_LOTS_MAX: Final = 10_000_000  # largest position of the replaying accounts
 OPEN: Final = "CONTINUOUS"
 Place = tuple[str, SideText, str]  # instrument, side, price
 
 
 class TapeRefused(ValueRefused):
-    """The market of the replay refuses what the recorded one took."""
+    """The market of the replay refuses something that the recorded market accepted."""
 
     def __init__(self, what: str, refused: Rejected) -> None:
         super().__init__(f"{what}: {refused.name}, limit {refused.limit}, got {refused.observed}")
 
 
 class Tape(msgspec.Struct, frozen=True):
-    """What was recorded, read as it is needed: ``rows`` begins at the first each time."""
+    """A recording, read on demand: ``rows`` begins at the first row each time."""
 
     rows: Callable[[], Iterator[recorder.Recorded]]
     first_ns: int
@@ -55,7 +55,7 @@ class Tape(msgspec.Struct, frozen=True):
 
     @classmethod
     def load(cls, path: Path) -> "Tape":
-        """A tape of ``clients.bots.recorder``. ValueRefused if it is none, or empty."""
+        """Open a recording of ``clients.bots.recorder``. ValueRefused if it is none, or empty."""
         tape = cls(lambda: recorder.read(path), *recorder.span(path))
         if not any(tape.first_states()):
             raise ValueRefused(f"{path} has no instrument's state")
@@ -63,23 +63,23 @@ class Tape(msgspec.Struct, frozen=True):
 
     @property
     def start_ns(self) -> int:
-        """When a replay begins, so that everybody is there for the first message."""
+        """When a replay begins: early enough for all participants to connect."""
         return self.first_ns - LEAD_NS
 
     @property
     def seconds(self) -> float:
-        """How long a replay takes, with a second at its end."""
+        """Duration of a replay, with a second at its end."""
         return (self.last_ns - self.start_ns) / NS + 1
 
     def listed(self) -> list[InstrumentData]:
-        """The instruments on it."""
+        """Return the instruments on the recording."""
         for row in self.rows():
             if isinstance(row.message, Instruments):
                 return row.message.instruments
         return []
 
     def first_states(self) -> Iterator[InstrumentState]:
-        """Each instrument's first state."""
+        """Yield each instrument's first state."""
         missing = {data.code for data in self.listed()}
         for row in self.rows() if missing else ():
             if isinstance(row.message, InstrumentState) and row.message.instrument in missing:
@@ -90,7 +90,7 @@ class Tape(msgspec.Struct, frozen=True):
 
 
 class Replay:
-    """Plays a tape: ``open``, then ``run``."""
+    """Plays a recording: ``open``, then ``run``."""
 
     def __init__(
         self, tape: Tape, perform: Perform, connect: Connect, clock_ns: Callable[[], int]
@@ -99,10 +99,11 @@ class Replay:
         self._perform, self._connect, self._clock_ns = perform, connect, clock_ns
         self._ids: dict[Place, list[str]] = {}  # orders at each level, oldest first
         self._state: dict[str, InstrumentState] = {}
-        self._traded = False  # since the maker's orders were last known to be the market's
+        # Whether trades since the last query may have changed the maker's orders
+        self._traded = False
 
     async def open(self) -> None:
-        """List what is on the tape, with the limits that it had, and connect."""
+        """List the recorded instruments with their limits, and connect."""
         self._maker = await self._connect(MAKER, USD)
         self._taker = await self._connect(TAKER, USD)
         data = {one.code: one for one in self._tape.listed()}
@@ -126,7 +127,8 @@ class Replay:
         await self._taker.refresh()
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Play until the tape's end, or until ``stop`` is set. Raises TapeRefused."""
+        """Play to the recording's end, then wait for ``stop``; or until ``stop`` is set. Raises
+        TapeRefused."""
         for row in self._tape.rows():
             wait = row.received_ns - self._clock_ns()
             if wait > 0:
@@ -154,10 +156,10 @@ class Replay:
             raise TapeRefused(f"trade {trade.match_number}", outcome)
 
     async def _change(self, message: DepthSnapshot | DepthDelta) -> None:
-        """Have the levels hold what they held."""
+        """Bring the levels to the recorded quantities."""
         if self._state[message.instrument].state != OPEN:
             return
-        if self._traded:  # an answer comes behind every report of what was traded before
+        if self._traded:  # the answer comes after all reports of earlier trades
             await self._maker.query_account()
             self._traded = False
         wanted: dict[Place, int] = {}
@@ -171,12 +173,12 @@ class Replay:
             for price, quantity in levels:
                 wanted[message.instrument, side, price] = read_quantity(quantity)
         missing = {place: lots - self._held(place) for place, lots in wanted.items()}
-        # What leaves goes first, or what comes could meet it.
+        # Removals first: an addition could otherwise trade with what is still to be removed.
         await _all(self._shrink(place, -lots) for place, lots in missing.items() if lots < 0)
         await _all(self._grow(place, lots) for place, lots in missing.items() if lots > 0)
 
     def _held(self, place: Place) -> int:
-        """Lots that the level's orders still have; those that are gone are forgotten."""
+        """Return the lots that the level's orders still have; drop finished orders."""
         orders = self._maker.orders
         living = [name for name in self._ids.get(place, ()) if name in orders]
         self._ids[place] = living
@@ -193,7 +195,8 @@ class Replay:
             outcome = await (
                 self._maker.cancel(name) if whole else self._maker.reduce(name, quantity=gone)
             )
-            if isinstance(outcome, Rejected) and outcome.name != "NOT_FOUND":  # just traded away
+            # It may just have traded
+            if isinstance(outcome, Rejected) and outcome.name != "NOT_FOUND":
                 raise TapeRefused(f"{gone} lots less at {place}", outcome)
             if not lots:
                 return
@@ -207,7 +210,7 @@ class Replay:
             raise TapeRefused(f"{lots} lots more at {place}", outcome)
 
     async def _move(self, state: InstrumentState) -> None:
-        """Follow an instrument's state and its price limits."""
+        """Follow an instrument's trading state and its price limits."""
         before = self._state[state.instrument]
         if (state.low_limit, state.high_limit) != (before.low_limit, before.high_limit):
             await self._perform(

@@ -1,9 +1,9 @@
-"""The sandbox: a market for bots to be wrong in, with seeded makers and faults on demand.
+"""The sandbox: a market for testing bots, with seeded makers and faults on demand.
 
-``VirtualSandbox`` runs a bot inside this process in virtual time, which passes as fast as the work
-gets done: the same seed and bot give the same log, byte for byte. ``Sandbox`` serves on a port in
-real time, behind a relay that brings the faults, for clients of any language. In both the exchange
-is the real one, and the makers are clients like any other.
+``VirtualSandbox`` runs a bot inside this process in virtual time, as fast as the work allows: the
+same seed and bot give the same log, byte for byte. ``Sandbox`` serves on a port in real time,
+behind a relay that injects the faults, for clients in any language. In both the exchange is the
+real one, and the makers are ordinary clients.
 """
 
 import asyncio
@@ -42,29 +42,29 @@ HOST: Final = "127.0.0.1"
 VISITOR: Final = 1  # the first visitor's account
 VISITOR_USD: Final = "5000000"
 KEY_NAME: Final = "key.json"
-START_NS: Final = 1_795_176_000 * NS  # 20 November 2026, noon: where virtual time begins
+START_NS: Final = 1_795_176_000 * NS  # 20 November 2026, noon: start of virtual time
 POLL_SECONDS: Final = 0.001
-OPEN_SECONDS: Final = 30.0  # for the makers of a served one to have their quotes out
-LOOK_SECONDS: Final = 0.01  # between two looks whether they are
-SECONDS: Final = 300  # of a run, if not said
+OPEN_SECONDS: Final = 30.0  # limit for a served sandbox's makers to have their quotes out
+LOOK_SECONDS: Final = 0.01  # between two checks of that
+SECONDS: Final = 300  # default duration of a run
 SYNC_SECONDS: Final = 0.002  # mean time of a virtual sync
-END_SECONDS: Final = 30.0  # for a bot to end once it was asked to
+END_SECONDS: Final = 30.0  # for a bot to end after it was asked to
 QUICK: Final = Backoff(first_s=0.05, most_s=1.0)
 WEATHER: Final = Weather(delay_least=100_000, delay_mean=500_000)
-# Clearing is looked at now and then: it has nothing to prove here.
+# Checks of clearing are rare: they are not what is tested here.
 SETTINGS: Final = Settings(limits=Limits(watch_seconds=10.0, checkpoint_seconds=600.0))
 
 Run: TypeAlias = Callable[[AsyncClient, asyncio.Event], Coroutine[Any, Any, None]]
 
 
 class Deaf(TimeoutError):
-    """The bot went on for ``END_SECONDS`` after it was asked to stop."""
+    """The bot was still running ``END_SECONDS`` after it was asked to stop."""
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
-    """What a virtual run came to. Hashes are hex; the same seed and bot give the same report.
+    """The result of a virtual run. Hashes are hex; the same seed and bot give the same report.
 
-    ``profit`` = cash + unrealized gains at the marks - what was deposited, in dollars.
+    ``profit`` = cash + unrealized gains at the marks - deposits, in dollars.
     """
 
     seed: int
@@ -80,7 +80,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class VirtualSandbox:
-    """One run of one bot in virtual time. ``directory`` is then a market's data directory."""
+    """One run of one bot in virtual time. Afterwards ``directory`` is a market's data directory."""
 
     def __init__(
         self,
@@ -91,7 +91,7 @@ class VirtualSandbox:
         rates: Rates | None = None,
         tape: Tape | None = None,
     ) -> None:
-        """With a ``tape`` its day is played in place of the scene's makers."""
+        """Prepare a run. With a ``tape`` its recorded day replaces the scene's makers."""
         self.seed = seed
         self.directory = directory
         self.loop = SimLoop(Random(f"{seed}/loop"))
@@ -104,18 +104,18 @@ class VirtualSandbox:
         self._random = Random(f"{seed}/host")
         self._exits = contextlib.AsyncExitStack()
         self.market: Market | None = None
-        self.on_second: Callable[[int, int], None] | None = None  # seconds done, of all
+        self.on_second: Callable[[int, int], None] | None = None  # called with seconds done, of all
 
     def clock_ns(self) -> int:
-        """The time, of the market and of everybody in it."""
+        """The present time in ns, of the market and all participants."""
         return self._start_ns + self.loop.now_ns
 
     def run(self, bot: Run, seconds: float = 0) -> Report:
-        """Let a bot trade for so many virtual seconds, or until it ends; raises what it raises,
-        Deaf if it goes on for ``END_SECONDS`` more, and NotConnected if it leaves its client
-        without a connection, for the report asks what the account has.
+        """Run a bot for ``seconds`` of virtual time, or until it ends; return the report.
 
-        0 seconds are the whole tape, or ``SECONDS`` without one.
+        0 seconds mean the whole tape, or ``SECONDS`` without one. Raises what the bot raises; Deaf
+        if it goes on for ``END_SECONDS`` after it was asked to stop; NotConnected if it leaves its
+        client without a connection, since the report queries the account.
         """
         if not seconds:
             seconds = SECONDS if self._tape is None else self._tape.seconds
@@ -148,14 +148,14 @@ class VirtualSandbox:
         return self._report(client, state_hash)
 
     async def _trade(self, bot: Run, seconds: float) -> "_Money":
-        """Open the doors, have everybody trade, and see what the visitor has in the end."""
+        """Open the market, let everybody trade, and return the visitor's final balance."""
         assert self.market is not None, "started"
         crowd = self._crowd(self.market.operations.perform)
         await crowd.open()
         visitor = await self._connect(VISITOR, VISITOR_USD)
         over, stop = asyncio.Event(), asyncio.Event()
         quoting = asyncio.create_task(crowd.run(over))
-        await asyncio.sleep(1.0)  # until there is something to trade with
+        await asyncio.sleep(1.0)  # until the makers have quoted
         self.trouble.rates = self._rates
         trading = asyncio.create_task(bot(visitor, stop))
         for second in range(math.ceil(seconds)):
@@ -195,7 +195,7 @@ class VirtualSandbox:
         await self.market.operations.perform(requests.Deposit(account=account, amount=usd))
         key = Key.hmac(*create_key(self.directory, account, "trade"))
         client = AsyncClient(
-            "ws://sandbox.invalid",  # whatever dials it, HTTP say, finds nobody
+            "ws://sandbox.invalid",  # an unreachable address, for code that dials it by other means
             key,
             connect=partial(self.dial, str(account)),
             clock_ns=self.clock_ns,
@@ -207,11 +207,11 @@ class VirtualSandbox:
         return await self._exits.enter_async_context(client)
 
     async def dial(self, name: str, url: str, *, msgpack: bool) -> ClientTransport:
-        """Open a connection over the virtual network; faults meet the visitor's name alone."""
+        """Open a connection over the virtual network. Faults apply only to the visitor's name."""
         return await self.net.connect(name, msgpack=msgpack)
 
     async def _attend(self, socket: ServerSocket) -> None:
-        """Serve one connection; what a visitor is told meets the faults."""
+        """Serve one connection; faults are applied to what a visitor is sent."""
         assert self.market is not None, "started"
         if socket.client == str(VISITOR):
             faulty = FaultySocket(self.trouble, socket, socket.abort)
@@ -246,7 +246,7 @@ class _Money(msgspec.Struct, frozen=True):
 
 
 async def _margin(client: AsyncClient) -> Margin:
-    """What an account has, as soon as its client is connected."""
+    """Return an account's margin, retrying until its client is connected."""
     while True:
         try:
             return await client.margin()
@@ -255,7 +255,7 @@ async def _margin(client: AsyncClient) -> Margin:
 
 
 def log_hash(directory: Path) -> str:
-    """The hash of a log's bytes."""
+    """Return a hash of a log's bytes."""
     whole = blake2b(digest_size=16)
     for path in sorted((directory / "log").iterdir()):
         whole.update(path.read_bytes())
@@ -275,7 +275,7 @@ class Visit(msgspec.Struct, frozen=True):
 class Sandbox:
     """A served sandbox: ``open``, ``run`` until ``stop`` is set, ``close``.
 
-    Visitors are let in once there is a bid and an ask in everything that is made a market in.
+    Visitors are let in once every quoted instrument has a bid and an ask.
     """
 
     def __init__(
@@ -290,8 +290,8 @@ class Sandbox:
         self._scene = scene if scene is not None else Scene()
         self.trouble = Trouble(Random(f"{seed}/faults"), rates)
         self._exits = contextlib.AsyncExitStack()
-        self._inner = ""  # the market's own address, before the relay
-        self._over = asyncio.Event()  # for the makers to end
+        self._inner = ""  # the market's own address, behind the relay
+        self._over = asyncio.Event()  # asks the makers to end
         self.market: Market | None = None
 
     async def open(self, host: str, port: int) -> Visit:
@@ -326,7 +326,7 @@ class Sandbox:
         )  # fmt: skip
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Wait until ``stop`` is set, and have everybody end."""
+        """Wait until ``stop`` is set, then end the participants. Raises what failed."""
         assert self.market is not None, "opened"
         failing = asyncio.create_task(self.market.failed())
         stopping = asyncio.create_task(stop.wait())
@@ -340,11 +340,11 @@ class Sandbox:
         stopping.cancel()
 
     async def close(self) -> None:
-        """End it all."""
+        """Stop everything."""
         await self._exits.aclose()
 
     async def _end(self) -> None:
-        """Have the makers end; what they raise ``run`` has said."""
+        """End the makers; ``run`` has raised their errors already."""
         self._over.set()
         await asyncio.gather(self._trading, return_exceptions=True)
 

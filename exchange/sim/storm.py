@@ -1,11 +1,11 @@
-"""One seed: a market in a storm, and what must hold when the storm is over.
+"""One seed of the simulation: a market in a storm of faults, and the checks after it.
 
-While it blows, the host dies at any step and in the middle of disk operations, the power goes,
-disks fail and fill up, paths stand still, connections end or only seem to live, clients die, clocks
-jump, and traders and an operator go on asking, through auctions, breakers' halts and trades of
-combinations and with implied prices. Then every fault stops, and *liveness* is asserted:
-every wish is answered, every report was delivered exactly once, all books agree, and the ledger
-balances.
+During the storm the host dies at any step and in the middle of disk operations, the power fails,
+disks fail and fill up, network paths are blocked, connections end visibly or unseen, clients die,
+clocks jump, and traders and an operator keep sending requests, through auctions, breakers' halts,
+trades of combinations and trades with implied prices. Then every fault stops, and *liveness* is
+asserted: every request is answered, every report was delivered exactly once, all books agree, and
+the ledger balances.
 
 A run is a function of its seed: the same seed gives the same log, the same tape and the same trace.
 """
@@ -47,19 +47,19 @@ from exchange.sim.virtual import virtual
 
 EPOCH_NS: Final = 1_795_176_000 * NS  # 20 November 2026, noon
 CODES: Final = ("H100Z26", "A100Z26")
-SPREAD: Final = ("H100F27", "H100Z26-H100F27")  # another month, and both as one
+SPREAD: Final = ("H100F27", "H100Z26-H100F27")  # another month, and the calendar spread of both
 SIGHTS: Final = (
     EventKind.AUCTION_UNCROSSED, EventKind.ORDER_EXECUTED, EventKind.LEG_TRADE,
     EventKind.ORDER_WAITING, EventKind.ORDER_ELECTED,
 )  # fmt: skip
 CASH: Final = "50000000"
 TICK_SECONDS: Final = 0.1
-LIVENESS_SECONDS: Final = 600.0  # virtual: by then everybody is served
+LIVENESS_SECONDS: Final = 600.0  # virtual time within which everybody must be served
 QUICK: Final = Backoff(first_s=0.05, most_s=2.0)
 
 
 class Trace:
-    """What happened, in order, as a running hash; the lines themselves on request."""
+    """A running hash of what happened, in order; the lines themselves on request."""
 
     def __init__(self, loop: SimLoop, *, keep: bool) -> None:
         self._loop = loop
@@ -67,19 +67,19 @@ class Trace:
         self.lines: list[str] | None = [] if keep else None
 
     def __call__(self, text: str) -> None:
-        """Note one happening at the present instant."""
+        """Record an occurrence at the present time."""
         line = f"{self._loop.now_ns / NS:.6f} {text}"
         self._hash.update(line.encode() + b"\n")
         if self.lines is not None:
             self.lines.append(line)
 
     def digest(self) -> str:
-        """The hash so far."""
+        """Return the hash so far."""
         return self._hash.hexdigest()
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
-    """What one run came to. Hashes are hex; equal seeds give equal reports."""
+    """The result of one run. Hashes are hex; equal seeds give equal reports."""
 
     seed: int
     log_hash: str
@@ -92,13 +92,13 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     operations: dict[str, int]  # by outcome
     lives: int  # of the server
     deaths: dict[str, int]
-    refusals: list[str]  # why a start or a life ended by itself
-    trouble: dict[str, int]  # faults of the disk that happened
-    sights: dict[str, int]  # events of the market that not every storm sees
+    refusals: list[str]  # why starts failed or lives ended by themselves
+    trouble: dict[str, int]  # faults of the disk that occurred
+    sights: dict[str, int]  # rare kinds of market events
 
 
 class Simulation:
-    """One run. ``history`` and ``files`` are there for checkers once it is over."""
+    """One run. ``history`` and ``files`` can be inspected once it is over."""
 
     def __init__(self, seed: int, directory: Path, *, bug: str = "", trace: bool = False) -> None:
         self.seed = seed
@@ -111,7 +111,7 @@ class Simulation:
         self.traders: list[Trader] = []
         self.directory = directory
         self.bug = bug
-        self.codes: dict[str, int] = {}  # of the instruments, once the storm is over
+        self.codes: dict[str, int] = {}  # instrument ids by code, once the storm is over
         self._random = Random(f"{seed}/storm")
         self.host = Host(
             self.loop, self.disk, self.net, directory, Random(f"{seed}/host"), EPOCH_NS,
@@ -128,17 +128,17 @@ class Simulation:
     # Clocks
 
     def clock_ns(self) -> int:
-        """The true time; what a client's host shows."""
+        """The true time, which clients' hosts show."""
         return EPOCH_NS + self.loop.now_ns
 
     def _local_ns(self) -> int:
-        """What the clock of the host that asks shows."""
+        """The time on the host of the code that asks."""
         return self.clock_ns() if PROCESS.get() is None else self.host.clock_ns()
 
     # The run
 
     def run(self) -> Report:
-        """Run it all. Raises AssertionError (of which Stuck is one) for whatever does not hold."""
+        """Run it. Raises AssertionError (Stuck is one) for whatever does not hold."""
         limits = self.ranges.limits
         with contextlib.ExitStack() as stack:
             stack.enter_context(virtual(self._local_ns, Random(f"{self.seed}/secrets")))
@@ -158,7 +158,7 @@ class Simulation:
             return self.loop.run_until_complete(self._main())
 
     def _abandon(self) -> None:
-        """End what a failed run leaves behind."""
+        """End what a failed run leaves running."""
         if self.host.process is not None:
             self.host.process.kill()
         self.loop.close()
@@ -192,7 +192,7 @@ class Simulation:
         return self._report(checker, state_hash)
 
     async def _calm(self, working: list[asyncio.Task[None]], living: asyncio.Task[None]) -> None:
-        """Liveness: everybody is served, by a market that comes up and stays."""
+        """Assert liveness: everybody is served, by a market that starts and stays up."""
         finishing = asyncio.create_task(self._finish(working))
         done, _ = await asyncio.wait(
             [finishing, living], timeout=LIVENESS_SECONDS, return_when=asyncio.FIRST_COMPLETED
@@ -216,7 +216,7 @@ class Simulation:
         )
 
     async def _open(self) -> None:
-        """Fund the accounts and connect everybody, in good weather."""
+        """Fund the accounts and connect the traders, before any fault."""
         while self.host.market is None:
             await asyncio.sleep(TICK_SECONDS)
         ranges = self.ranges
@@ -293,7 +293,7 @@ class Simulation:
         self.host.plan_death()
 
     async def _blow(self, working: list[asyncio.Task[None]]) -> None:
-        """Roll the faults of every tenth of a second, and raise what a worker failed with."""
+        """Draw the faults of every tenth of a second, and raise what a worker failed with."""
         for _ in range(round(self.ranges.seconds / TICK_SECONDS)):
             await asyncio.sleep(TICK_SECONDS)
             for task in working:
@@ -368,7 +368,7 @@ class Simulation:
 
 
 def sights_of(events: bytes) -> dict[str, int]:
-    """How often what not every storm sees happened; a breaker's halts under the breaker's name."""
+    """Count the rare kinds of events; a breaker's halts are counted under the breaker's name."""
     found: Counter[str] = Counter()
     for row in EVENT.iter_unpack(events):
         if row[2] in SIGHTS:
@@ -379,7 +379,7 @@ def sights_of(events: bytes) -> dict[str, int]:
 
 
 class Found(AssertionError):
-    """Something that must hold did not. ``simulation`` is there for whoever looks closer."""
+    """Something that must hold did not. ``simulation`` can be inspected."""
 
     def __init__(self, simulation: Simulation, cause: Exception) -> None:
         again = f"--seed {simulation.seed} {f'--bug {simulation.bug} ' * bool(simulation.bug)}"
@@ -391,9 +391,9 @@ class Found(AssertionError):
 
 
 def simulate(seed: int, *, bug: str = "", trace: bool = False) -> tuple[Report, Simulation]:
-    """Run one seed in a folder that is gone afterwards. Raises Found.
+    """Run one seed in a temporary folder. Raises Found.
 
-    ``bug`` is one of ``BUGS``, put in on purpose; ``trace`` keeps the lines of the trace.
+    ``bug`` is one of ``BUGS``, to be injected; ``trace`` keeps the lines of the trace.
     """
     with tempfile.TemporaryDirectory(prefix="hourbook-sim-", dir=memory_folder()) as folder:
         simulation = Simulation(seed, Path(folder), bug=bug, trace=trace)
@@ -402,10 +402,10 @@ def simulate(seed: int, *, bug: str = "", trace: bool = False) -> tuple[Report, 
         except Exception as error:
             raise Found(simulation, error) from error
         finally:
-            gc.collect()  # a life's engine is large, and every life leaves circles behind
+            gc.collect()  # a life's engine is large, and every life leaves reference cycles
 
 
 def memory_folder() -> Path | None:
-    """Where real files cost nothing; None for the system's own choice."""
+    """Return a folder in memory, where real files are cheap; None for the system's default."""
     memory = Path("/dev/shm")
     return memory if memory.is_dir() else None

@@ -1,10 +1,10 @@
-"""A trader that never gives up: real clients, one after the other, and a history of all it asked.
+"""A persistent trader: real clients, one after the other, and a history of all requests.
 
-It enters, cancels, reduces, replaces and asks, several at once, and may have a dead man's switch,
-which it holds, takes back, and now and then is too late for; what stays unanswered it sends
-again under the old id, sometimes what was answered too. It may die with everything that it had not
-processed; its next client resumes where the last one had read to. Every report that its clients
-delivered is kept, so that one delivered twice or never can be seen.
+It enters, cancels, reduces, replaces and queries, several at once. It may have a dead man's switch,
+which it renews, takes back, and sometimes misses. Unanswered requests are sent again under their
+old id, sometimes answered ones too. Its client may die with everything not yet processed; the next
+one resumes at the last position read. Every report delivered is kept, so that one delivered twice
+or never is noticed.
 """
 
 import asyncio
@@ -38,11 +38,11 @@ from exchange.messages.wire_mass import Quoted
 from exchange.sim.history import History, Operation
 
 KINDS: Final = ("enter", "cancel", "reduce", "replace", "orders", "account")
-AGAIN_SECONDS: Final = 0.2  # before what could not be sent is tried again
+AGAIN_SECONDS: Final = 0.2  # before a request that could not be sent is retried
 LOTS_MAX: Final = 9
 SPREAD_TICKS: Final = 12
 TICK_DIGITS: Final = 3
-HOLD_SECONDS: Final = 0.8  # mean, between two words about its switch
+HOLD_SECONDS: Final = 0.8  # mean time between two requests about its switch
 TIMEOUTS_MS: Final = (0, 1_000, 1_000, 1_500, 4_000)
 TIMES_IN_FORCE: Final = ("GTC", "GTC", "GTC", "GTC", "IOC", "FOK", "GFA")
 
@@ -56,17 +56,16 @@ class Habits(msgspec.Struct, frozen=True):
     codes: list[str]
     marks: dict[str, int]  # ticks
     workers: int = 2
-    pause_mean: float = 0.1  # seconds between two wishes of one worker
+    pause_mean: float = 0.1  # seconds between two requests of one worker
     weights: tuple[int, ...] = (50, 20, 6, 12, 8, 4)  # of KINDS
     repeat: int = 10  # answered enters that are sent again
-    forsake: int = 10  # unanswered operations that are given up
-    stops: int = 0  # enters that wait for a price
+    forsake: int = 10  # unanswered operations that are abandoned
+    stops: int = 0  # enters that are stop orders
 
 
 class Trader:
-    """One account. ``now_ns`` is the clock of the history; ``holding`` draws what it does with a
-    dead man's switch, None: it has none.
-    """
+    """One account. ``now_ns`` is the clock of the history; ``holding`` draws its use of a dead
+    man's switch; None: it uses none."""
 
     def __init__(
         self,
@@ -82,12 +81,12 @@ class Trader:
         self.name, self.account = name, account
         self.habits = habits
         self.reports: list[bytes] = []  # encoded, in the order of delivery
-        self.calm = False  # nothing is forsaken any more
+        self.calm = False  # no operation is abandoned any more
         self.began: Position | None = None
         self.make = make
         self._history, self._random, self._now_ns = history, random, now_ns
         self._holding = holding
-        self._ids: list[str] = []  # entered
+        self._ids: list[str] = []  # client order ids entered
         self._count = 0
         self._stream: EventStream | None = None
         self._collecting: asyncio.Task[None] | None = None
@@ -98,7 +97,7 @@ class Trader:
     # The client
 
     async def connect(self) -> None:
-        """Connect the first client; from now on every report counts."""
+        """Connect the first client; from now on every report is collected."""
         while not self.client.is_ready:
             try:
                 await self.client.connect()
@@ -127,10 +126,10 @@ class Trader:
             except (OutcomeUnknown, NotConnected):
                 await asyncio.sleep(AGAIN_SECONDS)
             except (ConnectionLost, LogonRefused):
-                return  # whoever wants something next makes another client, which joins again
+                return  # the next request creates another client, which subscribes again
 
     async def renew(self, old: AsyncClient) -> None:
-        """Replace a client that is finished, once, whoever notices first."""
+        """Replace a finished client, once, whoever notices first."""
         async with self._renewing:
             if self.client is not old:
                 return
@@ -138,7 +137,7 @@ class Trader:
             while True:
                 after = await self._leave(client)
                 client = self.client = self.make(after)
-                self._collect()  # the stream is there before the first report can be
+                self._collect()  # the stream must exist before the first report
                 try:
                     await client.connect()
                     break
@@ -147,7 +146,7 @@ class Trader:
         await self._join()
 
     async def ask(self, question: Callable[[AsyncClient], Awaitable[_Answer]]) -> _Answer:
-        """Put a question to whichever client there is until it is answered."""
+        """Repeat a query with the current client until it is answered."""
         while True:
             client = self.client
             try:
@@ -158,11 +157,12 @@ class Trader:
                 await self.renew(client)
 
     def leave(self) -> None:
-        """Have the client's host die: another one takes its place."""
+        """Simulate the death of the client's host: another client takes over."""
         self._leaving = asyncio.create_task(self.renew(self.client))
 
     async def _leave(self, client: AsyncClient) -> Position | None:
-        """End a client; return where it had read to, once all it delivered is gathered."""
+        """Close a client; return the position it had read to, once all its reports are
+        collected."""
         await client.close()
         assert self._stream is not None and self._collecting is not None
         self._stream.end(None)
@@ -170,13 +170,13 @@ class Trader:
         return client.position
 
     async def close(self) -> None:
-        """Leave for good."""
+        """Close the client for good."""
         await self._leave(self.client)
 
     # Wishes
 
     async def trade(self, stop: asyncio.Event) -> None:
-        """Wish until ``stop``, then see every wish answered."""
+        """Send random requests until ``stop``, then wait until every one is answered."""
         async with asyncio.TaskGroup() as tasks:
             for _ in range(self.habits.workers):
                 tasks.create_task(self._work(stop))
@@ -195,11 +195,11 @@ class Trader:
                 await self._repeat(operation)
 
     async def _hold(self, stop: asyncio.Event, random: Random) -> None:
-        """Set a switch, move it and take it back, in no hurry: some it comes too late for."""
+        """Set, renew and take back a switch, so slowly that some fire."""
         while not stop.is_set():
             await asyncio.sleep(random.expovariate(1 / HOLD_SECONDS))
             say = methodcaller("cancel_after", random.choice(TIMEOUTS_MS))
-            with contextlib.suppress(RequestRefused):  # of a full disk or queue
+            with contextlib.suppress(RequestRefused):  # the disk or the queue is full
                 await self.ask(say)
 
     def _wish(self) -> Operation:
@@ -246,7 +246,7 @@ class Trader:
         }
 
     def _price(self, code: str) -> str:
-        """About the mark."""
+        """Return a price near the mark."""
         ticks = self.habits.marks[code] + self._random.randint(-SPREAD_TICKS, SPREAD_TICKS)
         return decimal_text(ticks, TICK_DIGITS)
 
@@ -257,7 +257,7 @@ class Trader:
         raise AssertionError("only what was entered is replaced")
 
     async def perform(self, operation: Operation) -> None:
-        """Send until answered; a forsaken operation stays unknown, and so does a lost query."""
+        """Send until answered. An abandoned operation and an unanswered query stay unknown."""
         while True:
             client = self.client
             try:
@@ -285,21 +285,21 @@ class Trader:
 
 
 def is_report(event: object) -> bool:
-    """Whether it belongs to the account's stream."""
+    """Whether an event belongs to the account's report stream."""
     if isinstance(event, Rejected):
         return event.sequence is not None
     return isinstance(event, AnyReport)
 
 
 def encoded_report(event: object) -> bytes:
-    """A report's bytes without the tokens left, which are the moment's and in no replay."""
+    """Return a report's bytes without the tokens left, which a replayed report does not have."""
     if isinstance(event, Rejected | Accepted | Replaced | Quoted):
         event = msgspec.structs.replace(event, tokens=None)
     return msgspec.json.encode(event)
 
 
 async def send(client: AsyncClient, operation: Operation) -> AnyResponse:
-    """Put one operation to a client."""
+    """Send one operation with a client."""
     fields, key = operation.fields, operation.key
     match operation.kind:
         case "enter":

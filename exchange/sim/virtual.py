@@ -1,9 +1,9 @@
-"""The process-wide sources of chance, replaced for the length of a simulation.
+"""Replaces the process-wide clock and random source for the duration of a simulation.
 
-Parts of the market ask the operating system itself: ``time`` for when a frame came in, ``secrets``
-for a nonce. While ``virtual`` is entered these answer from the simulation, so that nothing in a
-log depends on the day it was made. Whatever was bound before (``from time import ...``) is left
-alone: the interpreter's own threads keep their real clock.
+Parts of the market ask the operating system directly: ``time`` for when a frame arrived,
+``secrets`` for a nonce. While ``virtual`` is active these answer from the simulation, so that
+nothing in a log depends on the day of the run. Names bound before (``from time import ...``) are
+not replaced: the interpreter's own threads keep their real clock.
 """
 
 import contextlib
@@ -16,7 +16,7 @@ from unittest.mock import patch
 
 @contextlib.contextmanager
 def virtual(clock_ns: Callable[[], int], random: Random) -> Iterator[None]:
-    """Have ``time`` and ``secrets`` answer from a clock and a seed inside the block."""
+    """Let ``time`` and ``secrets`` answer from a clock and a seed inside the block."""
     with contextlib.ExitStack() as stack:
         for name, answer in (
             ("time_ns", clock_ns),
