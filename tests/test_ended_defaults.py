@@ -30,7 +30,7 @@ from test_defaults import (
     tear_up,
 )
 
-from exchange.clearing.calling import Pledge, Release, ValueAsset
+from exchange.clearing.calling import AccrueInterest, Pledge, Release, ValueAsset
 from exchange.clearing.default.payout import CAPITAL
 from exchange.clearing.default.records import (
     Allocate,
@@ -43,6 +43,7 @@ from exchange.clearing.default.records import (
     SizeFund,
 )
 from exchange.clearing.delivery import dvp
+from exchange.clearing.records import write
 from exchange.messages import AccountKind, Command, CommandKind
 
 UNIT = 1_000_000_000  # micro-dollars
@@ -236,6 +237,8 @@ def test_what_is_open_keeps_a_default_from_ending_by_name(house: House) -> None:
     assert defaults(house).defaults[0].steps == {}
     facts = end(house)[1]
     assert (facts["repaid"], facts["written_off"], facts["left"]) == ({}, 0, 0)
+    assert why(distribute(house)) == ("proposal_state", "moved", f"recovery 1 1 {CLIENT} freeze")
+    house.pay()
     assert why(distribute(house)) == ("amount", 1, 0)
     assert why(end(house)) == ("default_state", "replenished", "ended")
 
@@ -262,6 +265,71 @@ def test_who_is_in_default_stays_so_after_the_end(house: House) -> None:
     for account in (LOSER, CLIENT):
         bought = AuctionBid(auction=2, account=account, lots=1, price=1_500_000)
         assert house.record(bought)[0] == "unknown_account"
+
+
+def test_a_client_that_owes_sells_what_it_has_pledged_before_its_member_answers(
+    house: House,
+) -> None:
+    """Who is not a defaulter's keeps what it has pledged as long as it owes."""
+    house.record(ValueAsset(asset="T-BILL", price=UNIT, haircut_bp=0))
+    for account, units in ((CLIENT, 2), (SAFE, 2)):
+        house.record(Pledge(id=f"p{account}", account=account, asset="T-BILL", units=units))
+    for account in (CLIENT, SAFE):
+        free = house.market.engine.account(account)
+        house.send(house.market.money(CommandKind.WITHDRAW, account, free["cash"] - free["hold"]))
+    crash(house)
+    declare(house)
+    out = Release(id="r", account=CLIENT, asset="T-BILL", units=2)
+    assert house.record(out)[0] == "amount"  # it holds lots yet
+    house.trade(RICH, CLIENT, 10, 1_500)
+    house.trade(RICH, SAFE, 20, 1_500)
+    auction(house, [(RICH, 100, 1_500_000)])
+    settle(house, 1_500_000)
+    owed = [-house.clearing.cash(account) for account in (LOSER, CLIENT)]
+    assert allocate_would(house)["loss"] == owed[0]
+    assert house.record(out)[0] == "accepted"
+    kept = Release(id="k", account=SAFE, asset="T-BILL", units=2)
+    assert house.clearing.cash(SAFE) < 0 and house.record(kept)[0] == "amount"
+    deposit(house, CLIENT, 2 * UNIT)
+    assert allocate(house)["loss"] == sum(owed) - 2 * UNIT
+    house.pay()
+    assert [house.clearing.cash(account) for account in (LOSER, CLIENT)] == [0, 0]
+    replenish(house)
+    assert end(house)[0] == "ended"
+    house.pay()
+    assert house.market.engine.account(CLIENT)["killed"]
+    house.agree()
+
+
+def allocate_would(house: House) -> dict[str, Any]:
+    return house.clearing.would(write(again())).facts
+
+
+def test_what_nobody_covers_bears_no_interest_and_is_written_off_by_capital_alone(
+    house: House,
+) -> None:
+    """Two limits: what the waterfall left uncovered, and what the house has; each by name."""
+    crash(house, 1_000_000)
+    declare(house)
+    sold(house, 500_000, 1_000_000)
+    uncovered = allocate(house, assessment_cap_pct=0)["layers"]["uncovered"]
+    assert uncovered > 0
+    house.pay()
+    assert house.record(AccrueInterest(credit_bp=0, debit_bp=900))[1]["charged"] == 0
+    replenish(house)
+    assert why(end(house)) == ("amount", 0, uncovered)  # there is no capital
+    house.record(PayCapital(amount=uncovered + 3, person="owner"))
+    fee(house, LOSER, 2)
+    assert why(end(house)) == ("amount", uncovered, uncovered + 2)  # 2 were never shared
+    deposit(house, LOSER, 2)
+    assert end(house)[1]["written_off"] == uncovered
+    house.pay()
+    assert (house.clearing.cash(LOSER), capital(house)) == (0, 3)
+    deposit(house, LOSER, uncovered + 1)
+    assert next(iter(distribute(house)[1]["repaid"].values())) == {"0": uncovered}
+    house.pay()
+    assert capital(house) == uncovered + 3
+    house.agree()
 
 
 def test_lots_that_come_back_open_a_default_again_that_was_shared_or_ended(house: House) -> None:

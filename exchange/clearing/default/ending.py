@@ -19,6 +19,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 from exchange.clearing.calling import Calls
+from exchange.clearing.default.closing import freeze
 from exchange.clearing.default.loss import claims, clients, estate
 from exchange.clearing.default.payout import CAPITAL, fund_of, move, named
 from exchange.clearing.default.records import CloseDefault, DistributeRecovery
@@ -170,6 +171,8 @@ def end(
     for account, amount in sorted(into.items()):
         ask(state, Due(f"{id} to {account}", "deposit", account, amount))
     _keep(default, record, found, at)
+    if isinstance(record, CloseDefault):  # nobody trades any more under a member that is gone
+        ask(state, *(freeze(f"{id} {account}", account) for account in clients(default, state)))
     if not capital:
         return None
     back = Due(f"{id} capital", "withdraw", HOUSE_ACCOUNT, capital)

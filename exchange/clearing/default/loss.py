@@ -8,13 +8,14 @@ for it all than for one loss:
     its assessments      up to its cap of that contribution, all times together
     a gain's haircuts    up to the gain, all times together
 
-A member answers for its clients: what one of them owes that holds nothing is part of the loss.
+A member answers for its clients: what one of them owes that has nothing is part of the loss.
 """
 
 from collections import defaultdict
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
+from exchange.clearing.calling import Calls
 from exchange.clearing.default.payout import CAPITAL, fund_of, named, pay_layers
 from exchange.clearing.default.records import Allocate
 from exchange.clearing.default.stages import LAYERS, SHARED, Allocation, Default, Layer
@@ -38,13 +39,28 @@ def clients(default: Default, state: "State") -> list[int]:
 
 
 def estate(default: Default, state: "State") -> dict[int, int]:
-    """Cash of its own accounts, and of clients that hold nothing and owe."""
-    cash = {account: state.ledger.cash(account) for account in default.accounts}
-    for account in clients(default, state):
-        owed = state.ledger.cash(account)
-        if owed < 0 and not any(p.net or p.cost for _, p in state.positions.of_account(account)):
-            cash[account] = owed
-    return cash
+    """Cash of its own accounts, and of clients that have nothing and owe."""
+    calls = state.matters.get(Calls)
+    owing = [
+        account
+        for account in clients(default, state)
+        if is_flat_and_owes(account, state) and not any(calls.pledges(account, state))
+    ]
+    return {account: state.ledger.cash(account) for account in [*default.accounts, *owing]}
+
+
+def is_flat_and_owes(account: int, state: "State") -> bool:
+    """Whether an account holds no lots, all is settled, and its cash is below zero."""
+    held = state.positions.of_account(account)
+    return state.ledger.cash(account) < 0 and not any(p.net or p.cost for _, p in held)
+
+
+def may_sell(default: Default, account: int, state: "State") -> bool:
+    """Whether what an account has pledged is sold for what it owes: one of the member's own once
+    its book is empty, or a client's that nobody has taken."""
+    if account in default.accounts:
+        return not any(default.open_positions(state))
+    return account in clients(default, state) and is_flat_and_owes(account, state)
 
 
 def moving(default: Default, state: "State") -> str:
