@@ -332,6 +332,37 @@ def test_what_nobody_covers_bears_no_interest_and_is_written_off_by_capital_alon
     house.agree()
 
 
+def test_what_somebody_gets_back_that_defaults_itself_is_its_estates(house: House) -> None:
+    """Its own loss is not shared yet: it is margin."""
+    crash(house, 1_200_000)
+    declare(house)
+    sold(house, 1_200_000, 1_200_000)
+    bore = allocate(house)["survivors_fund"]
+    house.pay()
+    replenish(house)
+    house.record(DeclareDefault(member=3, person="risk", reason="unpaid"))
+    house.pay()
+    margin = defaults(house).defaults[1].margin
+    deposit(house, LOSER, 80 * UNIT)
+    facts = end(house)[1]
+    back = {m: n for parts in facts["repaid"].values() for m, n in parts.items() if m != "0"}
+    assert back == bore and "3" in back
+    stands = house.clearing.statement(RICH)
+    assert stands.standing is not None
+    assert [(one.layer, one.borne, one.repaid) for one in stands.standing.defaults] == [
+        ("junior_fund", bore["3"], bore["3"])
+    ]
+    assert "junior fund" in stands.text()
+    own = house.clearing.statement(0).standing
+    assert own is not None and [one.layer for one in own.defaults] == ["own_capital"]
+    house.reopen()
+    house.pay()
+    assert defaults(house).defaults[1].margin == margin + back["3"]
+    assert house.clearing.cash(LOSER) == facts["left"]
+    assert not any(house.clearing.losses(2).borne.values())
+    house.agree()
+
+
 def test_lots_that_come_back_open_a_default_again_that_was_shared_or_ended(house: House) -> None:
     """Somebody lets the account trade: nothing else would ever close what it bought."""
     crash(house)

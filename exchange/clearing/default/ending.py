@@ -23,7 +23,7 @@ from exchange.clearing.default.closing import freeze
 from exchange.clearing.default.loss import claims, clients, estate
 from exchange.clearing.default.payout import CAPITAL, fund_of, move, named
 from exchange.clearing.default.records import CloseDefault, DistributeRecovery
-from exchange.clearing.default.stages import Default, Layer
+from exchange.clearing.default.stages import HOUSES, Default, Layer
 from exchange.clearing.delivery import dvp
 from exchange.clearing.delivery.matter import Deliveries
 from exchange.clearing.matters import ACCEPTED, At, Due, Dues, Ruling
@@ -35,9 +35,6 @@ from exchange.messages import HOUSE_ACCOUNT
 
 if TYPE_CHECKING:
     from exchange.clearing.state import State
-
-HOUSES: tuple[Layer, ...] = ("own_capital", "written_off")  # borne by the house's capital
-ACCOUNTS: tuple[Layer, ...] = ("haircuts",)  # borne by accounts; all others by members
 
 
 class Plan(NamedTuple):
@@ -200,7 +197,7 @@ def _into(repaid: Mapping[Layer, Mapping[int, int]], state: "State") -> defaultd
     registry, into = state.matters.get(Registry), defaultdict[int, int](int)
     for layer, parts in repaid.items():
         for who, part in parts.items():
-            if layer in ACCOUNTS:
+            if layer == "haircuts":
                 into[who] += part
             elif layer not in HOUSES:
                 into[registry.own(who, state)[0]] += part

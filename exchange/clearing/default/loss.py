@@ -12,13 +12,14 @@ A member answers for its clients: what one of them owes that has nothing is part
 """
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from exchange.clearing.calling import Calls
 from exchange.clearing.default.payout import CAPITAL, fund_of, named, pay_layers
 from exchange.clearing.default.records import Allocate
-from exchange.clearing.default.stages import LAYERS, SHARED, Allocation, Default, Layer
+from exchange.clearing.default.stages import HOUSES, LAYERS, SHARED, Allocation, Default, Layer
 from exchange.clearing.default.waterfall import PERCENT, Waterfall, waterfall
 from exchange.clearing.delivery import dvp
 from exchange.clearing.matters import ACCEPTED, At, Dues, Ruling
@@ -189,6 +190,32 @@ def claims(default: Default) -> dict[Layer, dict[int, int]]:
         assert all(part >= 0 for part in left.values()), f"{layer}: more is repaid than was borne"
         if any(left.values()):
             found[layer] = {who: part for who, part in left.items() if part}
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """What one bore of a default in one layer, and has got back. Micro-dollars."""
+
+    default: int
+    layer: Layer
+    borne: int
+    repaid: int
+
+
+def shares(defaults: Sequence[Default], account: int, state: "State") -> list[Share]:
+    """What an account bore: its own haircuts, what its member bore if it is the first of the
+    member's own accounts, what the house's capital bore if it is the house's."""
+    registry = state.matters.get(Registry)
+    member = registry.member_of(account, state)
+    first = account != HOUSE_ACCOUNT and registry.own(member, state)[0] == account
+    found = []
+    for default in defaults:
+        for layer, parts in bore(default).items():
+            named = account if layer == "haircuts" or layer in HOUSES else member if first else None
+            if named in parts:
+                repaid = default.repaid.get(layer, {}).get(named, 0)
+                found.append(Share(default.id, layer, parts[named], repaid))
     return found
 
 

@@ -28,6 +28,7 @@ Layer: TypeAlias = Literal[
     "own_capital", "junior_fund", "survivors_fund", "assessments", "haircuts", "written_off"
 ]
 LAYERS: Final[tuple[Layer, ...]] = get_args(Layer)  # others' money, in the order in which it bears
+HOUSES: Final[tuple[Layer, ...]] = ("own_capital", "written_off")  # of the house's capital
 SHARED: Final = ("allocated", "replenished", "ended")  # stages
 
 Step: TypeAlias = Literal["port", "close", "allocate", "replenish"]
