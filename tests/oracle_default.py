@@ -82,7 +82,11 @@ class Books:
         for m, part in split(taken, most).items():
             self.cash[self.members[m]] -= part
             self._bear("assessments", m, part)
-        most = {a: max(0, won - self.used.get(("haircuts", a), 0)) for a, won in gains.items()}
+        most = {
+            account: max(0, won - self.used.get(("haircuts", account), 0))
+            for account, won in gains.items()
+            if account not in self.estate
+        }
         left -= (taken := min(left, sum(most.values())))
         for a, part in split(taken, most).items():
             self.cash[a] -= part

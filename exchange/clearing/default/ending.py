@@ -116,14 +116,14 @@ def _open(default: Default, operation: str, stage: str, state: "State") -> Rulin
 
 
 def _holds(account: int, state: "State") -> tuple[str, int] | None:
-    """Something that a client has with the house; what it owes is no such thing."""
+    """Lots or collateral that a client has with the house, and how much. Its cash is its own and
+    keeps nothing open: the engine pays all of it out once the member owes no more."""
     for number, position in state.positions.of_account(account):
         if position.net or position.cost:
             return state.instruments[number].code, position.net
     for asset, _, units, _ in state.matters.get(Calls).pledges(account, state):
         return asset, units
-    cash = state.ledger.cash(account)
-    return ("cash", cash) if cash > 0 else None
+    return None
 
 
 def _waits(default: Default, state: "State") -> str:

@@ -110,10 +110,11 @@ def shared(
         for m in survivors
     }
     cash = estate(default, state)
+    broke = {account for account in clients(default, state) if state.ledger.cash(account) <= 0}
     gains = {
         account: max(0, won - borne["haircuts"].get(account, 0))
         for account, won in record.gains.items()
-        if account not in cash
+        if account not in broke  # its member would answer for the cut
     }
     return waterfall(
         max(0, margin - sum(cash.values())),
