@@ -119,7 +119,7 @@ def refresh(wanted: Books, house: House) -> None:
     wanted.cash, wanted.fund, wanted.capital = found.cash, found.fund, found.capital
 
 
-@pytest.mark.parametrize("seed", range(200))
+@pytest.mark.parametrize("seed", [*range(9), 14])  # 14: a second loss comes to the caps
 def test_who_bore_the_last_loss_is_paid_first(tmp_path: Path, seed: int) -> None:
     """Losses in one or two goes, recoveries before and after the end, a crash between the steps."""
     draw = random.Random(seed)
