@@ -19,7 +19,12 @@ from clearing_house import House, factors
 
 from exchange.clearing import Clearing
 from exchange.clearing.default.matter import Defaults
-from exchange.clearing.default.records import OpenAuction, SizeFund
+from exchange.clearing.default.records import (
+    CloseDefault,
+    DistributeRecovery,
+    OpenAuction,
+    SizeFund,
+)
 from exchange.clearing.delivery.matter import Deliveries
 from exchange.clearing.delivery.terms import DAY_NS
 from exchange.clearing.expiry import FixingRecorded
@@ -77,7 +82,9 @@ def ends(house: House) -> dict[str, Any]:
             (row[2], row[6], row[8], row[9]) for row in rows
             if row[2] in moved and not row[3] & EventFlag.DUPLICATE
         ),
-        "defaults": [(d.stage, d.junior) for d in state.matters.get(Defaults).defaults],
+        "defaults": [
+            (d.stage, d.junior, d.repaid) for d in state.matters.get(Defaults).defaults
+        ],
         "deliveries": [
             (d.stage, d.weeks, d.slices) for d in state.matters.get(Deliveries).deliveries
         ],
@@ -90,7 +97,7 @@ def ends(house: House) -> dict[str, Any]:
 
 
 def a_default(house: House) -> None:
-    """Frozen, ported, auctioned, torn up, shared, replenished."""
+    """Frozen, ported, auctioned, torn up, shared, replenished, ended; then something comes in."""
     default.crash(house)
     default.declare(house)
     house.record(default.port())
@@ -106,8 +113,15 @@ def a_default(house: House) -> None:
     house.pay()
     default.allocate(house)
     house.pay()
+    for account in (20, 30, 40):
+        house.send(house.market.money(CommandKind.DEPOSIT, account, default.DEPOSIT))
     house.record(SizeFund(person="risk"))
-    house.pay_what_is_there()
+    house.pay()
+    both = {"proposed_by": "risk", "approved_by": "chief"}
+    for record in (CloseDefault(default=1, **both), DistributeRecovery(default=1, **both)):
+        house.record(record)
+        house.pay()
+        house.send(house.market.money(CommandKind.DEPOSIT, 10, 7_000_000_001))
 
 
 def delivered_until(house: House, last: int) -> int:

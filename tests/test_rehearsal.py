@@ -102,6 +102,7 @@ def judge(said: dict[str, str], data: Path) -> None:
     (torn,) = [json.loads(text) for name, text in said.items() if " tear-up " in name]
     assert sum(torn["torn"].values()) == 100 - 15 - 30 - 20
     assert "replenished" in said["clear default show 1"]
+    judge_end(said, loss)
     judge_fund()
     assert CliRunner().invoke(app, ["clear", "default", "show", "9"]).exit_code == 1
     before = state_of(data)
@@ -110,6 +111,22 @@ def judge(said: dict[str, str], data: Path) -> None:
     (data / LEDGER_NAME).unlink()
     assert CliRunner().invoke(app, ["clear", "trial-balance"]).exit_code == 0  # it is rebuilt
     assert state_of(data) == before
+
+
+def judge_end(said: dict[str, str], loss: dict[str, Any]) -> None:
+    """Nothing was left at the end; what came in later is those members' who bore the last loss."""
+    (ended,) = [json.loads(text) for name, text in said.items() if " close " in name]
+    assert (ended["repaid"], ended["written_off"], ended["left"]) == ({}, 0, 0)
+    (paid,) = [json.loads(text) for name, text in said.items() if " distribute " in name]
+    assert sum(sum(parts.values()) for parts in paid["repaid"].values()) == 5_000_000_000
+    assert sum(ended["unpaid"].values()) - sum(paid["unpaid"].values()) == 5_000_000_000
+    borne = loss["layers"]["own_capital"] + sum(loss["survivors_fund"].values())
+    assert sum(ended["unpaid"].values()) == borne + sum(loss["assessments"].values())
+    shown = CliRunner().invoke(app, ["clear", "default", "show", "1"]).stdout
+    assert "member 10, ended" in shown and "not repaid USD" in shown
+    told = json.loads(CliRunner().invoke(app, ["clear", "default", "show", "--json"]).stdout)
+    losses = told["losses"]["1"]
+    assert losses["repaid"] == paid["repaid"] and losses["estate"] == 0
 
 
 def test_what_makes_no_sense_ends_with_its_code(tmp_path: Path) -> None:

@@ -314,9 +314,10 @@ class Interest(Matter):
         self.paid = at.business_date
         due: list[Due] = []
         charged, id = 0, f"interest {at.business_date}"
+        free = _shared(state)
         for account in sorted(state.members):
             cash = state.ledger.cash(account)
-            if account == HOUSE_ACCOUNT or not cash:
+            if account == HOUSE_ACCOUNT or not cash or (cash < 0 and account in free):
                 continue
             rate = record.credit_bp if cash > 0 else record.debit_bp
             amount = interest(abs(cash), rate, record.days)
@@ -344,12 +345,21 @@ def _pledged(account: int, asset: str) -> str:
 
 
 def _is_estate(account: int, state: "State") -> bool:
-    """Whether an account is a defaulter's own and its book is empty: what it has pledged is sold
-    for what it owes, so it may leave."""
+    """Whether what an account has pledged is sold for what a member in default owes, so that it may
+    leave."""
+    from exchange.clearing.default import loss  # noqa: PLC0415 - which imports this
+    from exchange.clearing.default.matter import Defaults  # noqa: PLC0415 - likewise
+
+    found = state.matters.get(Defaults).defaults
+    return any(loss.may_sell(default, account, state) for default in found)
+
+
+def _shared(state: "State") -> set[int]:
+    """Own accounts of defaulters whose loss was shared: nobody would pay interest on the rest."""
     from exchange.clearing.default.matter import Defaults  # noqa: PLC0415 - which imports this
 
-    found = (d for d in state.matters.get(Defaults).defaults if account in d.accounts)
-    return any(not any(default.open_positions(state)) for default in found)
+    defaults = state.matters.get(Defaults).defaults
+    return {account for one in defaults if one.allocations for account in one.accounts}
 
 
 def _units(account: int, asset: str, state: "State") -> int:

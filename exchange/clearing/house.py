@@ -16,6 +16,7 @@ from contracts.index.settlement import FinalPrice
 from exchange.clearing import beancount, day, pages, statements
 from exchange.clearing.calling import Calls
 from exchange.clearing.cycles import Cycles
+from exchange.clearing.default import loss
 from exchange.clearing.default.fund import FundSize
 from exchange.clearing.default.matter import Defaults
 from exchange.clearing.default.payout import CAPITAL
@@ -403,10 +404,21 @@ class Clearing:
             return list(found[default - 1].accounts) if 1 <= default <= len(found) else []
 
     def default_stage(self, default: int) -> str:
-        """How far a default is, ``declared`` to ``replenished``; empty if there is none."""
+        """How far a default is, ``declared`` to ``ended``; empty if there is none."""
         with self._lock:
             found = self._state.matters.get(Defaults).defaults
             return found[default - 1].stage if 1 <= default <= len(found) else ""
+
+    def losses(self, default: int) -> loss.Losses:
+        """Who bore the loss of a default, what each has got back, and what its estate holds.
+
+        LookupError: no such default.
+        """
+        with self._lock:
+            found = self._state.matters.get(Defaults).defaults
+            if not 1 <= default <= len(found):
+                raise LookupError(f"no default {default}")
+            return loss.losses(found[default - 1], self._state)
 
     def gains(self, default: int) -> dict[int, int]:
         """What variation has paid each account since a default's business date, dates on which it

@@ -58,7 +58,7 @@ class EntryKind(IntEnum):
     INTEREST = 12
     DISCOUNT = 13  # of fees, by tier
     DELIVERY = 14
-    DEFAULT = 15  # default fund, the layers of a default, and cash that a client is ported with
+    DEFAULT = 15  # default fund, a default's layers and recoveries, cash a client is ported with
     LEG_BUST = 16  # of a combination's trade that was taken back; its price is a clearing price
     LEG_ADJUSTMENT = 17
 
@@ -93,6 +93,7 @@ PURPOSES: Final = {
     "fund": EntryKind.DEFAULT,
     "default": EntryKind.DEFAULT,
     "port": EntryKind.DEFAULT,
+    "recovery": EntryKind.DEFAULT,
 }  # by the first word of a due's id
 
 

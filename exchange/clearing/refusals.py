@@ -39,6 +39,7 @@ class Denial(IntEnum):
     AMOUNT = 2228
     BOOK_NOT_EMPTY = 2230
     FULL = 2231
+    ACCOUNT_NOT_EMPTY = 2232
     SETTLED = 2240  # that date or cycle; another price needs a correction, of the next cycle
     ASSET_MISMATCH = 2241  # collateral of another asset than the house takes
     TERMS = 2242  # another agreement than the other side has signed

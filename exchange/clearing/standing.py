@@ -1,4 +1,5 @@
-"""How an account stands with the house: collateral, margin, calls and their course, fee tier."""
+"""How an account stands with the house: collateral, margin, calls and their course, fee tier, and
+what it bore of others' defaults."""
 
 import json
 from collections.abc import Iterator
@@ -6,6 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from exchange.clearing.calling import Calls
+from exchange.clearing.default.loss import Share, shares
+from exchange.clearing.default.matter import Defaults
 from exchange.clearing.fees import Fees
 from exchange.clearing.state import State
 from exchange.clearing.store import Store
@@ -58,6 +61,7 @@ class Standing:
     taker_discount_bp: int
     lots_last_month: int
     lots_this_month: int
+    defaults: list[Share]  # what it bore of others' defaults, and has got back
 
 
 def standing(state: State, store: Store, account: int) -> Standing:
@@ -88,6 +92,7 @@ def standing(state: State, store: Store, account: int) -> Standing:
         taker_discount_bp=tier.taker_bp,
         lots_last_month=trader.lots_last_month,
         lots_this_month=trader.lots_this_month,
+        defaults=shares(state.matters.get(Defaults).defaults, account, state),
     )
 
 

@@ -122,7 +122,8 @@ Rows = Sequence[Sequence[str]]
 
 
 def standing_tables(found: Standing) -> Iterator[tuple[tuple[str, ...], Rows]]:
-    """(heads, rows) of margin, collateral, calls and fee tier; what is empty is left out."""
+    """(heads, rows) of margin, collateral, calls, fee tier and defaults; what is empty is left
+    out."""
     margin = [("collateral, less haircuts", dollars(found.collateral_value))]
     if found.required is not None and found.liquidity is not None:
         margin += [("required", dollars(found.required)), ("liquidity", dollars(found.liquidity))]
@@ -158,6 +159,15 @@ def standing_tables(found: Standing) -> Iterator[tuple[tuple[str, ...], Rows]]:
                 ("of a taker's fee given back", percent(found.taker_discount_bp)),
             ],
         )
+    if found.defaults:
+        yield (
+            ("default", "layer", "borne USD", "repaid USD"),
+            [
+                (str(one.default), one.layer.replace("_", " "), dollars(one.borne),
+                 dollars(one.repaid))
+                for one in found.defaults
+            ],
+        )  # fmt: skip
 
 
 def percent(basis_points: int) -> str:

@@ -47,7 +47,7 @@ from exchange.messages import HOUSE_ACCOUNT, AccountKind
 with absent("pandas"):  # it takes longer than all the rest; no table here has a type of pandas'
     from sqlite_utils import Database
 
-STORE_VERSION: Final = 8
+STORE_VERSION: Final = 9
 
 _TABLES: Final[dict[str, tuple[dict[str, Any], tuple[str, ...]]]] = {
     "progress": (

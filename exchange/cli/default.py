@@ -11,6 +11,7 @@ from exchange.cli.output import Exit, fail, show_json, show_table
 
 if TYPE_CHECKING:
     from exchange.app import requests
+    from exchange.clearing.default.loss import Losses
 
 app = typer.Typer(
     help="The default fund, and a member's default.", no_args_is_help=True, rich_markup_mode=None
@@ -121,9 +122,22 @@ def allocate(
         int, typer.Option(min=0, max=550, help="Most per cent of a fund contribution assessed.")
     ] = 275,
 ) -> "requests.ByTwo":
-    """Propose to share the loss, and see the layers; another person approves."""
+    """Propose to share the loss, and see the layers; another person approves. Again if more comes
+    to be owed."""
     gains: object = "variation" if haircut else {}
     return _by_two("allocate", reason, default=default, gains=gains, assessment_cap_pct=assessment)
+
+
+@market_command(app, "close")
+def close(default: Number, reason: Reason) -> "requests.ByTwo":
+    """Propose to end a default: repay who bore the loss, write off the rest; another approves."""
+    return _by_two("close_default", reason, default=default)
+
+
+@market_command(app, "distribute")
+def distribute(default: Number, reason: Reason) -> "requests.ByTwo":
+    """Propose to distribute what has come in since a default ended; another person approves."""
+    return _by_two("distribute_recovery", reason, default=default)
 
 
 @app.command("fund")
@@ -158,22 +172,26 @@ def show(
     data: Data = DEFAULT_DATA,
     as_json: Json = False,
 ) -> None:
-    """Show the fund, the house's capital, and every default: stages, deadlines, auctions."""
+    """Show the fund, the house's capital, and every default: stages, deadlines, auctions, who bore
+    the loss and has got back how much."""
     with ledger(data) as clearing:
         there, capital, matter = clearing.fund(), clearing.capital(), clearing.matter("defaults")
         codes = clearing.codes()
-    found = [one for one in matter["defaults"] if default in (None, one["id"])]
+        found = [one for one in matter["defaults"] if default in (None, one["id"])]
+        losses = {one["id"]: clearing.losses(one["id"]) for one in found}
     if default is not None and not found:
         fail(f"no default {default}; there are {len(matter['defaults'])}", Exit.NO)
     auctions = [one for one in matter["auctions"] if default in (None, one["default"])]
     if as_json:
         show_json({"fund": there, "capital": capital, "calls": matter["calls"], "defaults": found,
+                   "losses": {id: one._asdict() for id, one in losses.items()},
                    "auctions": auctions})  # fmt: skip
         return
     rows = [(f"member {member}", _dollars(amount)) for member, amount in there.items()]
     show_table(("default fund", "USD"), [*rows, ("own capital", _dollars(capital))])
     for one in found:
         _show_default(one, [a for a in auctions if a["default"] == one["id"]], codes)
+        _show_losses(losses[one["id"]])
 
 
 def _show_default(
@@ -194,6 +212,22 @@ def _show_default(
             state = f"{sold} awarded, {auction['unsold']} unsold, junior {auction['junior']}"
         code = codes[auction["instrument"]]
         print(f"  auction {auction['id']}: {auction['net']:+,} {code}, {state}")
+
+
+def _show_losses(losses: "Losses") -> None:
+    """Who bore what, the first layer first."""
+    print(f"  estate {_dollars(losses.estate)} USD")
+    rows = []
+    for layer, parts in losses.borne.items():
+        for who, borne in parts.items():
+            kind = "account" if layer == "haircuts" else "member"
+            back = losses.repaid.get(layer, {}).get(who, 0)
+            rows.append((layer.replace("_", " "), f"{kind} {who}" if who else "house",
+                         *map(_dollars, (borne, back, borne - back))))  # fmt: skip
+    if losses.uncovered:
+        rows.append(("uncovered", "nobody", _dollars(losses.uncovered), "", ""))
+    if rows:
+        show_table(("layer", "whose", "borne USD", "repaid USD", "not repaid USD"), rows)
 
 
 def _time(stamp: int) -> str:

@@ -181,12 +181,14 @@ def tear_up(default: Default, instrument: int, at: At, state: "State") -> None:
 def follow(default: Default, auctions: list[Auction], at: At, state: "State") -> list[Ruling]:
     """The book is closed once nothing is held and nothing unsettled, and lots of it that have not
     moved never will. It is open again if something is held, of a trade that was taken back say:
-    only an open one can be auctioned."""
+    only an open one can be auctioned. So it is of a default whose loss was shared, or that ended.
+    """
     held = any(default.open_positions(state))
-    if held != (default.stage == "closed") or default.stage not in ("declared", "closed"):
+    if held == (default.stage == "declared"):
         return []
     default.stage, stage = ("declared", "reopened") if held else ("closed", "closed")
-    default.steps.pop("allocate" if held else "close", None)
+    for step in ("allocate", "replenish") if held else ("close",):
+        default.steps.pop(step, None)
     if not held:
         own = [auction for auction in auctions if auction.default == default.id]
         names = [f"{what} {auction.id} " for auction in own for what in ("award", "offset")]

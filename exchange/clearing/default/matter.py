@@ -1,12 +1,16 @@
-"""Defaults: declare, freeze, port, hedge or auction, tear up, allocate, replenish; all in the log.
+"""Defaults: declare, freeze, port, hedge or auction, tear up, allocate, replenish, end; all in the
+log.
 
     declared    one person may; the member's own accounts are frozen, what they hold now and what
                 is paid in from now on is its margin; its clients go to other members
     closed      auctioned at the prices bid, or torn up where nobody bids; poor bidders are junior;
                 nothing is held and nothing is unsettled; if that is so no more, of a trade that was
                 taken back say, it is declared again
-    allocated   by two persons: loss = margin - cash at the end, shared by the waterfall
+    allocated   by two persons: loss = margin - cash at the end, shared by the waterfall; again if
+                more comes to be owed (exchange.clearing.default.loss)
     replenished the next size_fund calls what was used, from everybody still there
+    ended       by two persons: what is left goes back to those who bore the loss, the rest is
+                written off (exchange.clearing.default.ending); the member stays in default
 
 The fund's money lies outside the engine, in the book of transfers: fund/MEMBER and capital. What a
 layer bears is paid into the defaulter's accounts until they are at zero, so that the market's cash
@@ -18,7 +22,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import msgspec
 
-from exchange.clearing.default import closing, porting
+from exchange.clearing.default import closing, ending, loss, porting
 from exchange.clearing.default.fund import SCENARIOS_VERSION, FundSize, size_by_stress
 from exchange.clearing.default.payout import (
     CAPITAL,
@@ -27,12 +31,13 @@ from exchange.clearing.default.payout import (
     move,
     named,
     open_fund,
-    pay_layers,
 )
 from exchange.clearing.default.records import (
     Allocate,
     AuctionBid,
+    CloseDefault,
     DeclareDefault,
+    DistributeRecovery,
     OpenAuction,
     PayCapital,
     PortClient,
@@ -40,12 +45,11 @@ from exchange.clearing.default.records import (
     TearUp,
 )
 from exchange.clearing.default.stages import DAY, Auction, Default
-from exchange.clearing.default.waterfall import Waterfall, waterfall
 from exchange.clearing.delivery import dvp
 from exchange.clearing.matters import ACCEPTED, At, Due, Dues, Matter, Ruling
 from exchange.clearing.members.registry import Registry
 from exchange.clearing.moves import ask, refused
-from exchange.clearing.records import Record
+from exchange.clearing.records import ByTwo, Record
 from exchange.clearing.refusals import Denial
 from exchange.clearing.transfers import Account
 from exchange.messages import HOUSE_ACCOUNT, Event, EventKind, KillScope, Limit
@@ -68,10 +72,12 @@ class Defaults(Matter):
     name: ClassVar[str] = "defaults"
     records: ClassVar[tuple[type[Record], ...]] = (
         PayCapital, SizeFund, DeclareDefault, PortClient, OpenAuction, AuctionBid, TearUp, Allocate,
+        CloseDefault, DistributeRecovery,
     )  # fmt: skip
     watches: ClassVar[tuple[EventKind, ...]] = (
         EventKind.DEPOSITED,
         EventKind.WITHDRAWN,
+        EventKind.FEE_CHARGED,
         EventKind.KILLED,
         EventKind.RESUMED,
         EventKind.LOTS_TRANSFERRED,
@@ -85,6 +91,7 @@ class Defaults(Matter):
     defaults: list[Default] = msgspec.field(default_factory=list)
     auctions: list[Auction] = msgspec.field(default_factory=list)
     calls: list[Call] = msgspec.field(default_factory=list)
+    coming: list[Due] = msgspec.field(default_factory=list)  # what the capital gets back
     sized: int = 0  # fund sizes so far
 
     def rule(self, record: Any, at: At, state: "State") -> Ruling:
@@ -108,7 +115,7 @@ class Defaults(Matter):
         match record:
             case OpenAuction():
                 return closing.open_auction(default, self.auctions, record, at, state)
-            case PortClient() | TearUp() | Allocate():
+            case ByTwo():
                 ruling = self.would(record, at, state)
                 if ruling.outcome == ACCEPTED:
                     self._by_two(default, record, at, state)
@@ -116,7 +123,7 @@ class Defaults(Matter):
         raise AssertionError(f"{operation} is named and not ruled on")
 
     def would(self, record: Any, at: At, state: "State") -> Ruling:
-        """What porting, tearing up or sharing the loss would come to now."""
+        """What porting, tearing up, sharing the loss or the end would come to now."""
         operation, default = str(type(record).__struct_config__.tag), self._find(record.default)
         if default is None:
             return refused(operation, Denial.UNKNOWN_DEFAULT, len(self.defaults), record.default)
@@ -131,27 +138,28 @@ class Defaults(Matter):
             facts = {"default": default.id, "instrument": record.instrument, "price": mark,
                      "torn": named(lost)}  # fmt: skip
             return Ruling(operation, ACCEPTED, {"stage": "torn_up", **facts})
-        return self._would_allocate(default, record, state)
+        if isinstance(record, Allocate):
+            return loss.would(default, self.survivors(state), record, state)
+        return ending.would(default, record, state)
 
-    def _by_two(
-        self, default: Default, record: PortClient | TearUp | Allocate, at: At, state: "State"
-    ) -> None:
+    def _by_two(self, default: Default, record: ByTwo, at: At, state: "State") -> None:
         """Do what two persons want."""
-        if isinstance(record, PortClient):
-            porting.port(default, record, at, state)
-            return
-        if isinstance(record, TearUp):
-            closing.tear_up(default, record.instrument, at, state)
-            return
-        found = self._waterfall(default, record, state)
-        pay_layers(default.id, default.member, default.accounts, found, at, state)
-        default.stage, default.steps = "allocated", {}
-        default.begin(at, "replenish")
-        default.note("allocated", at)
+        match record:
+            case PortClient():
+                porting.port(default, record, at, state)
+            case TearUp():
+                closing.tear_up(default, record.instrument, at, state)
+            case Allocate():
+                loss.allocate(default, self.survivors(state), record, at, state)
+            case CloseDefault() | DistributeRecovery():
+                back = ending.end(default, record, at, state)
+                self.coming += [] if back is None else [back]
 
-    def saw(self, event: Event, at: At, state: "State") -> Sequence[Ruling]:
+    def saw(self, event: Event, at: At, state: "State") -> Sequence[Ruling] | None:
         """Money in and out, lots, settlements and corrections, and kill switches: what a client
         holds that is ported stays now, and what somebody has lifted is thrown again."""
+        if event.kind == EventKind.FEE_CHARGED:
+            return self._charged(event, at, state)
         if event.kind == EventKind.DEPOSITED:
             self._paid_in(event)
         if event.kind == EventKind.WITHDRAWN:
@@ -163,6 +171,8 @@ class Defaults(Matter):
         for default in self.defaults:
             rulings += porting.follow(default, at, state)
             rulings += [] if killed else self._done(default, at, state)
+            elsewhere = event.kind == EventKind.DEPOSITED and default not in self._of(event, state)
+            rulings += [] if killed or elsewhere else loss.follow(default, at, state)
         return rulings
 
     def passed(self, at: At, state: "State") -> Sequence[Ruling]:
@@ -220,7 +230,12 @@ class Defaults(Matter):
         return Ruling("pay_capital", ACCEPTED, {"capital": held + record.amount})
 
     def _contributed(self, key: tuple[int, int], at: At, state: "State") -> Sequence[Ruling]:
-        """A contribution has come in."""
+        """A contribution has come in, or what the capital gets back."""
+        for due in self.coming:
+            if due.key == key:
+                self.coming.remove(due)
+                move(state, f"in {due.id}", dvp.MARKET, CAPITAL, due.amount, at)
+                return (Ruling("default_fund", "capital_repaid", {"amount": due.amount}),)
         for call in self.calls:
             if call.due.key == key:
                 self.calls.remove(call)
@@ -341,8 +356,18 @@ class Defaults(Matter):
     def _paid_in(self, event: Event) -> None:
         """What comes into a defaulter's accounts before the loss is shared is its margin."""
         for default in self.defaults:
-            if default.stage in ("declared", "closed") and event.account in default.accounts:
+            if not default.allocations and event.account in default.accounts:
                 default.margin += event.price
+
+    def _charged(self, event: Event, at: At, state: "State") -> Sequence[Ruling] | None:
+        """A fee was charged, of a delivery say: a defaulter may owe more than was shared."""
+        theirs = self._of(event, state)
+        return [one for default in theirs for one in loss.follow(default, at, state)] or None
+
+    def _of(self, event: Event, state: "State") -> list[Default]:
+        """The default of the member whose account an event names, if it is in default."""
+        member = state.matters.get(Registry).member_of(event.account, state)
+        return [default for default in self.defaults if default.member == member]
 
     def _freeze_again(self, event: Event, state: "State") -> Sequence[Ruling]:
         """A kill switch was lifted, for a hedge say: the defaulter is frozen again."""
@@ -362,38 +387,3 @@ class Defaults(Matter):
             del default.steps["port"]
             rulings.append(Ruling("default", "ported", {"default": default.id}))
         return [*rulings, *closing.follow(default, self.auctions, at, state)]
-
-    # The loss
-
-    def _would_allocate(self, default: Default, record: Allocate, state: "State") -> Ruling:
-        operation = "allocate"
-        if default.stage not in ("declared", "closed"):
-            return refused(operation, Denial.DEFAULT_STATE, "closed", default.stage)
-        for account, code, position in default.open_positions(state):
-            return refused(operation, Denial.BOOK_NOT_EMPTY, f"{account} {code} 0", position.net)
-        strange = record.gains.keys() - (state.members.keys() - set(default.accounts))
-        if strange:
-            return refused(operation, Denial.UNKNOWN_ACCOUNT, 0, min(strange))
-        found = self._waterfall(default, record, state)
-        facts = {
-            "default": default.id, "loss": found.loss, "layers": dict(found.layers()),
-            "survivors_fund": named(found.survivors_fund),
-            "assessments": named(found.assessments), "haircuts": named(found.haircuts),
-            "junior": default.junior,
-        }  # fmt: skip
-        return Ruling(operation, ACCEPTED, {"stage": "allocated", **facts})
-
-    def _waterfall(self, default: Default, record: Allocate, state: "State") -> Waterfall[int]:
-        """The loss since the declaration, in its layers."""
-        cash = sum(state.ledger.cash(account) for account in default.accounts)
-        fund = self.fund(state)
-        return waterfall(
-            max(0, default.margin - cash),
-            defaulter_margin=default.margin,
-            defaulter_fund=fund.get(default.member, 0),
-            own_capital=dvp.balance(state.book, CAPITAL),
-            survivors_fund=self.survivors(state),
-            assessment_cap_pct=record.assessment_cap_pct,
-            junior=frozenset(default.junior),
-            gains=record.gains,
-        )

@@ -1,6 +1,6 @@
 """What a default's layers pay, and the fund's and the capital's accounts in the book."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 
 from exchange.clearing.default.waterfall import Waterfall
@@ -20,18 +20,18 @@ CAPITAL: Final = "capital"
 
 
 def pay_layers(
-    default: int,
+    id: str,
     member: int,
-    accounts: Sequence[int],
+    cash: Mapping[int, int],
     found: Waterfall[int],
     at: At,
     state: "State",
 ) -> None:
-    """Pay what each layer bears into the defaulter's accounts, until they are at zero."""
-    cash = {account: state.ledger.cash(account) for account in accounts}
-    if sum(cash.values()) >= 0:  # its margin has paid, and the rest is its own
-        return
-    id, registry = f"default {default}", state.matters.get(Registry)
+    """Pay what each layer bears into the defaulter's accounts, until they are at zero; what some of
+    them have goes to those that owe. ``cash`` is what each has; ``id`` names what moves."""
+    short = {account: -held for account, held in cash.items() if held < 0}
+    has = {account: held for account, held in cash.items() if held > 0}
+    registry = state.matters.get(Registry)
     funds = {member: found.defaulter_fund, **found.survivors_fund}
     sources = {fund_of(who): amount for who, amount in funds.items()}
     sources[CAPITAL] = found.own_capital
@@ -43,12 +43,12 @@ def pay_layers(
     for who, amount in found.assessments.items():
         charged.append((registry.own(who, state)[0], amount, "assessment"))
     charged += [(account, cut, "haircut") for account, cut in found.haircuts.items()]
-    charged += [(account, held, "estate") for account, held in cash.items() if held > 0]
+    netted = share(min(sum(has.values()), sum(short.values())), has)
+    charged += [(account, amount, "estate") for account, amount in netted.items()]
     for account, amount, why in charged:
         ask(state, *take(f"{id} {why} {account}", account, amount))
     through = sum(amount for _, amount, _ in charged)
     ask(state, Due(f"{id} out", "withdraw", HOUSE_ACCOUNT, through))
-    short = {account: -held for account, held in cash.items() if held < 0}
     paid = share(into + through, short)
     assert sum(short.values()) == into + through + found.uncovered, "what is short is covered"
     for account, amount in paid.items():

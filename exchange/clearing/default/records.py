@@ -73,3 +73,16 @@ class Allocate(ByTwo, frozen=True, kw_only=True, tag="allocate"):
     default: int
     gains: dict[int, Money] = msgspec.field(default_factory=dict)
     assessment_cap_pct: Annotated[int, Meta(ge=0, le=ASSESSMENT_CAP_MANY_PCT)] = ASSESSMENT_CAP_PCT
+
+
+class CloseDefault(ByTwo, frozen=True, kw_only=True, tag="close_default"):
+    """A default ends: what is left goes to those who bore its loss, what stays owed is written
+    off."""
+
+    default: int
+
+
+class DistributeRecovery(ByTwo, frozen=True, kw_only=True, tag="distribute_recovery"):
+    """What has come in since a default ended goes to those who bore its loss."""
+
+    default: int

@@ -1,13 +1,13 @@
 """What is known of a default, stage by stage, and how long each may take on the log's time.
 
-    declared > closed > allocated > replenished
+    declared > closed > allocated > replenished > ended
 
 A step that is not done by its deadline is said to be overdue, once, as an event; it may still be
 done. An auction closes at its deadline.
 """
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias, get_args
 
 import msgspec
 
@@ -23,6 +23,13 @@ SECOND: Final = 10**9
 DAY: Final = 86_400 * SECOND
 AUCTION_SECONDS_MAX: Final = 7 * 86_400
 BIDS_MAX: Final = 1 << 12  # of one auction
+
+Layer: TypeAlias = Literal[
+    "own_capital", "junior_fund", "survivors_fund", "assessments", "haircuts", "written_off"
+]
+LAYERS: Final[tuple[Layer, ...]] = get_args(Layer)  # others' money, in the order in which it bears
+HOUSES: Final[tuple[Layer, ...]] = ("own_capital", "written_off")  # of the house's capital
+SHARED: Final = ("allocated", "replenished", "ended")  # stages
 
 Step: TypeAlias = Literal["port", "close", "allocate", "replenish"]
 TIMES: Final[dict[Step, int]] = {
@@ -66,9 +73,23 @@ class Stage(msgspec.Struct, frozen=True):
     sequence: int
 
 
+class Allocation(msgspec.Struct, frozen=True):
+    """What every layer bore when a loss was shared: by member, haircuts by account."""
+
+    loss: int
+    defaulter_margin: int
+    defaulter_fund: int
+    own_capital: int
+    junior_fund: dict[int, int]
+    survivors_fund: dict[int, int]  # of those who are not junior
+    assessments: dict[int, int]
+    haircuts: dict[int, int]
+    uncovered: int
+
+
 class Default(msgspec.Struct):
     """One default. ``margin`` is what the member's own accounts held when it was declared, and
-    what was paid into them since.
+    what was paid into them until the loss was first shared.
     """
 
     id: int
@@ -81,6 +102,12 @@ class Default(msgspec.Struct):
     junior: list[int] = []
     ported: list[Port] = []
     frozen: int = 0  # how often it was frozen again
+    liable: dict[int, int] = {}  # survivors' contributions when the loss was first shared
+    allocations: list[Allocation] = []
+    uncovered: int = 0  # of the last one, and not written off
+    written_off: int = 0
+    repaid: dict[Layer, dict[int, int]] = {}
+    distributions: int = 0  # the end, and recoveries after it
     history: list[Stage] = []
 
     def begin(self, at: At, *steps: Step) -> dict[str, int]:

@@ -58,10 +58,12 @@ def waterfall(
     assessment_cap_pct: int = ASSESSMENT_CAP_PCT,
     junior: AbstractSet[Id] = frozenset(),
     gains: Mapping[int, int] | None = None,
+    caps: Mapping[Id, int] | None = None,
 ) -> Waterfall[Id]:
     """Share a loss of 0 or more. ``gains``: what haircuts may take, by account; none if absent.
 
-    ``junior`` names members whose fund is used before the other survivors'.
+    ``junior`` names members whose fund is used before the other survivors'. ``caps``: what each may
+    be assessed, if it is not ``assessment_cap_pct`` of the fund that is there.
     """
     left = loss
     own = []
@@ -74,9 +76,11 @@ def waterfall(
         taken = min(left, sum(some.values()))
         fund.update(share(taken, some))
         left -= taken
-    caps = {
-        member: there * assessment_cap_pct // PERCENT for member, there in survivors_fund.items()
-    }
+    if caps is None:
+        caps = {
+            member: there * assessment_cap_pct // PERCENT
+            for member, there in survivors_fund.items()
+        }
     called = min(left, sum(caps.values()))
     left -= called
     won = gains or {}
