@@ -1,5 +1,5 @@
-"""How much is taken of what an engine can hold and does not get back: what a market that lives for
-years may run out of. docs/reference/operations.md says how many that are.
+"""How much is taken of what an engine can hold: what a market that lives for years may run out of.
+docs/reference/operations.md says how many that are, and what comes back.
 """
 
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
@@ -11,21 +11,21 @@ if TYPE_CHECKING:
 
 USED_MAX: Final = 0.8  # of one of them; more is an alarm
 NAMES: Final = ("accounts", "instruments", "orders", "positions")
-_RECORD_BYTES: Final = 64  # of an order and of a position in the engine's account of its memory
 _WHAT: Final = {
     "accounts": "accounts are open, and none is closed",
     "instruments": "instruments were listed, and an expired one keeps its number",
     "orders": "order slots are taken, by working orders and the last 256 ids of each account: an"
     " account that has sent fewer will get none",
-    "positions": "position records are taken, one for each instrument that an account ever had an"
+    "positions": "position records are taken, one for each account and instrument that it had an"
     " order in: what an account has not traded before it will not be able to",
 }
+_ADVICE: Final = {"positions": "expire what is due, which gives its records back"}
 
 
 class Sized(Protocol):
     """An engine, as far as it says how large it is."""
 
-    def memory(self) -> dict[str, int]: ...
+    def taken(self) -> dict[str, int]: ...
 
 
 class Taken(NamedTuple):
@@ -42,16 +42,17 @@ class Taken(NamedTuple):
 
     def text(self) -> str:
         """What it means, for an operator."""
-        return f"{self.number:,} of {self.most:,} {_WHAT[self.name]}: begin another market in time"
+        advice = _ADVICE.get(self.name, "begin another market in time")
+        return f"{self.number:,} of {self.most:,} {_WHAT[self.name]}: {advice}"
 
 
 def taken(engine: Sized, desk: "Desk") -> dict[str, Taken]:
     """How much of each is taken, by name. Costs little, however large the market."""
-    memory = engine.memory()
+    now = engine.taken()
     found = (
         Taken("accounts", len(desk.accounts), Limit.ACCOUNTS),
         Taken("instruments", len(desk.instruments.by_id), Limit.INSTRUMENTS),
-        Taken("orders", memory["orders"] // _RECORD_BYTES, Limit.ORDERS),
-        Taken("positions", memory["positions"] // _RECORD_BYTES, Limit.POSITIONS),
+        Taken("orders", now["orders"], Limit.ORDERS),
+        Taken("positions", now["positions"], Limit.POSITIONS),
     )
     return {one.name: one for one in found}
