@@ -1,4 +1,4 @@
-"""What of a market just read from an image follows from the rest, rebuilt: pointers, ladders, lists.
+"""What follows from the rest of a market that was read from an image: pointers, ladders, lists.
 
 Each function returns a Fault, and checks an index before its use: see snapshot.pyx.
 """

@@ -1,7 +1,8 @@
 # Ids: the hash from (account, 128-bit key) to a slot, the slab of slots with its free list, and
 # each account's window of remembered ids. A live order keeps its slot, and so does a finished one
-# while its id is in the window; a quote's side has no id and is not in the hash. Once its instrument
-# has expired, a finished order is PAST: it knows its account and instrument without a position.
+# while its id is in the window; a quote's side has no id and is not in the hash. Once its
+# instrument has expired a finished order is PAST: it knows its account and instrument without a
+# position.
 #
 # The hash is open addressing with linear probing and backward-shift deletion, at most three eighths
 # full. A cell's tag is the key's hash, so probing rarely touches the slab.
