@@ -53,7 +53,8 @@ if sys.platform == "linux" and platform.machine() == "x86_64":
     PLAIN += ["-Wa,-mbranches-within-32B-boundaries"]
 QUIET = ["-Wno-unused-but-set-variable"]  # Cython's own temporaries
 SPEED = PLAIN + [flag for name, value in INLINE.items() for flag in ("--param", f"{name}={value}")]
-SELDOM = {"check", "image", "snapshot", "flow_records"}  # run once in a while: compiled sooner
+# run once in a while: compiled sooner
+SELDOM = {"adopt", "check", "image", "snapshot", "flow_records"}
 LINK = ["-fsanitize=undefined"] if CHECKED else []
 
 # An engine's memory image is read back by a build of the same sources alone: any change of them

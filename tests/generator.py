@@ -48,6 +48,8 @@ MIXED: Final[Mapping[str, int]] = {
     "quote": 60, "shield": 4, "transfer": 12, "credit": 6, "correct_legs": 6, "twin": 8, "fall": 3,
 }  # fmt: skip
 
+# Instruments come and go, and their position records with them.
+EXPIRING: Final[Mapping[str, int]] = {**MIXED, "expire": 60, "list": 60, "state": 60, "combine": 20}
 
 # The steps whose commands may have a field put at an edge.
 TAMEABLE: Final = (

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from blake3 import blake3
-from generator import MIXED, START_NS, Generator
+from generator import EXPIRING, START_NS, Generator
 from recorded import BUSY, Clock, deposits, running, say
 
 from exchange import messages
@@ -47,7 +47,7 @@ async def random(directory: Path) -> None:
     better: numbers that mean nothing today stay out.
     """
     drawn, clock = (
-        Generator(20_261_121, dict(MIXED) | {"wild": 0, "noise": 0, "expire": 4, "correct": 30}),
+        Generator(20_261_121, dict(EXPIRING) | {"wild": 0, "noise": 0, "correct": 30}),
         Clock(START_NS),
     )
     async with running(directory, Engine(), clock=clock) as sequencer:

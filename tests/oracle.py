@@ -322,6 +322,7 @@ class Oracle:
             "orders": len(m.orders_by_slot()),
             "accounts": len(m.accounts),
             "instruments": len(m.instruments),
+            "positions": sum(len(account.positions) for account in m.accounts.values()),
             "sessions": len(m.sessions),
             "business_date": m.business_date,
             "day_open": int(m.day_open),
@@ -339,6 +340,9 @@ class Oracle:
         assert not any(nets), "net positions of an instrument sum to zero"
         cash = sum(account.cash for account in m.accounts.values())
         assert cash == m.deposited, "cash = deposits less withdrawals"
+        held = {number for account in m.accounts.values() for number in account.positions}
+        states = {m.instruments[number].state for number in held}
+        assert TradingState.EXPIRED not in states, "an expired instrument has no positions"
         for instrument in m.instruments:
             _check_book(m, instrument)
         for account in m.accounts.values():

@@ -411,7 +411,9 @@ def expire(m: Market, c: Record) -> None:
     m.emit(EventKind.INSTRUMENT_EXPIRED, instrument=instrument.number, price=c.price)
     cancel_orders_of(m, instrument)
     instrument.collected = False
+    ended = [instrument.number]
     for combination in made_of(m, instrument.number):
+        ended.append(combination.number)
         change_state(m, combination, TradingState.EXPIRED, HaltCause.NONE)
         combination.implied = False
         combination.credit = 0
@@ -422,3 +424,6 @@ def expire(m: Market, c: Record) -> None:
         position = m.accounts[number].positions[instrument.number]
         position.net = position.cost = 0
     review(m, m.holders(instrument.number))
+    for account in m.accounts.values():
+        for number in ended:
+            account.positions.pop(number, None)

@@ -13,7 +13,8 @@ from typing import Final
 CHECKOUT: Final = Path(__file__).parents[1]
 ROOMS: Final = ("exchange", "contracts", "clients", "tests", "docs", "benches")
 FILES: Final = ("setup.py", "pyproject.toml", "README.md", "LICENSE", "NOTICE")
-SUITE: Final = ("", "_rules", "_rejects", "_precedence", "_properties", "_snapshot", "_quotes")
+SUITE: Final = ("", "_rules", "_rejects", "_precedence", "_properties", "_snapshot", "_quotes",
+         "_positions")  # fmt: skip
 
 
 def run(where: Path, *command: str) -> None:

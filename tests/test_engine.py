@@ -16,7 +16,7 @@ from struct import Struct
 import pytest
 from conftest import AGREED
 from differences import Machine, Step, command_in_words, difference, first_difference, shrink
-from generator import ACCOUNTS_MAX, MIXED, Generator, pack
+from generator import ACCOUNTS_MAX, EXPIRING, MIXED, Generator, pack
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import seed as draws_from
 from hypothesis import strategies as st
@@ -97,6 +97,7 @@ def run_both(seed: int, weights: Mapping[str, int], size: int, commands: int) ->
 
 drawn_weights = st.one_of(
     st.just(MIXED),
+    st.just(EXPIRING),
     st.fixed_dictionaries({name: st.integers(0, 20) for name in MIXED}),
     st.fixed_dictionaries(
         {**{name: st.just(weight) for name, weight in MIXED.items()}, "enter": st.integers(0, 2000)}

@@ -222,6 +222,24 @@ def test_orders_and_a_book() -> None:
     bulk.machine.check()
 
 
+def assert_expiry_makes_room(bulk: Bulk, accounts: int, instruments: int) -> None:
+    """A full market in which every account trades every month goes on, month by month: each that
+    expires makes room for one that is listed, and for no account more."""
+    full = [(Reason.POSITIONS_FULL, int(Limit.POSITIONS), int(Limit.POSITIONS))]
+    fields = {"price": 3, "quantity": 1}
+    one_more = pack(CommandKind.ENTER, instrument=instruments, key_lo=1 << 39, **fields)
+    for cycle in range(3):
+        oldest, newest = 3 + cycle, instruments + 1 + cycle
+        halt = pack(CommandKind.SET_STATE, instrument=oldest, tif=TradingState.HALTED)
+        assert bulk.do(*trading([newest]), one_more) == full
+        expire = pack(CommandKind.EXPIRE, instrument=oldest, price=5)
+        assert bulk.do(halt, expire) == []
+        assert bulk.machine.counts()["positions"] == Limit.POSITIONS - 1 - accounts
+        keys = {"account": np.arange(accounts), "key_lo": (1 << 39) + newest}
+        assert bulk.many(CommandKind.ENTER, accounts, instrument=newest, **keys, **fields) == []
+    assert bulk.do(one_more) == full
+
+
 def test_positions() -> None:
     """As many (account, instrument) pairs as there may be, and one more: record 0 is none."""
     bulk = Bulk(Engine())
@@ -242,6 +260,7 @@ def test_positions() -> None:
     assert bulk.do(wish) == [(Reason.POSITIONS_FULL, pairs, pairs)]
     known = pack(CommandKind.ENTER, instrument=0, price=3, quantity=1, key_lo=1 << 40)
     assert bulk.do(known) == []
+    assert_expiry_makes_room(bulk, accounts, instruments)
     # the last account has no record in the last instrument, which has all the icebergs it may
     last = {"instrument": instruments - 1, "price": 3, "spare": int(OrderFeature.ICEBERG)}
     last |= {"quantity": 2, "target_hi": 1}
@@ -252,13 +271,11 @@ def test_positions() -> None:
         wish = pack(CommandKind.ENTER, account=account, key_lo=1 << 42, **last)
         assert bulk.do(wish)[0][0] == reason
     # with every slot taken as well, slots are named first
-    left, book = ORDERS - bulk.machine.counts()["slots"] - 1, BOOK_ORDERS // 2
-    for instrument in (0, 1, 2):
-        count = min(left, book)
-        keys = np.arange(count, dtype="u8") + (1 << 43) + instrument * BOOK_ORDERS
+    for place, instrument in enumerate((0, 1, 2, 0)):  # some take over slots of ended orders
+        count = min(ORDERS - bulk.machine.counts()["slots"] - 1, BOOK_ORDERS // 2)
+        keys = np.arange(count, dtype="u8") + (1 << 43) + place * BOOK_ORDERS
         fields = {"instrument": instrument, "price": 3, "quantity": 1, "key_lo": keys}
         assert bulk.many(CommandKind.ENTER, count, **fields) == []
-        left -= count
     unheld = {"account": accounts - 1, "instrument": instruments - 1, "price": 3, "quantity": 1}
     unheld["key_lo"] = 1 << 42
     both = [pack(kind, **unheld) for kind in (CommandKind.ENTER, CommandKind.MASS_QUOTE)]

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from random import Random
 
 import pytest
-from generator import MIXED, Generator
+from generator import EXPIRING, MIXED, Generator
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -37,7 +37,8 @@ def grown(seed: int = 1, batches: int = 40, weights: Mapping[str, int] = MIXED) 
 
 
 drawn_weights = st.one_of(
-    st.just(MIXED), st.fixed_dictionaries({name: st.integers(0, 20) for name in MIXED})
+    st.sampled_from((MIXED, EXPIRING)),
+    st.fixed_dictionaries({name: st.integers(0, 20) for name in MIXED}),
 )
 
 
@@ -120,12 +121,14 @@ def test_every_length_but_the_right_one_is_refused() -> None:
         Engine().restore(image + bytes(8))
 
 
-@pytest.mark.parametrize("seed", range(2))
-def test_whatever_bit_is_wrong_nothing_is_read_outside(seed: int) -> None:
+@pytest.mark.parametrize("seed, weights", [(0, MIXED), (1, MIXED), (2, EXPIRING)])
+def test_whatever_bit_is_wrong_nothing_is_read_outside(
+    seed: int, weights: Mapping[str, int]
+) -> None:
     """The file's checksum tells that a bit is wrong; here it must only do no harm, and be told
     by the self-check or the state's hash if it is of any meaning.
     """
-    draw, engine = Random(seed), grown(seed)
+    draw, engine = Random(seed), grown(seed, weights=weights)
     image = engine.snapshot()
     meaning = [at for at in range(HEADER_BYTES, len(image)) if image[at]]
     refused = told = 0

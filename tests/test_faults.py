@@ -523,3 +523,4 @@ async def test_an_engine_nearly_full_raises_an_alarm(
         taken["positions"] = capacity.Taken("positions", most * 8 // 10 + 1, most)
         assert list(watch.look()) == list(watch.look()) == ["positions"]
     assert caplog.text.count("838,861 of 1,048,576 position records are taken") == 1
+    assert caplog.text.count("expire what is due") == 1

@@ -293,6 +293,9 @@ class Year:
         await market.operations.cleared()
         clearing, engine = market.clearing, market.engine
         engine.check()
+        states = [one.state for one in market.desk.instruments.by_id.values()]
+        living = len(states) - states.count(TradingState.EXPIRED)
+        assert engine.counts()["positions"] <= living * len(ACCOUNTS)
         assert clearing.is_balanced() and not clearing.divergences, clearing.divergences
         self._book.read(market)
         for account in (0, *ACCOUNTS):

@@ -12,7 +12,7 @@ from exchange.engine.groups cimport features_of, partner_of, room_to_reduce, sha
 from exchange.engine.guards cimport (
     bad_grid, bad_owner, bad_post_only, bad_risk, bad_time, refuse_display, refuse_target,
 )
-from exchange.engine.ids cimport find_cell, find_key, has_slot, tag_of
+from exchange.engine.ids cimport find_cell, find_key, has_slot, owner_of, tag_of
 from exchange.engine.lifecycle cimport (
     answered, cancel_order, keep_receipt, lessen, pick, reject, say_gone, shrink, take_away,
     withdraw,
@@ -25,9 +25,8 @@ from exchange.engine.months cimport refuse_all_months
 from exchange.engine.safety cimport refuse_band, refuse_value
 from exchange.engine.state cimport (
     AT_MARKET, COMBINED, Command, DORMANT, ELECTED, Event, Extra, Instrument, Market, Order,
-    PROTECTED_BY, Position, RECEIPT, UNPRICED, WAITING, WATCH_BREAKER, WATCH_LEGS, WATCH_LIMITS,
-    WATCH_QUOTES,
-    WORKING, account_of, collects, i32, i64, instrument_of, is_featured, is_live, is_seen,
+    PROTECTED_BY, Position, UNPRICED, WAITING, WATCH_BREAKER, WATCH_LEGS, WATCH_LIMITS,
+    WATCH_QUOTES, WORKING, collects, i32, i64, instrument_of, is_featured, is_live, is_seen,
     is_simple, likely, lots_of, order_id_of, set_order_state, side_of, state_of, tif_of, u32, u64,
     u8, unlikely,
 )
@@ -65,10 +64,8 @@ cdef inline u32 target_of(Market* m, Command* c) noexcept nogil:
     else:
         slot = <u32>c.target_lo
         o = &m.orders[slot]
-        # a RECEIPT keeps an instrument in `position`, so its owner cannot be asked
         if unlikely(slot >= m.order_top or o.generation != c.target_lo >> 32
-                    or state_of(o) == RECEIPT
-                    or account_of(&m.positions[o.position]) != c.account):
+                    or owner_of(m, o) != c.account):
             slot = 0
             o = m.orders
     if likely(is_live(o) and (c.side == SIDE_UNSTATED or c.side == side_of(o))):

@@ -6,7 +6,7 @@ from exchange.engine.combinations cimport side_in, times
 from exchange.engine.groups cimport (
     FOLLOWED_FEATURES, features_of, partner_of, room_to_reduce,
 )
-from exchange.engine.ids cimport find_key, owner_of
+from exchange.engine.ids cimport book_of, find_key, owner_of
 from exchange.engine.ladder cimport lowest
 from exchange.engine.months cimport check_allowances
 from exchange.engine.risk cimport absolute, adverse_per_lot, hold_of, position_of, required_of
@@ -17,7 +17,7 @@ from exchange.engine.state cimport (
     FREE, Instrument, Level, Market, NO_ASK, NO_BID, Order, Position, RECEIPT, Stops, UNPRICED,
     WAITING, WATCH_CREDIT, WATCH_HIDDEN, WATCH_QUOTES, WATCH_STEPS, WATCH_STOPS, WORKING,
     account_of, collects, i32, i64, instrument_of, is_aged, is_continuous, is_featured, is_live,
-    legs_open, lots_of, side_of, state_of, tif_of, u32, u64, u8, working_of,
+    is_past, is_vacant, legs_open, lots_of, side_of, state_of, tif_of, u32, u64, u8, working_of,
 )
 from exchange.engine.vocabulary cimport *
 
@@ -268,6 +268,8 @@ cdef int check_credits(Market* m) except -1:
     beyond = {}
     for k in range(1, m.position_top):
         p = &m.positions[k]
+        if is_vacant(p):
+            continue
         account, leg = account_of(p), instrument_of(p)
         leaning.setdefault(account, {})[leg] = max(0, p.exposure[0]) - max(0, p.exposure[1])
         nets.setdefault(account, {})[leg] = p.net
@@ -290,7 +292,10 @@ cdef int check_positions(Market* m, dict sums) except -1:
     unrealized = {}
     for k in range(1, m.position_top):
         p = &m.positions[k]
+        if is_vacant(p):
+            continue
         book = &m.instruments[instrument_of(p)]
+        ensure(book.state != TRADING_STATE_EXPIRED, "what has expired has no positions", k)
         working = sums.get(k, [0, 0, 0])
         ensure([working_of(p, 0), working_of(p, 1), p.adverse] == working, "working sums", k)
         if m.composites[instrument_of(p)].legs:
@@ -305,7 +310,35 @@ cdef int check_positions(Market* m, dict sums) except -1:
         unrealized[account_of(p)] = (unrealized.get(account_of(p), 0)
                                  + p.net * book.mark * book.multiplier - p.cost)
     ensure(not any(net.values()), "net positions sum to zero", net)
+    check_vacant(m)
     return check_money(m, hold, unrealized)
+
+
+cdef int check_vacant(Market* m) except -1:
+    """Check that the free position records are one chain, and that nothing names one."""
+    cdef u32 at = m.position_free
+    cdef u32 k, i
+    cdef Order* o
+    found = set()
+    while at:
+        ensure(at < m.position_top and is_vacant(&m.positions[at]) and at not in found,
+               "free positions are a chain", at)
+        found.add(at)
+        at = instrument_of(&m.positions[at])
+    ensure(len(found) == m.vacant == sum([is_vacant(&m.positions[k])
+                                          for k in range(1, m.position_top)]),
+           "free positions counted", m.vacant)
+    for k in range(m.account_top):
+        held = {m.accounts[k].positions[i] for i in range(m.accounts[k].positions_length)}
+        ensure(not held & found, "what is held is not free", k)
+    for k in range(1, m.order_top):
+        o = &m.orders[k]
+        if state_of(o) == FREE or state_of(o) == RECEIPT:
+            continue
+        ensure(is_past(o) or o.position not in found, "no order names a free position", k)
+        ensure(is_past(o) == (m.instruments[book_of(m, o)].state == TRADING_STATE_EXPIRED),
+               "orders are past once their instrument has expired", k)
+    return 0
 
 
 cdef int check_money(Market* m, dict hold, dict unrealized) except -1:

@@ -13,6 +13,7 @@ cdef void expire_made(Market* m, u32 instrument) noexcept nogil
 cdef void return_made(Market* m, u32 instrument) noexcept nogil
 cdef bint reduces(Market* m, Composite* made, Account* account, u8 side, i64 more) noexcept nogil
 cdef u32 missing_positions(Market* m, Account* account, u32 instrument) noexcept nogil
+cdef u32 open_missing(Market* m, u32 account, u32 instrument) noexcept nogil
 cdef bint bad_legs_risk(Market* m, Command* c, Position* p, Account* account, u8 side,
                         i64 adverse, i64 lots, i64 before, u32 instrument) noexcept nogil
 

@@ -19,6 +19,7 @@ from exchange.engine.instruments cimport bad_limits, bad_mark, exceeds, move_mar
 from exchange.engine.ladder cimport build_ladder
 from exchange.engine.lifecycle cimport cancel_all_of, reject
 from exchange.engine.months cimport withdraw
+from exchange.engine.positions cimport open_position
 from exchange.engine.risk cimport position_of, rehold, set_mark
 from exchange.engine.state cimport (
     Event, WATCH_CREDIT, WATCH_LEGS, i128, i32, instrument_of, put_state, u16, u64, working_of,
@@ -248,6 +249,20 @@ cdef u32 missing_positions(Market* m, Account* account, u32 instrument) noexcept
     for i in range(made.legs):
         count += position_of(account, made.leg[i]) == 0
     return count
+
+
+cdef u32 open_missing(Market* m, u32 account, u32 instrument) noexcept nogil:
+    """Make the position records that an account lacks for an order of the combination; returns the
+    number of that in the combination itself, 0 without memory."""
+    cdef Composite* made = &m.composites[instrument]
+    cdef Account* a = &m.accounts[account]
+    cdef u32 i
+    if position_of(a, instrument) == 0:
+        open_position(m, account, instrument)
+    for i in range(made.legs):
+        if position_of(a, made.leg[i]) == 0:
+            open_position(m, account, made.leg[i])
+    return position_of(a, instrument)
 
 
 cdef bint reduces(Market* m, Composite* made, Account* account, u8 side, i64 more) noexcept nogil:

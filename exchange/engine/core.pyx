@@ -197,7 +197,7 @@ cdef class Engine:
         }
 
     def position(self, u32 account_id, u32 instrument_id):
-        """Lots and amounts of an account in an instrument; zeros if it never had an order."""
+        """Lots and amounts of an account in an instrument; zeros if it has no record there."""
         cdef Position* p = &self.m.positions[0]
         if account_id < self.m.account_top:
             p = &self.m.positions[position_of(&self.m.accounts[account_id], instrument_id)]
@@ -274,12 +274,17 @@ cdef class Engine:
         return {
             "orders": working, "slots": m.order_top - 1 - free_slots,
             "accounts": sum(m.accounts[i].is_open for i in range(m.account_top)),
-            "instruments": m.instrument_count, "positions": m.position_top - 1,
+            "instruments": m.instrument_count, "positions": m.position_top - 1 - m.vacant,
             "sessions": sum((m.sessions[i].standing & 0xFFFF) != 0 for i in range(m.session_top)),
             "timers": m.timer_count, "business_date": m.business_date,
             "day_open": bool(m.day_open), "rules_version": m.rules_version, "mode": m.mode,
             "deposits": m.deposits, "stamp": m.stamp,
         }
+
+    def taken(self):
+        """How many order slots have been taken at once at the most, and how many position records
+        are now; both with the one that stands for none."""
+        return {"orders": self.m.order_top, "positions": self.m.position_top - self.m.vacant}
 
     def memory(self):
         """Bytes in use by structure, counting what has been touched, not what is reserved."""

@@ -5,9 +5,15 @@ precedence. One that returns a bint returns True if it rejected the command; the
 reject.
 """
 
+from exchange.engine.ids cimport owner_of
 from exchange.engine.implied cimport refuse_implied
-from exchange.engine.state cimport Composite, WATCH_IMPLIED
+from exchange.engine.state cimport (
+    CANCELLED, Composite, FREE, PAST_CANCELLED, RECEIPT, WATCH_IMPLIED, is_live,
+)
 from exchange.engine.safety cimport refuse_loss
+
+cdef enum:  # by OrderState, what a target is no order in, or one that nothing is left to say of
+    GONE = 1 << FREE | 1 << CANCELLED | 1 << RECEIPT | 1 << PAST_CANCELLED
 
 
 cdef bint refuse_owner(Market* m, Command* c, bint blocked_if_killed) noexcept nogil:
@@ -79,11 +85,9 @@ cdef bint refuse_untimely(Market* m, Command* c, Instrument* book) noexcept nogi
 cdef void refuse_target(Market* m, Command* c, u32 slot) noexcept nogil:
     """NOT_FOUND, TOO_LATE or SIDE_MISMATCH of the target; `slot` is 0 if none was found."""
     cdef Order* o = &m.orders[slot]
-    if slot == 0 or not WORKING <= state_of(o) <= CANCELLED:
+    if slot == 0 or GONE >> state_of(o) & 1 or owner_of(m, o) != c.account:
         reject(m, c, REASON_NOT_FOUND, 0, 0)
-    elif account_of(&m.positions[o.position]) != c.account or state_of(o) == CANCELLED:
-        reject(m, c, REASON_NOT_FOUND, 0, 0)
-    elif state_of(o) == FILLED:
+    elif not is_live(o):
         reject(m, c, REASON_TOO_LATE, 0, 0)
     else:
         reject(m, c, REASON_SIDE_MISMATCH, side_of(o), c.side)

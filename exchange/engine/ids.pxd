@@ -1,6 +1,8 @@
 # Ids: the hash from (account, 128-bit key) to a slot, the slab of slots with its free list, and
 # each account's window of remembered ids. A live order keeps its slot, and so does a finished one
-# while its id is in the window; a quote's side has no id and is not in the hash.
+# while its id is in the window; a quote's side has no id and is not in the hash. Once its
+# instrument has expired a finished order is PAST: it knows its account and instrument without a
+# position.
 #
 # The hash is open addressing with linear probing and backward-shift deletion, at most three eighths
 # full. A cell's tag is the key's hash, so probing rarely touches the slab.
@@ -11,7 +13,8 @@ from exchange.engine.extras cimport forget_extra
 from exchange.engine.vocabulary cimport LIMIT_IDEMPOTENCY_WINDOW
 from exchange.engine.state cimport (
     AGED, Account, COMBINED, Cell, Command, EXPIRES, FEATURED, FREE, Market, Order, RECEIPT,
-    UNPRICED, account_of, assume, ensure, is_aged, is_live, is_marked, likely, prefetch,
+    UNPRICED, account_of, assume, ensure, instrument_of, is_aged, is_live, is_marked, is_past,
+    likely, prefetch,
     read_again, set_order_state, state_of, u32, u64, u8, unlikely,
 )
 
@@ -28,7 +31,13 @@ cdef inline u32 tag_of(u32 account, u64 key_lo) noexcept nogil:
 
 
 cdef inline u32 owner_of(Market* m, Order* o) noexcept nogil:
-    return o.prev if unlikely(state_of(o) == RECEIPT) else account_of(&m.positions[o.position])
+    """The account of an order or a receipt."""
+    return o.prev if unlikely(state_of(o) >= RECEIPT) else account_of(&m.positions[o.position])
+
+
+cdef inline u32 book_of(Market* m, Order* o) noexcept nogil:
+    """The number of the instrument of an order."""
+    return o.position if is_past(o) else instrument_of(&m.positions[o.position])
 
 
 cdef inline u32 find_cell(Market* m, u32 account, u32 tag, u64 key_lo, u64 key_hi) noexcept nogil:

@@ -1,8 +1,9 @@
 """The canonical bytes of all state that can change a later event: what a state hash is taken of.
 
 Left out are sequence and stamp, and what follows from the rest (ladders, id hash, best prices).
-Free slots are chained in the order in which they will be taken, with their generations. `IMAGE` is
-the number of the layout. Not an image to restore from: that is snapshot.pyx.
+Free slots are chained in the order in which they will be taken, with their generations, and so are
+free position records. `IMAGE` is the number of the layout. Not an image to restore from: that is
+snapshot.pyx.
 """
 
 from cpython.bytes cimport PyBytes_FromStringAndSize
@@ -91,7 +92,8 @@ cdef bytes image_of_account(Account* a, bint buckets):
 
 
 cdef bytes positions_of(Market* m):
-    """Position records from 1, eight numbers each, without an object for each of a million."""
+    """Position records from 1, eight numbers each, without an object for each of a million; of a
+    free one the first is the next free one and the second is VACANT."""
     cdef bytes out = PyBytes_FromStringAndSize(NULL, <u64>(m.position_top - 1) * 8 * sizeof(i64))
     cdef i64* to = <i64*><char*>out
     cdef Position* p
@@ -197,4 +199,6 @@ cdef bytes after_orders(Market* m, bint buckets):
         parts.append(numbers((-4, <i64>m.stated.match, m.stated.combination, m.stated.kind,
                               m.stated.lots, m.stated.count)))
         parts.append((<char*>m.stated.legs)[:m.stated.count * sizeof(Stated)])
+    if m.position_free:
+        parts.append(numbers((-5, m.position_free)))
     return b"".join(parts)

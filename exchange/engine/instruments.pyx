@@ -21,6 +21,7 @@ from exchange.engine.legterms cimport note_change
 from exchange.engine.lifecycle cimport cancel_all_of, reject
 from exchange.engine.changes cimport return_dormant
 from exchange.engine.months cimport withdraw_all
+from exchange.engine.positions cimport vacate_expired
 from exchange.engine.risk cimport (
     absolute, adverse_per_lot, charge, position_of, rehold, set_mark,
 )
@@ -514,7 +515,8 @@ cdef void settle(Market* m, Command* c) noexcept nogil:
 
 
 cdef void expire(Market* m, Command* c) noexcept nogil:
-    """EXPIRE, the last settlement: orders are cancelled, positions are paid out and end."""
+    """EXPIRE, the last settlement: orders are cancelled, positions are paid out and end, and their
+    records come back."""
     cdef Instrument* book
     if refuse_outright(m, c):
         return
@@ -535,3 +537,4 @@ cdef void expire(Market* m, Command* c) noexcept nogil:
     pay_variation(m, c.instrument, True)
     put_state(m, book, TRADING_STATE_EXPIRED)
     compare_deficits(m, c.instrument)
+    vacate_expired(m)

@@ -9,7 +9,7 @@ from libc.stdlib cimport qsort, realloc
 from exchange.engine.events cimport blank
 from exchange.engine.groups cimport part
 from exchange.engine.ids cimport (
-    find_cell, find_key, fingerprint, tag_of, take_known_slot,
+    book_of, find_cell, find_key, fingerprint, tag_of, take_known_slot,
 )
 from exchange.engine.combinations cimport charge_legs
 from exchange.engine.extras cimport leave_queue, queue_of, take_hidden
@@ -68,8 +68,7 @@ cdef void answer_again(Market* m, Command* c, u32 account, u32 slot) noexcept no
             flags |= EVENT_FLAG_MARKET
         if c.flags & COMMAND_FLAG_POST_ONLY:
             flags |= EVENT_FLAG_POST_ONLY
-        e = blank(m, EVENT_KIND_ORDER_ACCEPTED, flags, 0,
-                  instrument_of(&m.positions[o.position]), account)
+        e = blank(m, EVENT_KIND_ORDER_ACCEPTED, flags, 0, book_of(m, o), account)
         e.order_id = order_id_of(m, slot)
         e.price = c.price
         e.quantity = c.quantity

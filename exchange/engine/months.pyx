@@ -16,7 +16,7 @@ from exchange.engine.combinations cimport side_in, times
 from exchange.engine.lifecycle cimport reject
 from exchange.engine.risk cimport position_of
 from exchange.engine.safety cimport is_on, safety_of
-from exchange.engine.state cimport Composite, WATCH_LIMITS, instrument_of
+from exchange.engine.state cimport Composite, WATCH_LIMITS, instrument_of, is_vacant
 from exchange.engine.vocabulary cimport *
 
 
@@ -118,7 +118,7 @@ cdef int check_allowances(Market* m) except -1:
     for at in range(1, m.position_top):
         p = &m.positions[at]
         k = instrument_of(p)
-        if m.composites[k].legs:
+        if is_vacant(p) or m.composites[k].legs:
             continue
         a = &m.allowances[at]
         for side in range(2):

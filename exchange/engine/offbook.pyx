@@ -12,7 +12,7 @@ from exchange.engine.guards cimport bad_risk
 from exchange.engine.ids cimport has_slot
 from exchange.engine.instruments cimport bad_mark, exceeds, exceeds_bound, refuse_outright
 from exchange.engine.lifecycle cimport answered, keep_receipt, reject
-from exchange.engine.orders cimport open_position
+from exchange.engine.positions cimport has_records, open_position
 from exchange.engine.months cimport refuse_all_months, withdraw_all
 from exchange.engine.risk cimport execute, position_of
 from exchange.engine.safety cimport tell_levels
@@ -98,7 +98,7 @@ cdef bint refuse_room(Market* m, Command* c, u32 giver) noexcept nogil:
                         + (position_of(&m.accounts[giver], c.instrument) == 0))
     if (c.key_lo or c.key_hi) and not has_slot(m, &m.accounts[c.account]):
         reject(m, c, REASON_ORDERS_FULL, m.order_capacity, m.order_capacity)
-    elif missing and m.position_top + missing > m.position_capacity:
+    elif missing and not has_records(m, missing):
         reject(m, c, REASON_POSITIONS_FULL, m.position_capacity, m.position_capacity)
     else:
         return False

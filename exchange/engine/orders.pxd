@@ -19,7 +19,6 @@ cdef struct Terms:  # what the guards have found out about a new order
     Extra extra  # of a special order
 
 
-cdef u32 open_position(Market* m, u32 account_id, u32 instrument) noexcept nogil
 cdef void enter(Market* m, Command* c) noexcept nogil
 cdef void accept(Market* m, Command* c, Instrument* book, Account* account,
                  Terms* terms) noexcept nogil

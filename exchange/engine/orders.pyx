@@ -5,7 +5,6 @@ Every ENTER can be done here. plain.pxd does plain ones faster, to the same effe
 others, and every order that it would not accept, to `enter`.
 """
 
-from libc.stdlib cimport realloc
 from libc.string cimport memset
 
 from exchange.engine.aftermath cimport aftermath
@@ -13,7 +12,9 @@ from exchange.engine.auction cimport join
 from exchange.engine.book cimport (
     has_opposite, price_of, price_toward, reaches, rest, slot_within,
 )
-from exchange.engine.combinations cimport bad_legs_risk, charge_legs, missing_positions
+from exchange.engine.combinations cimport (
+    bad_legs_risk, charge_legs, missing_positions, open_missing,
+)
 from exchange.engine.events cimport emit, what
 from exchange.engine.expiry cimport start_expiry
 from exchange.engine.extras cimport put_extra, stops_of
@@ -31,14 +32,15 @@ from exchange.engine.implied cimport Source, find_source
 from exchange.engine.lifecycle cimport answer_again, reject
 from exchange.engine.matching cimport Incoming, run_special
 from exchange.engine.months cimport refuse_all_months
+from exchange.engine.positions cimport has_records, open_position
 from exchange.engine.risk cimport adverse_per_lot, position_of, raise_hold, rehold
 from exchange.engine.stops cimport start_waiting
 from exchange.engine.safety cimport refuse_band, refuse_value, within_band
 from exchange.engine.state cimport (
-    WATCH_BREAKER, WATCH_LIMITS, AT_MARKET, Account, COMBINED, CREDITED, Command, Composite, Event,
+    WATCH_BREAKER, WATCH_LIMITS, AT_MARKET, Account, COMBINED, CREDITED, Command, Event,
     Instrument, Market, Order, PROTECTED_BY, Position, WATCH_CREDIT, WATCH_IMPLIED, WATCH_LEGS,
     WORKING, account_of, collects, conditions_of, i64, instrument_of, is_live, likely, order_id_of,
-    pair, traits_of, u16, u32, u64, u8, unlikely,
+    traits_of, u16, u32, u64, u8, unlikely,
 )
 from exchange.engine.vocabulary cimport *
 
@@ -49,30 +51,6 @@ cdef enum:
     # bits that are 0 in a plain limit order, GTC or DAY: also tif > 1, all flags but MANUAL
     PLAIN_FORM = 0xFBFEFE00
     ENTER_FEATURES = 31  # REDUCE_ONLY GROUPED STOP ICEBERG ALL_OR_NONE
-
-
-cdef u32 open_position(Market* m, u32 account_id, u32 instrument) noexcept nogil:
-    """Make the position record of (account, instrument), for which the caller has asked for room.
-    Returns its number; 0 without memory, and then the engine has stopped."""
-    cdef Account* account = &m.accounts[account_id]
-    cdef u32 length = account.positions_length
-    cdef u32 at = m.position_top
-    cdef u32* grown
-    if instrument >= length:
-        length = instrument + 1 if instrument + 1 > 2 * length else 2 * length
-        grown = <u32*>realloc(account.positions, length * sizeof(u32))
-        if grown == NULL:
-            m.broken = 1
-            return 0
-        memset(&grown[account.positions_length], 0,
-               (length - account.positions_length) * sizeof(u32))
-        account.positions = grown
-        account.positions_length = length
-    m.position_top += 1
-    account.positions[instrument] = at
-    m.positions[at].who = pair(instrument, account_id)
-    m.positions[at].owner = account
-    return at
 
 
 cdef bint bad_form(Market* m, Command* c) noexcept nogil:
@@ -107,7 +85,7 @@ cdef bint bad_form(Market* m, Command* c) noexcept nogil:
 cdef inline bint bad_capacity(Market* m, Command* c, Instrument* book, u32 missing) noexcept nogil:
     """BOOK_FULL, ORDERS_FULL, POSITIONS_FULL; `missing`: new position records needed."""
     if likely(book.working_orders < LIMIT_BOOK_ORDERS and has_slot(m, &m.accounts[c.account])
-              and (missing == 0 or m.position_top + missing <= m.position_capacity)):
+              and (missing == 0 or has_records(m, missing))):
         return False
     if book.working_orders >= LIMIT_BOOK_ORDERS:
         reject(m, c, REASON_BOOK_FULL, LIMIT_BOOK_ORDERS, book.working_orders)
@@ -317,10 +295,8 @@ cdef void specify(Command* c, Instrument* book, Terms* terms) noexcept nogil:
 cdef void enter_combined(Market* m, Command* c, Instrument* book, Account* account,
                          Terms* terms) noexcept nogil:
     """ENTER in a combination, from the guard OPEN_ORDERS on: its lots work in every leg."""
-    cdef Composite* made = &m.composites[c.instrument]
-    cdef u32 i
     if c.spare:
-        reject(m, c, REASON_NOT_OUTRIGHT, 0, made.legs)
+        reject(m, c, REASON_NOT_OUTRIGHT, 0, m.composites[c.instrument].legs)
         return
     if account.open_orders >= account.max_open_orders:
         reject(m, c, REASON_OPEN_ORDERS, account.max_open_orders, account.open_orders)
@@ -333,11 +309,7 @@ cdef void enter_combined(Market* m, Command* c, Instrument* book, Account* accou
                       c.instrument)
             or bad_capacity(m, c, book, missing_positions(m, account, c.instrument))):
         return
-    if terms.at == 0:
-        terms.at = open_position(m, c.account, c.instrument)
-    for i in range(made.legs):
-        if position_of(account, made.leg[i]) == 0:
-            open_position(m, c.account, made.leg[i])
+    terms.at = open_missing(m, c.account, c.instrument)
     specify(c, book, terms)
     accept(m, c, book, account, terms)
 

@@ -18,7 +18,7 @@ from exchange.engine.ids cimport gives_slot, take_slot
 from exchange.engine.lifecycle cimport (
     answered, cancel_for, keep_receipt, reject, withdraw,
 )
-from exchange.engine.orders cimport open_position
+from exchange.engine.positions cimport has_records, open_position
 from exchange.engine.protection cimport protection_of
 from exchange.engine.risk cimport (
     absolute, adverse_per_lot, position_of, rehold, release, required_of,
@@ -181,7 +181,7 @@ cdef bint bad_room(Market* m, Command* c, Instrument* book, Account* account, u3
     if needed > 0:
         reject(m, c, REASON_ORDERS_FULL, m.order_capacity, m.order_capacity)
         return True
-    if at == 0 and more > 0 and m.position_top >= m.position_capacity:
+    if at == 0 and more > 0 and not has_records(m, 1):
         reject(m, c, REASON_POSITIONS_FULL, m.position_capacity, m.position_capacity)
         return True
     return False

@@ -12,7 +12,8 @@
 #   live      of an order: not yet finished, whether in the book or waiting beside it
 #
 # Invariants (see check.pyx): an order's slot never moves; slot 0, position 0 and session slot 0
-# stand for "none"; both sides of a book share one array of levels because it is never crossed.
+# stand for "none"; both sides of a book share one array of levels because it is never crossed; no
+# position record is of an instrument that has expired (see positions.pyx).
 
 from exchange.engine.vocabulary cimport (
     LIMIT_CREDITS, LIMIT_LEGS, LIMIT_LEG_SPREADS, MODE_NORMAL, TRADING_STATE_CONTINUOUS,
@@ -114,6 +115,8 @@ cdef enum OrderState:
     FILLED = 6  # finished, its id still remembered
     CANCELLED = 7  # likewise
     RECEIPT = 8  # not an order: an accepted request, kept so that a repeat gets the same answer
+    PAST_FILLED = 9  # FILLED, and its instrument has expired: it has no position record any more
+    PAST_CANCELLED = 10  # likewise CANCELLED
 
 cdef enum OrderFlag:
     AGED = 1  # its id left the account's window of remembered ids while it was still live
@@ -134,7 +137,8 @@ cdef struct Order:  # 64 bytes: one cache line
     u32 traits  # two bytes: side | conditions << 1; a byte of state; a byte of flags
 # A RECEIPT keeps its account in prev, and of the event that was its answer: the order id in next
 # (low) and executed (high), the instrument in position, quantity in leaves, price in price, and
-# kind and flags in the first two bytes of traits.
+# kind and flags in the first two bytes of traits. An order that is PAST_FILLED or PAST_CANCELLED
+# keeps its account in prev, too, and its instrument in position.
 #
 # Small fields are packed into one word because a byte store may alias anything: after each, the
 # compiler would have to reload everything.
@@ -215,8 +219,11 @@ cdef struct Allowance:  # by position: exposure it may reach on a side before mo
     i64[2] most
     u64[2] given  # when, as a count of givings; see months.pyx
 
-cdef struct Position:  # 64 bytes
-    u64 who  # instrument, account, as in an event
+cdef enum:
+    VACANT = 0xFFFFFFFF  # for the account of a position record that is free
+
+cdef struct Position:  # 64 bytes; of a free one all is 0 but `who`
+    u64 who  # instrument, account, as in an event; of a free one: the next free one, VACANT
     Account* owner
     i64 net
     i64 exposure[2]  # net + working buys, working sells - net: lots it could be long, short
@@ -372,7 +379,8 @@ cdef struct Market:
     # who and what
     Position* positions
     Stand* stands
-    u32 position_capacity, position_top
+    u32 position_capacity, position_top  # position_top: the first record never used
+    u32 position_free, vacant  # the first of the free records, 0 = none; how many they are
     Instrument* instruments
     Stops* stops
     u32 instrument_capacity, instrument_count
@@ -489,6 +497,11 @@ cdef inline u32 instrument_of(Position* p) noexcept nogil:
     return <u32>p.who
 
 
+cdef inline bint is_vacant(Position* p) noexcept nogil:
+    """Whether a position record is free: only walks over all records may meet such a one."""
+    return account_of(p) == VACANT
+
+
 cdef inline u32 conditions_of(u32 tif, u32 stp) noexcept nogil:
     """Conditions in the layout of ORDER_ACCEPTED's b."""
     return tif | stp << 8
@@ -523,6 +536,11 @@ cdef inline u8 state_of(Order* o) noexcept nogil:
 cdef inline bint is_live(Order* o) noexcept nogil:
     """WORKING, DORMANT, WAITING, COLLECTED or UNPRICED."""
     return <u8>((o.traits >> 16) - 1) < UNPRICED
+
+
+cdef inline bint is_past(Order* o) noexcept nogil:
+    """PAST_FILLED or PAST_CANCELLED."""
+    return state_of(o) > RECEIPT
 
 
 cdef inline bint is_seen(Order* o) noexcept nogil:
