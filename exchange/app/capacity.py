@@ -1,5 +1,5 @@
-"""How much of the engine's capacity is used: what a market may use up over the years, and what comes
-back (docs/reference/operations.md).
+"""How much of the engine's capacity is used: what a market may use up over the years, and what
+comes back (docs/reference/operations.md).
 """
 
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
