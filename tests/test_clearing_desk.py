@@ -18,6 +18,7 @@ from exchange.app import Market, clerk, desk, requests, wishes
 from exchange.app.wishes import RequestRefused
 from exchange.clearing.matters import Due, Dues
 from exchange.clearing.moves import pay
+from exchange.intake import Item
 from exchange.messages import EVENT_FIELDS, Event, Reason, TradingState, wire
 
 MONTH = Month(2026, 11)
@@ -94,6 +95,59 @@ async def test_a_book_that_is_closed_is_hedged_no_more(live: Live) -> None:
     with pytest.raises(RequestRefused, match="default 1 is closed"):
         await market.operations.perform(order)
     assert market.clearing.net(1, market.desk.instruments.by_code[CODE].id) == 0
+
+
+async def test_a_hedge_is_traded_once_under_its_id(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who was not answered asks again, before and after a restart, and when the account that held
+    the instrument holds none of it any more."""
+
+    def order(lots: int, request_id: str, price: str = "") -> requests.Hedge:
+        return requests.Hedge(default=1, code=CODE, side="buy", lots=lots, price=price or limit,
+                              request_id=request_id)  # fmt: skip
+
+    def unheard(items: list[Item]) -> None:
+        submit(items)
+        if len(items) == 4:  # they are on their way when he has given up
+            monkeypatch.setattr(market.desk, "_submit", submit)
+            raise TimeoutError
+
+    def traded() -> list[str]:
+        texts = [text for one in live.market.tape.read(0, 0, 0) for _, text in one.texts]
+        return [text for text in texts if text.startswith("hedge-1-")]
+
+    async with Live.open(tmp_path) as live:
+        for account, member in ((1, 1), (3, 1)):
+            opened = requests.OpenAccount(account=account, member=member)
+            await live.market.operations.perform(opened)
+        other, market, operations = await live.client(2), live.market, live.market.operations
+        listed = market.desk.instruments.by_code[CODE]
+        limit = f"{listed.mark // 1000 / 1000}"
+        for account in (1, 3):
+            await operations.perform(requests.Deposit(account=account, amount="9000000"))
+        await operations.perform(record("declare_default", member=1, person="ann", reason="unpaid"))
+        await other.enter(CODE, "sell", 9, listed.mark // listed.tick_scale)
+        submit = market.desk._submit
+        monkeypatch.setattr(market.desk, "_submit", unheard)
+        with pytest.raises(TimeoutError):
+            await operations.perform(order(2, "h1"))
+        again = await operations.perform(order(2, "h1", f"{limit}0"))
+        first = {"default": 1, "code": CODE, "account": 1, "lots": 2, "request_id": "h1"}
+        assert again == first | {"traded_before": True}
+        with pytest.raises(RequestRefused, match=r"DUPLICATE_DIFFERENT.*lots 2"):
+            await operations.perform(order(3, "h1"))
+        with pytest.raises(desk.WishRejected, match="PRICE_LIMIT"):  # spends no id
+            await operations.perform(order(1, "h2", "9.5"))
+        assert (await operations.perform(order(1, "h2")))["lots"] == 1
+        with pytest.raises(RequestRefused, match="ASCII"):
+            await operations.perform(order(1, "h²"))
+        with pytest.raises(RequestRefused, match="ask for a `hedge`"):
+            await operations.perform(record("hedge", **first | {"side": "buy", "price": limit}))
+        assert len(traded()) == 3 and market.clearing.net(1, listed.id) == 3
+    async with Live.open(tmp_path) as live:
+        assert await live.market.operations.perform(order(2, "h1")) == again
+        assert len(traded()) == 3 and live.market.clearing.net(1, listed.id) == 3
 
 
 async def test_an_auction_closes_and_moves_its_lots_by_itself(live: Live) -> None:

@@ -88,7 +88,6 @@ class Operations:
                 case requests.Expire():
                     return await self._house.expire(request)
                 case requests.Hedge():
-                    await self.cleared()
                     return await hedge(request, self._desk, self._clearing, self._house)
                 case requests.OpenDay():
                     return await self._open_day(request)

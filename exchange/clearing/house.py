@@ -408,6 +408,19 @@ class Clearing:
             found = self._state.matters.get(Defaults).defaults
             return found[default - 1].stage if 1 <= default <= len(found) else ""
 
+    def hedge(self, request_id: str) -> tuple[int, dict[str, Any]] | None:
+        """The last hedge of that id: the sequence of its order, and what was asked for; None if
+        there is none."""
+        query = (
+            "select number, facts from rulings where operation = 'hedge' and outcome = 'accepted'"
+            " and json_extract(facts, '$.request_id') = ? order by number desc limit 1"
+        )
+        with self._lock:
+            found = next(self._store.rows(query, (request_id,)), None)
+        if found is None:
+            return None
+        return (found["number"] >> INDEX_BITS) + 1, json.loads(found["facts"])
+
     def gains(self, default: int) -> dict[int, int]:
         """What variation has paid each account since a default's business date, dates on which it
         took left out, the defaulter's own accounts too: what a haircut may take back.

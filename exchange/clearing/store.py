@@ -215,7 +215,7 @@ class Store:
         )
         self._connection.execute("commit")
 
-    def rows(self, query: str, values: tuple[int, ...] = ()) -> Iterator[dict[str, Any]]:
+    def rows(self, query: str, values: tuple[int | str, ...] = ()) -> Iterator[dict[str, Any]]:
         """Rows of a query, as dictionaries."""
         return iter(self.database.query(query, values))
 
