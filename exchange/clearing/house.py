@@ -245,10 +245,11 @@ class Clearing:
     def margins(
         self, advance: Callable[[int, int], object] = lambda done, total: None
     ) -> list["Requirement"]:
-        """What every account with positions must have, at the last settlement prices.
+        """What every account with positions must have, at the last settlement prices; without
+        those that ``uncovered`` names.
 
-        LookupError without margin parameters, or if they do not cover a position. ``advance`` is
-        told how many of how many positions are done.
+        LookupError without margin parameters. ``advance`` is told how many of how many positions
+        are done.
         """
         from exchange.clearing.margin import book  # noqa: PLC0415 - numpy, only for who asks
 
@@ -257,7 +258,14 @@ class Clearing:
             if parameters is None:
                 raise LookupError(f"no margin parameters are in force on {number}")
             on = date(number // 10_000, number // 100 % 100, number % 100)
-            return book.requirements(self._state, parameters, on, advance)
+            but = book.unknown(self._state, parameters)
+            return book.requirements(self._state, parameters, on, advance, but=but)
+
+    def uncovered(self) -> dict[int, list[str]]:
+        """Codes by account of what is held and the margin parameters in force do not cover: what
+        such an account must have is not known."""
+        with self._lock:
+            return self._state.matters.get(Calls).unknown(self._state)
 
     def historical_losses(self, history: "Panel", steps: int, confidence_bp: int) -> dict[int, int]:
         """What every account with positions would lose in the filtered weeks of a history, at the
