@@ -15,8 +15,9 @@ from live import CODE, Live, until
 from contracts.calendar import Month
 from contracts.index import methodology
 from exchange.app import Market, clerk, desk, requests, wishes
+from exchange.app.patience import Patience
 from exchange.app.wishes import RequestRefused
-from exchange.clearing.matters import Due, Dues
+from exchange.clearing.matters import Due, Dues, Lots
 from exchange.clearing.moves import pay
 from exchange.intake import Item
 from exchange.messages import EVENT_FIELDS, Event, Reason, TradingState, wire
@@ -215,6 +216,7 @@ async def test_what_a_clearing_asks_for_that_is_behind_the_log_is_not_done(
     await operations.perform(requests.Deposit(account=1, amount="36000"))
     interest = record("accrue_interest", credit_bp=1_000, debit_bp=0)
     assert "interest" in str((await operations.perform(interest))["dues_refused"])
+    assert "FUNDS" in str(operations.state()["dues_refused"])
     (out, _), (going, apply) = clearing.dues(), (threading.Event(), clearing.apply)
     monkeypatch.setattr(clearing, "apply", lambda frames: going.wait(10) and apply(frames))
     await operations.perform(requests.Deposit(account=0, amount="100"))
@@ -226,7 +228,7 @@ async def test_what_a_clearing_asks_for_that_is_behind_the_log_is_not_done(
     await operations.cleared()
     await operations.checkpoint()
     assert engine.account(0)["cash"] == 100_000_000 - out.amount
-    assert not clearing.dues()
+    assert not clearing.dues() and operations.dues_refused == {}
 
 
 async def test_a_request_id_is_of_one_record(live: Live) -> None:
@@ -329,21 +331,22 @@ class Till:
     """A desk, and the clearing behind it, of dues alone: the house pays what it has."""
 
     def __init__(self, dues: list[Due], cash: int, steps: int) -> None:
-        self.open, self.cash, self.steps = {due.id: due for due in dues}, cash, steps
-        self.position, self.sequence = (0, 0, 0), 0
+        self.open, self.money, self.steps = {due.id: due for due in dues}, cash, steps
+        self.position, self.sequence, self.tries = (0, 0, 0), 0, 0
 
     async def perform(self, asked: list[wishes.Wish]) -> None:
         (wish,) = asked
         if not self.steps:
             raise Crash
         self.steps -= 1
+        self.tries += 1
         due = self.open[json.loads(wish.text)["id"]]
         if due.kind == "fee":
-            self.cash += due.amount
+            self.money += due.amount
         if due.kind == "withdraw" and due.account == 0:
-            if due.amount > self.cash:
+            if due.amount > self.money:
                 raise desk.WishRejected(wish, Reason.FUNDS, NOTHING)
-            self.cash -= due.amount
+            self.money -= due.amount
         del self.open[due.id]
 
     def dues(self) -> list[Due]:
@@ -351,6 +354,10 @@ class Till:
         for due in self.open.values():
             matter.ask(due)
         return matter.in_order()
+
+    def cash(self, account: int) -> int:
+        assert account == 0
+        return self.money
 
     def refresh(self) -> None: ...
 
@@ -385,4 +392,49 @@ async def test_who_is_paid_by_a_house_that_is_short_hangs_on_no_crash(
         assert {id for id in done if id.endswith((" in", " 5"))} == {
             {"true-up": "delivery 1 true-up in"}.get(what, f"{what} 5") for what in paid
         }, crash
-        assert till.cash >= min(cash, 0)
+        assert till.money >= min(cash, 0)
+
+
+async def test_what_stays_refused_is_tried_ever_more_rarely() -> None:
+    """The pauses grow up to a bound; with the money it is done at once. Who asks himself is told,
+    and lengthens no pause."""
+    till = Till(INTEREST, 0, 10_000)
+    till.cash = lambda account: till.money  # type: ignore[method-assign]
+    house, tried = clerk.Clerk(till, till), []  # type: ignore[arg-type]
+    for checkpoint in range(400):
+        before, refused = till.tries, await house.perform_dues()
+        assert refused == till.tries - before <= 1
+        tried += [checkpoint] * refused
+        assert "FUNDS" in house.refused["interest 1 out"]
+        assert bool(house.stubborn()) == (checkpoint >= 7)
+    assert tried == [0, 1, 3, 7, 15, 31, 63, *range(127, 400, 64)]
+    assert "FUNDS" in (await house._perform_dues())["interest 1 out"]
+    assert till.tries == len(tried) + 1
+    till.money = 69
+    assert await house.perform_dues() == 0
+    till.money = 70
+    assert await house.perform_dues() is None
+    assert (till.open, till.money, house.refused, house.stubborn()) == ({}, 0, {}, {})
+
+
+async def test_a_member_that_is_paid_is_asked_at_once() -> None:
+    """A pause ends for a withdrawal that may pass now, and for lots of an account with more."""
+    lots = Lots(kind=0, other=8, sells=False, instrument=1, price=1)
+    for due, enough in (
+        (Due("fund 1 7", "withdraw", 7, 100), 100),
+        (Due("t", "transfer", 7, 1, lots), 61),
+    ):
+        cash = {7: 60, 8: 60}
+        waits = Patience(cash.__getitem__)
+        for left in (1, 2, 4):
+            for _ in range(left):
+                waits.begin([due])
+            waits.refused(due, RequestRefused("no"))
+            waits.end()
+        assert waits.begin([due])
+        cash[7] = enough - 1
+        assert waits.begin([due])
+        cash[7] = enough
+        assert not waits.begin([due])
+        assert not waits.begin([])
+        waits.done("t")

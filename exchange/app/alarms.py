@@ -1,5 +1,5 @@
-"""What an operator must hear of before it becomes a failure: the disk, how it answers, and what
-the engine holds."""
+"""What an operator must hear of before it becomes a failure: the disk, how it answers, what the
+engine holds, and what it goes on refusing to the clearing house."""
 
 import logging
 import shutil
@@ -23,11 +23,14 @@ class Alarms:
         directory: Path,
         sequencer: Sequencer,
         taken: Callable[[], Mapping[str, Taken]] = dict,
+        stubborn: Callable[[], Mapping[str, str]] = dict,
     ) -> None:
-        """Watch the disk that holds ``directory``, and what is ``taken`` of the engine."""
+        """Watch the disk that holds ``directory``, what is ``taken`` of the engine, and what it has
+        refused clearing again and again: why, by id."""
         self._directory = directory
         self._sequencer = sequencer
         self._taken = taken
+        self._stubborn = stubborn
         self.raised: dict[str, str] = {}
 
     def disk_used(self) -> float:
@@ -49,6 +52,11 @@ class Alarms:
         if self._sequencer.full:
             now["log"] = "the log's disk is full: orders are refused, cancels taken"
         now.update((name, one.text()) for name, one in self._taken().items() if one.used > USED_MAX)
+        if stubborn := self._stubborn():
+            id, why = next(iter(stubborn.items()))
+            now["dues"] = (
+                f"what clearing asks for stays refused, {len(stubborn):,} in all, {id} first: {why}"
+            )
         for name in now.keys() - self.raised.keys():
             _log.error("alarm: %s", now[name])
         for name in self.raised.keys() - now.keys():

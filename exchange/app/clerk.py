@@ -6,9 +6,10 @@ What clearing decides it decides of the log; the clerk brings it there and reads
 import asyncio
 import itertools
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
+from types import MappingProxyType
 from typing import Any, Final
 
 import msgspec
@@ -16,6 +17,7 @@ import msgspec
 from exchange.app import requests, wishes
 from exchange.app.desk import Desk, WishRejected
 from exchange.app.expiry import LAST, final_price
+from exchange.app.patience import Patience, Refused
 from exchange.app.texts import resolve
 from exchange.app.wishes import RequestRefused, Wish
 from exchange.clearing import Clearing
@@ -23,12 +25,13 @@ from exchange.clearing.matters import ACCEPTED, Due
 from exchange.clearing.prices import Priced
 from exchange.clearing.records import takes_two
 from exchange.marketdata.instruments import micros_text
-from exchange.messages import HOUSE_ACCOUNT, Reason, TradingState
+from exchange.messages import HOUSE_ACCOUNT, TradingState
 
 CLEARING_SECONDS: Final = 60.0  # clearing is a projection: it must have caught up by then
 CAUGHT_UP_SECONDS: Final = 1.0  # what it asks for is done if it has caught up by then
 DUES_AT_ONCE: Final = 256  # deposits on their way to the engine
 _POLL_SECONDS: Final = 0.005
+_NONE: Final[Mapping[str, Refused]] = MappingProxyType({})
 _log = logging.getLogger(__name__)
 
 
@@ -39,6 +42,8 @@ class Clerk:
         self._desk = desk
         self._clearing = clearing
         self._done = self._refused = 0  # commands for what clearing asked for
+        self._patience = Patience(lambda account: self._clearing.cash(account))
+        self.refused: dict[str, str] = {}  # of what clearing asks for, by id: why
 
     async def cleared(self, seconds: float = CLEARING_SECONDS) -> None:
         """Wait until clearing has applied all that the desk has seen. Raises TimeoutError."""
@@ -97,36 +102,45 @@ class Clerk:
 
     async def perform_dues(self) -> int | None:
         """Do what clearing asks for, unless it is behind the log, as where its ledger is rebuilt:
-        what it asked for then may have been called off since. Return how many commands were
-        refused if nothing is left to be tried while the log stands still; None if something is."""
+        what it asked for then may have been called off since. What was refused before has its
+        pauses. Return how many commands were refused if nothing is left to be tried while the log
+        stands still; None if something is."""
         try:
             await self.cleared(CAUGHT_UP_SECONDS)
         except TimeoutError:
             _log.warning("clearing is behind the log: what it asks for waits until it is not")
             return None
         done, refused = self._done, self._refused
-        await self._perform_dues()
+        await self._perform_dues(self._patience.begin(self._clearing.dues()))
+        self._patience.end()
         return self._refused - refused if self._done == done else None
 
-    async def _perform_dues(self) -> dict[str, str]:
+    def stubborn(self) -> dict[str, str]:
+        """Why, by id, of what clearing asks for and has been refused again and again."""
+        return self._patience.stubborn()
+
+    async def _perform_dues(self, pausing: Mapping[str, Refused] = _NONE) -> dict[str, str]:
         """Do what clearing asks for, each in its own command: one refused holds up no other. But
         what the house could not take out (``... out``) nobody is given, and where it lacks the
         money, what it is to take out after that waits for its turn: who is paid must not hang on
         where a crash came between. If more has come in meanwhile, they are tried again.
 
-        Why, by the due's id; what was refused is asked for again with the next of these.
+        Why, by the due's id; what was refused is asked for again with the next of these, but for
+        what is ``pausing``: that is refused again unasked, unless more has come in.
         """
         refused: dict[str, str] = {}
         dues = left = self._clearing.dues()
         again = bool(dues)
         while again:
-            left, again = await self._perform(left, refused)
+            left, again = await self._perform(left, refused, pausing)
+            pausing = _NONE
         if dues:
             await self.cleared()
+        self.refused = refused
         return refused
 
     async def _perform(
-        self, dues: Sequence[Due], refused: dict[str, str]
+        self, dues: Sequence[Due], refused: dict[str, str], pausing: Mapping[str, Refused]
     ) -> tuple[list[Due], bool]:
         """Do dues once. What waits for the house's money, and whether some came in after all."""
         waiting: list[Due] = []  # what the house could not take out
@@ -135,19 +149,14 @@ class Clerk:
 
         async def perform(asked: Due) -> bool:
             """Whether the house lacks the money for it."""
-            try:
-                await self._desk.perform([wishes.due(asked)])
-                self._done += 1
+            found = pausing.get(asked.id) or await self._try(asked)
+            if found is None:
                 refused.pop(asked.id, None)
                 return False
-            except RequestRefused as rejected:  # by the engine, or no command can carry it
-                self._refused += isinstance(rejected, WishRejected)
-                _log.error("clearing asks for %s, and %s", asked.id, rejected)
-                refused[asked.id] = str(rejected)
-                if asked.id.endswith(" out"):
-                    lacking.append(asked.id.removesuffix("out"))
-                funds = isinstance(rejected, WishRejected) and rejected.reason == Reason.FUNDS
-                return funds and asked.account == HOUSE_ACCOUNT
+            refused[asked.id] = found.why
+            if asked.id.endswith(" out"):
+                lacking.append(asked.id.removesuffix("out"))
+            return found.is_short
 
         for deposits, group in itertools.groupby(dues, key=lambda due: due.kind == "deposit"):
             if deposits:  # these can only be refused each for itself: in few batches
@@ -168,6 +177,18 @@ class Clerk:
                 else:
                     came |= short and due.kind == "fee" and due.id not in refused
         return waiting, came
+
+    async def _try(self, asked: Due) -> Refused | None:
+        """Do one due, unless it is refused: by the engine, or no command can carry it."""
+        try:
+            await self._desk.perform([wishes.due(asked)])
+        except RequestRefused as rejected:
+            self._refused += isinstance(rejected, WishRejected)
+            _log.error("clearing asks for %s, and %s", asked.id, rejected)
+            return self._patience.refused(asked, rejected)
+        self._done += 1
+        self._patience.done(asked.id)
+        return None
 
     # The day
 

@@ -258,6 +258,15 @@ class Operations:
         """Wait until clearing has applied all that the desk has seen. Raises TimeoutError."""
         await self._house.cleared()
 
+    @property
+    def dues_refused(self) -> dict[str, str]:
+        """Why the engine refuses what clearing asks for, by id, as of the last try."""
+        return self._house.refused
+
+    def stubborn(self) -> dict[str, str]:
+        """The same of what it has refused again and again."""
+        return self._house.stubborn()
+
     def state(self) -> dict[str, Any]:
         """How the market stands."""
         desk = self._desk
@@ -269,6 +278,7 @@ class Operations:
             "accounts": len(desk.accounts),
             "clearing_sequence": self._clearing.position[1],
             "divergences": len(self._clearing.divergences),
+            "dues_refused": self.dues_refused,
             "instruments": [
                 {
                     "code": listed.code,

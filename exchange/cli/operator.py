@@ -98,8 +98,10 @@ def _show_state(result: dict[str, Any], as_json: bool) -> None:
     if as_json:
         show_json(result)
         return
-    instruments = result.pop("instruments")
+    instruments, refused = result.pop("instruments"), result.pop("dues_refused")
     show_facts(result, False)
+    for id, why in refused.items():
+        print(f"not done yet: {id}: {why}")
     print()
     names = ("code", "state", "cause", "low_limit", "high_limit", "mark", "band")
     rows = [tuple(instrument[name] or "none" for name in names) for instrument in instruments]
