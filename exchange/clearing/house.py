@@ -21,7 +21,7 @@ from exchange.clearing.default.matter import Defaults
 from exchange.clearing.default.payout import CAPITAL
 from exchange.clearing.delivery import dvp
 from exchange.clearing.delivery.course import deadline
-from exchange.clearing.delivery.matter import Deliveries
+from exchange.clearing.delivery.matter import CLOSED, Deliveries
 from exchange.clearing.expiry import Fixings
 from exchange.clearing.fees import Fees, Trader
 from exchange.clearing.ledger import Ledger, Movement
@@ -388,16 +388,26 @@ class Clearing:
         )
         with self._lock:
             matter = self._state.matters.get(Deliveries)
-            if not 1 <= number <= len(matter.deliveries):
-                return None
-            found = matter.deliveries[number - 1]
-            terms = matter.expiries[found.instrument].terms
             rows = [row | {"facts": json.loads(row["facts"])}
                     for row in self._store.rows(query, (number,))]  # fmt: skip
-            return {
-                **msgspec.to_builtins(found, str_keys=True), "terms": msgspec.to_builtins(terms),
-                "events": rows, "deadline": deadline(found, terms),
-            }  # fmt: skip
+            known, by_itself = None, 0
+            if rows and rows[-1]["outcome"] == CLOSED:
+                known = _without(rows.pop()["facts"], "delivery")
+            for found in matter.deliveries:
+                if found.id == number:
+                    known = matter.known(found)
+                    by_itself = deadline(found, matter.expiries[found.instrument].terms)
+        return None if known is None else {**known, "events": rows, "deadline": by_itself}
+
+    def deliveries(self) -> list[dict[str, Any]]:
+        """Every delivery there was as plain data, by id."""
+        query = "select facts from rulings where operation = 'delivery' and outcome = ?"
+        with self._lock:
+            rows = self._store.rows(query, (CLOSED,))
+            found = [_without(json.loads(row["facts"]), "delivery", "terms") for row in rows]
+            matter = self._state.matters.get(Deliveries)
+            found += [_without(matter.known(one), "terms") for one in matter.deliveries]
+        return sorted(found, key=lambda one: int(one["id"]))
 
     def codes(self) -> dict[int, str]:
         """The code of every instrument ever listed, by number."""
@@ -491,3 +501,7 @@ class Clearing:
             times += self._state.matters.get(Calls).deadlines()
             times.append(self._state.matters.get(Transferring).soonest)
             return min((time for time in times if time), default=0)
+
+
+def _without(facts: dict[str, Any], *names: str) -> dict[str, Any]:
+    return {name: value for name, value in facts.items() if name not in names}
