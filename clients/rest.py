@@ -120,9 +120,10 @@ class AsyncRest:
         """The products and their terms in force."""
         return (await self._get("/contracts", Contracts)).contracts
 
-    async def instruments(self) -> list[InstrumentData]:
-        """Every listed instrument."""
-        return (await self._get("/instruments", Instruments)).instruments
+    async def instruments(self, state: Literal["live", "all"] = "live") -> list[InstrumentData]:
+        """The listed instruments; ``all``: those that have expired, too."""
+        asked = "" if state == "live" else state
+        return (await self._get("/instruments", Instruments, state=asked)).instruments
 
     async def costs(self) -> Costs:
         """The tokens that each request costs, and how many requests there may be."""

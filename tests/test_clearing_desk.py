@@ -266,6 +266,11 @@ async def test_a_cash_contract_expires_at_the_mean_of_its_fixings(market: Market
     result = await operations.perform(requests.Expire(code="H100X26"))
     assert (result["price"], result["rule"], result["fixings"]) == ("2.550000", "MEAN", 30)
     assert market.desk.instruments.by_code["H100X26"].state == TradingState.EXPIRED
+    live = await operations.perform(requests.State())
+    every = await operations.perform(requests.State(every=True))
+    assert live["expired"] == every["expired"] == 1
+    gone = [one for one in every["instruments"] if one not in live["instruments"]]
+    assert [(one["code"], one["state"]) for one in gone] == [("H100X26", "EXPIRED")]
     with pytest.raises(RequestRefused, match="has expired"):
         await operations.perform(requests.Expire(code="H100X26"))
 

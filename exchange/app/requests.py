@@ -246,7 +246,9 @@ class AdoptMargin(Request, frozen=True, kw_only=True, tag="adopt_margin"):
 
 
 class State(Request, frozen=True, kw_only=True, tag="state"):
-    """Asks how the market stands."""
+    """Asks how the market stands; of ``every`` instrument, or of those that have not expired."""
+
+    every: bool = False
 
 
 AnyRequest: TypeAlias = (

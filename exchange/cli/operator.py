@@ -284,8 +284,10 @@ def open_day(
 
 
 @market_command(admin, "state", show=_show_state)
-def state() -> "requests.State":
+def state(
+    every: Annotated[bool, typer.Option("--all", help="Expired instruments, too.")] = False,
+) -> "requests.State":
     """Show how the market stands."""
     from exchange.app import requests  # noqa: PLC0415
 
-    return requests.State()
+    return requests.State(every=every)
