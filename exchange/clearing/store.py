@@ -249,11 +249,11 @@ class Store:
         """
         self._connection.execute("begin")  # one snapshot, should a writer commit meanwhile
         try:
-            return self._load(Book() if book is None else book)
+            return self._load(book)
         finally:
             self._connection.execute("rollback")
 
-    def _load(self, book: Book) -> State:
+    def _load(self, book: Book | None) -> State:
         progress = next(self.rows("select * from progress"))
         if progress["version"] != STORE_VERSION:
             raise OtherVersion(
@@ -284,7 +284,10 @@ class Store:
             )
         state.divergences = self.divergences()
         state.matters = self.matters()
-        state.book = transfer_store.load(self._connection, book)
+        if book is None:
+            state.book = transfer_store.resume(self._connection, Book())
+        else:
+            state.book = transfer_store.fold(self._connection, book)
         return state
 
     def matters(self) -> Matters:
@@ -294,7 +297,7 @@ class Store:
 
     def book(self) -> Book:
         """The transfers' book, folded from its rows. AssertionError if they contradict it."""
-        return transfer_store.load(self._connection, Book())
+        return transfer_store.fold(self._connection, Book())
 
     def transfers(self) -> Iterator[Row]:
         """Every row of the transfers, in order."""
