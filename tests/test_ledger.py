@@ -235,7 +235,7 @@ def test_a_book_that_is_started_again_and_again_judges_as_one_that_never_stopped
 
 def test_a_start_searches_and_finds_what_does_not_belong_together() -> None:
     """Nothing it asks reads all rows; and of what was changed behind its back it says what."""
-    for query, values in ((BY_ID, ("h",)), (BY_PENDING, ("h", 9)), (HOLDS, ()), (BEHIND, (3,))):
+    for query, values in ((BY_ID, ("h", 9)), (BY_PENDING, ("h", 9)), (HOLDS, ()), (BEHIND, (3,))):
         plan = stored().execute(f"explain query plan {query}", values)
         assert all(step.startswith(("SEARCH", "SCAN transfer_holds")) or "ORDER BY" in step
                    for *_, step in plan)  # fmt: skip

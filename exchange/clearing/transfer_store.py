@@ -48,7 +48,9 @@ _OF_HOLDS: Final = frozenset({_PENDING, *_ENDS})
 INSERT_ROW: Final = "insert into transfers values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 PUT_ACCOUNT: Final = "insert or replace into transfer_accounts values (?, ?, ?, ?, ?, ?, ?)"
 INSERT_BATCH: Final = "insert into transfer_batches values (?, ?, ?)"
-BY_ID: Final = "select * from transfers where id = ?"
+BY_ID: Final = (
+    f"select * from transfers where id = ? and number <= ? and kind != {TransferKind.EXPIRE:d}"
+)
 BY_PENDING: Final = (
     "select kind from transfers where pending_id = ? and pending_id != '' and number <= ?"
     " and outcome = 0"
@@ -111,8 +113,7 @@ class Stored:
 
     def row(self, id: str) -> Row | None:
         """The row of an id, but for expiries."""
-        query = f"{BY_ID} and number <= ? and kind != {TransferKind.EXPIRE:d}"
-        found = self._connection.execute(query, (id, self._count)).fetchone()
+        found = self._connection.execute(BY_ID, (id, self._count)).fetchone()
         return None if found is None else Row(*found)
 
     def ended(self, id: str) -> str | None:
