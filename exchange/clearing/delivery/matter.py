@@ -158,7 +158,9 @@ class Deliveries(Matter):
         """What ended so long ago that nothing of it is on its way is a ruling from now on: all that
         was known of it."""
         over = [one for one in self.deliveries if 0 < one.known_until <= at.stamp]
-        self.deliveries = [one for one in self.deliveries if one not in over]
+        if over:
+            gone = {one.id for one in over}
+            self.deliveries = [one for one in self.deliveries if one.id not in gone]
         return [told(one, CLOSED, **self.known(one)) for one in over]
 
     def known(self, delivery: Delivery) -> dict[str, Any]:
@@ -322,8 +324,9 @@ class Deliveries(Matter):
         """All that ``account`` has is ``to``'s: its deliveries now, and what it is assigned yet.
         Notices and dates follow its lots."""
         self.heirs[account] = to
+        moving = self.under_way(account)
         for delivery in self.deliveries:
-            if delivery.id in self.under_way(account):
+            if delivery.id in moving:
                 course.hand_over(delivery, account, to, at, state)
         state.matters.touch(Deliveries)
 
