@@ -120,9 +120,10 @@ class AsyncRest:
         """Return the products with their terms in force."""
         return (await self._get("/contracts", Contracts)).contracts
 
-    async def instruments(self) -> list[InstrumentData]:
-        """Return every listed instrument."""
-        return (await self._get("/instruments", Instruments)).instruments
+    async def instruments(self, state: Literal["live", "all"] = "live") -> list[InstrumentData]:
+        """Return the listed instruments; with ``all``, the expired ones as well."""
+        asked = "" if state == "live" else state
+        return (await self._get("/instruments", Instruments, state=asked)).instruments
 
     async def costs(self) -> Costs:
         """Return the tokens that each request costs, and the limits on requests."""

@@ -357,7 +357,7 @@ async def test_an_answer_may_be_long_and_a_request_may_not(
     async with running(tmp_path) as m:
         await m.listen("127.0.0.1", 0)
         long = "x" * 2 * asking.LINE_BYTES_MAX
-        monkeypatch.setattr(m.operations, "state", lambda: {"long": long})
+        monkeypatch.setattr(m.operations, "state", lambda **_: {"long": long})
         answer = await asking.ask(tmp_path, requests.State())
         assert answer is not None and answer.result["long"] == long
         assert await asking.ask(tmp_path, requests.PutRecord(record=long)) == asking.TOO_LONG

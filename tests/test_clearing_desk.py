@@ -15,9 +15,11 @@ from live import CODE, Live, until
 from contracts.calendar import Month
 from contracts.index import methodology
 from exchange.app import Market, clerk, desk, requests, wishes
+from exchange.app.patience import Patience
 from exchange.app.wishes import RequestRefused
-from exchange.clearing.matters import Due, Dues
+from exchange.clearing.matters import Due, Dues, Lots
 from exchange.clearing.moves import pay
+from exchange.intake import Item
 from exchange.messages import EVENT_FIELDS, Event, Reason, TradingState, wire
 
 MONTH = Month(2026, 11)
@@ -96,6 +98,59 @@ async def test_a_book_that_is_closed_is_hedged_no_more(live: Live) -> None:
     assert market.clearing.net(1, market.desk.instruments.by_code[CODE].id) == 0
 
 
+async def test_a_hedge_is_traded_once_under_its_id(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who was not answered asks again, before and after a restart, and when the account that held
+    the instrument holds none of it any more."""
+
+    def order(lots: int, request_id: str, price: str = "") -> requests.Hedge:
+        return requests.Hedge(default=1, code=CODE, side="buy", lots=lots, price=price or limit,
+                              request_id=request_id)  # fmt: skip
+
+    def unheard(items: list[Item]) -> None:
+        submit(items)
+        if len(items) == 4:  # they are on their way when he has given up
+            monkeypatch.setattr(market.desk, "_submit", submit)
+            raise TimeoutError
+
+    def traded() -> list[str]:
+        texts = [text for one in live.market.tape.read(0, 0, 0) for _, text in one.texts]
+        return [text for text in texts if text.startswith("hedge-1-")]
+
+    async with Live.open(tmp_path) as live:
+        for account, member in ((1, 1), (3, 1)):
+            opened = requests.OpenAccount(account=account, member=member)
+            await live.market.operations.perform(opened)
+        other, market, operations = await live.client(2), live.market, live.market.operations
+        listed = market.desk.instruments.by_code[CODE]
+        limit = f"{listed.mark // 1000 / 1000}"
+        for account in (1, 3):
+            await operations.perform(requests.Deposit(account=account, amount="9000000"))
+        await operations.perform(record("declare_default", member=1, person="ann", reason="unpaid"))
+        await other.enter(CODE, "sell", 9, listed.mark // listed.tick_scale)
+        submit = market.desk._submit
+        monkeypatch.setattr(market.desk, "_submit", unheard)
+        with pytest.raises(TimeoutError):
+            await operations.perform(order(2, "h1"))
+        again = await operations.perform(order(2, "h1", f"{limit}0"))
+        first = {"default": 1, "code": CODE, "account": 1, "lots": 2, "request_id": "h1"}
+        assert again == first | {"traded_before": True}
+        with pytest.raises(RequestRefused, match=r"DUPLICATE_DIFFERENT.*lots 2"):
+            await operations.perform(order(3, "h1"))
+        with pytest.raises(desk.WishRejected, match="PRICE_LIMIT"):  # spends no id
+            await operations.perform(order(1, "h2", "9.5"))
+        assert (await operations.perform(order(1, "h2")))["lots"] == 1
+        with pytest.raises(RequestRefused, match="ASCII"):
+            await operations.perform(order(1, "h²"))
+        with pytest.raises(RequestRefused, match="ask for a `hedge`"):
+            await operations.perform(record("hedge", **first | {"side": "buy", "price": limit}))
+        assert len(traded()) == 3 and market.clearing.net(1, listed.id) == 3
+    async with Live.open(tmp_path) as live:
+        assert await live.market.operations.perform(order(2, "h1")) == again
+        assert len(traded()) == 3 and live.market.clearing.net(1, listed.id) == 3
+
+
 async def test_an_auction_closes_and_moves_its_lots_by_itself(live: Live) -> None:
     """Nobody asks for it: the deadline passes, the awards are there, the mark has not moved."""
     loser, other = await live.client(1), await live.client(2)
@@ -161,6 +216,7 @@ async def test_what_a_clearing_asks_for_that_is_behind_the_log_is_not_done(
     await operations.perform(requests.Deposit(account=1, amount="36000"))
     interest = record("accrue_interest", credit_bp=1_000, debit_bp=0)
     assert "interest" in str((await operations.perform(interest))["dues_refused"])
+    assert "FUNDS" in str(operations.state()["dues_refused"])
     (out, _), (going, apply) = clearing.dues(), (threading.Event(), clearing.apply)
     monkeypatch.setattr(clearing, "apply", lambda frames: going.wait(10) and apply(frames))
     await operations.perform(requests.Deposit(account=0, amount="100"))
@@ -172,7 +228,7 @@ async def test_what_a_clearing_asks_for_that_is_behind_the_log_is_not_done(
     await operations.cleared()
     await operations.checkpoint()
     assert engine.account(0)["cash"] == 100_000_000 - out.amount
-    assert not clearing.dues()
+    assert not clearing.dues() and operations.dues_refused == {}
 
 
 async def test_a_request_id_is_of_one_record(live: Live) -> None:
@@ -210,6 +266,11 @@ async def test_a_cash_contract_expires_at_the_mean_of_its_fixings(market: Market
     result = await operations.perform(requests.Expire(code="H100X26"))
     assert (result["price"], result["rule"], result["fixings"]) == ("2.550000", "MEAN", 30)
     assert market.desk.instruments.by_code["H100X26"].state == TradingState.EXPIRED
+    live = await operations.perform(requests.State())
+    every = await operations.perform(requests.State(every=True))
+    assert live["expired"] == every["expired"] == 1
+    gone = [one for one in every["instruments"] if one not in live["instruments"]]
+    assert [(one["code"], one["state"]) for one in gone] == [("H100X26", "EXPIRED")]
     with pytest.raises(RequestRefused, match="has expired"):
         await operations.perform(requests.Expire(code="H100X26"))
 
@@ -275,21 +336,22 @@ class Till:
     """A desk, and the clearing behind it, of dues alone: the house pays what it has."""
 
     def __init__(self, dues: list[Due], cash: int, steps: int) -> None:
-        self.open, self.cash, self.steps = {due.id: due for due in dues}, cash, steps
-        self.position, self.sequence = (0, 0, 0), 0
+        self.open, self.money, self.steps = {due.id: due for due in dues}, cash, steps
+        self.position, self.sequence, self.tries = (0, 0, 0), 0, 0
 
     async def perform(self, asked: list[wishes.Wish]) -> None:
         (wish,) = asked
         if not self.steps:
             raise Crash
         self.steps -= 1
+        self.tries += 1
         due = self.open[json.loads(wish.text)["id"]]
         if due.kind == "fee":
-            self.cash += due.amount
+            self.money += due.amount
         if due.kind == "withdraw" and due.account == 0:
-            if due.amount > self.cash:
+            if due.amount > self.money:
                 raise desk.WishRejected(wish, Reason.FUNDS, NOTHING)
-            self.cash -= due.amount
+            self.money -= due.amount
         del self.open[due.id]
 
     def dues(self) -> list[Due]:
@@ -297,6 +359,10 @@ class Till:
         for due in self.open.values():
             matter.ask(due)
         return matter.in_order()
+
+    def cash(self, account: int) -> int:
+        assert account == 0
+        return self.money
 
     def refresh(self) -> None: ...
 
@@ -331,4 +397,49 @@ async def test_who_is_paid_by_a_house_that_is_short_hangs_on_no_crash(
         assert {id for id in done if id.endswith((" in", " 5"))} == {
             {"true-up": "delivery 1 true-up in"}.get(what, f"{what} 5") for what in paid
         }, crash
-        assert till.cash >= min(cash, 0)
+        assert till.money >= min(cash, 0)
+
+
+async def test_what_stays_refused_is_tried_ever_more_rarely() -> None:
+    """The pauses grow up to a bound; with the money it is done at once. Who asks himself is told,
+    and lengthens no pause."""
+    till = Till(INTEREST, 0, 10_000)
+    till.cash = lambda account: till.money  # type: ignore[method-assign]
+    house, tried = clerk.Clerk(till, till), []  # type: ignore[arg-type]
+    for checkpoint in range(400):
+        before, refused = till.tries, await house.perform_dues()
+        assert refused == till.tries - before <= 1
+        tried += [checkpoint] * refused
+        assert "FUNDS" in house.refused["interest 1 out"]
+        assert bool(house.stubborn()) == (checkpoint >= 7)
+    assert tried == [0, 1, 3, 7, 15, 31, 63, *range(127, 400, 64)]
+    assert "FUNDS" in (await house._perform_dues())["interest 1 out"]
+    assert till.tries == len(tried) + 1
+    till.money = 69
+    assert await house.perform_dues() == 0
+    till.money = 70
+    assert await house.perform_dues() is None
+    assert (till.open, till.money, house.refused, house.stubborn()) == ({}, 0, {}, {})
+
+
+async def test_a_member_that_is_paid_is_asked_at_once() -> None:
+    """A pause ends for a withdrawal that may pass now, and for lots of an account with more."""
+    lots = Lots(kind=0, other=8, sells=False, instrument=1, price=1)
+    for due, enough in (
+        (Due("fund 1 7", "withdraw", 7, 100), 100),
+        (Due("t", "transfer", 7, 1, lots), 61),
+    ):
+        cash = {7: 60, 8: 60}
+        waits = Patience(cash.__getitem__)
+        for left in (1, 2, 4):
+            for _ in range(left):
+                waits.begin([due])
+            waits.refused(due, RequestRefused("no"))
+            waits.end()
+        assert waits.begin([due])
+        cash[7] = enough - 1
+        assert waits.begin([due])
+        cash[7] = enough
+        assert not waits.begin([due])
+        assert not waits.begin([])
+        waits.done("t")

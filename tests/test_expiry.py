@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Final
 
 import pytest
+import test_deliveries
 from clearing_house import House
+from test_deliveries import SHORT, assigned, attest, cut_off, deliveries, expire, noticed, tender
 
 from contracts.calendar import Month, delivery_period
 from contracts.index import methodology
@@ -14,12 +16,16 @@ from contracts.index.settlement import MonthIncomplete, Step
 from exchange.clearing import Clearing
 from exchange.clearing.delivery.terms import SECOND_NS, since_epoch
 from exchange.clearing.expiry import FixingRecorded, Fixings
+from exchange.messages import Command, CommandKind, TradingState
 
 INDEX: Final = "HBX-H100"
 MONTH: Final = Month(2026, 11)
 RULES: Final = methodology.load().index(INDEX).settlement
 DAY_NS: Final = 86_400 * SECOND_NS
 DAYS: Final = [MONTH.first_day + timedelta(days=n) for n in range(MONTH.days)]
+
+
+delivering = test_deliveries.house  # a fixture
 
 
 @pytest.fixture
@@ -113,3 +119,77 @@ def test_a_fixing_that_cannot_be_read_or_is_not_the_houses_changes_nothing(house
     good = FixingRecorded(index=INDEX, date=20261101, revision=0, state="PUBLISHED", price="2.5")
     assert house.record(good, 1)[0] == "not_yours"
     assert fixings(house).by_index == {}
+
+
+# What nobody can ask for any more
+
+
+def test_the_fixings_of_a_month_that_is_settled_are_forgotten(house: House) -> None:
+    """But for those of the month before, and of what is still to settle."""
+    house.list(0, "H100X26", date(2026, 11, 2))
+    house.list(1, "H100Z26", date(2026, 11, 2))
+    house.day(20261102)
+    for day in (date(2026, 9, 30), date(2026, 10, 1), *DAYS, date(2026, 12, 1)):
+        fix(house, day, "2.500000")
+    before = house.clearing.final_price(0, INDEX, str(MONTH))
+    ended = Command(kind=CommandKind.EXPIRE, instrument=0, price=before.price_micros or 0)
+    house.close(20261102)
+    house.send(Command(kind=CommandKind.SET_STATE, instrument=0, tif=TradingState.CLOSED), ended)
+    known = fixings(house).by_index[INDEX]
+    assert (known[0].date, len(known)) == (date(2026, 10, 1), 32)
+    assert list(fixings(house).averages) == [1]
+    house.day(20270104)
+    fix(house, date(2027, 1, 4), "2.500000")
+    ended = Command(kind=CommandKind.EXPIRE, instrument=1, price=2_500_000)
+    house.send(Command(kind=CommandKind.SET_STATE, instrument=1, tif=TradingState.CLOSED), ended)
+    assert [one.date for one in fixings(house).by_index[INDEX]] == [
+        date(2026, 12, 1), date(2027, 1, 4),
+    ]  # fmt: skip
+    held = house.clearing.matter("fixings")
+    house.clearing.rebuild(house.market.frames)
+    assert house.clearing.matter("fixings") == held
+
+
+def test_a_delivery_that_has_ended_is_closed_and_told_ever_after(delivering: House) -> None:
+    """A day later nothing of it is on its way, and the matter forgets it; who asks is answered as
+    before, and so is who asks a ledger that was rebuilt."""
+    house = delivering
+    assigned(house)
+    assert deliveries(house).factors == {}
+    assert set(deliveries(house).expiries) == {0}
+    (expiry,) = deliveries(house).expiries.values()
+    assert (expiry.longs, expiry.notices, expiry.assigned) == ({}, [], True)
+    house.pay(but=("delivery 1 escrow",))
+    house.at(expiry.terms.begin_ns)
+    house.pay()
+    (ended,) = deliveries(house).deliveries
+    assert ended.stage == "unpaid"
+    clearing = house.clearing
+    told, listed = clearing.delivery(1), clearing.deliveries()
+    house.at(ended.known_until - 1)
+    assert len(deliveries(house).deliveries) == 1
+    assert clearing.deadline() == ended.known_until
+    house.at(ended.known_until)
+    house.at(ended.known_until + DAY_NS)
+    assert (deliveries(house).deliveries, deliveries(house).begun) == ([], 1)
+    assert len([f for *_, f in house.rulings("delivery") if "terms" in f]) == 1
+    outcome, facts = house.record(attest(SHORT, 1))
+    assert (outcome, facts["observed"]) == ("delivery_state", "closed")
+    outcome, facts = house.record(test_deliveries._alternative(SHORT))
+    assert (outcome, facts["observed"]) == ("delivery_state", "closed")
+    held = clearing.matter("deliveries")
+    for _ in range(2):
+        assert clearing.delivery(1) == told is not None and clearing.deliveries() == listed
+        assert clearing.delivery(0) is None is clearing.delivery(2)
+        assert clearing.matter("deliveries") == held
+        clearing.rebuild(house.market.frames)
+
+
+def test_what_a_contract_is_assigned_by_is_known_until_it_expires(delivering: House) -> None:
+    noticed(delivering)
+    assert delivering.record(tender())[0] == "accepted"
+    cut_off(delivering)
+    assert deliveries(delivering).expiries[0].notices and deliveries(delivering).factors
+    expire(delivering)
+    assert not deliveries(delivering).expiries[0].notices
+    assert delivering.record(tender())[0] == "late"

@@ -518,8 +518,12 @@ async def test_an_engine_nearly_full_raises_an_alarm(
     most = int(Limit.POSITIONS)
     taken = {"positions": capacity.Taken("positions", most * 8 // 10, most)}
     async with running(tmp_path) as sequencer:
-        watch = alarms.Alarms(tmp_path, sequencer, lambda: taken)
-        assert watch.look() == {}
+        stubborn = {"fund 1 20": "rejected"}
+        watch = alarms.Alarms(tmp_path, sequencer, lambda: taken, lambda: stubborn)
+        assert watch.look() == {
+            "dues": "what clearing asks for stays refused, 1 in all, fund 1 20 first: rejected"
+        }
+        stubborn.clear()
         taken["positions"] = capacity.Taken("positions", most * 8 // 10 + 1, most)
         assert list(watch.look()) == list(watch.look()) == ["positions"]
     assert caplog.text.count("838,861 of 1,048,576 position records are taken") == 1

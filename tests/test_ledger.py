@@ -2,6 +2,7 @@
 
 import json
 import random
+import sqlite3
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,17 @@ from test_deliveries import OLD, SHORT, attest, begun, deliveries
 from exchange.clearing.calling import Pledge, Release, ValueAsset
 from exchange.clearing.delivery.terms import DAY_NS
 from exchange.clearing.outcomes import SPENDS_ID, Outcome, Transfer, TransferKind
-from exchange.clearing.transfer_store import Transfers
+from exchange.clearing.transfer_store import (
+    BEHIND,
+    BY_ID,
+    BY_PENDING,
+    HOLDS,
+    Transfers,
+    create,
+    fold,
+    resume,
+    write,
+)
 from exchange.clearing.transferring import MakeTransfers, OpenLedgerAccount
 from exchange.clearing.transfers import SECOND, TRANSFERS_MAX, Account, Book
 
@@ -174,13 +185,75 @@ def precedence_book() -> Book:
     ],
 )  # fmt: skip
 def test_precedence(asked: Transfer, outcome: Outcome) -> None:
-    book = precedence_book()
-    before = shown(book)
-    (found,) = book.apply([asked], START + 3 * SECOND)
-    assert found.name == outcome.name
-    assert shown(book) == before
-    (again,) = book.apply([asked], START + 4 * SECOND)
-    assert again == (O.ID_ALREADY_FAILED if outcome in SPENDS_ID else outcome)
+    for book in (precedence_book(), started(precedence_book(), stored(), amount_max=1_000)):
+        before = shown(book)
+        (found,) = book.apply([asked], START + 3 * SECOND)
+        assert found.name == outcome.name
+        assert shown(book) == before
+        (again,) = book.apply([asked], START + 4 * SECOND)
+        assert again == (O.ID_ALREADY_FAILED if outcome in SPENDS_ID else outcome)
+
+
+# A start
+
+
+def stored() -> sqlite3.Connection:
+    """An empty file of transfers."""
+    connection = sqlite3.connect(":memory:", isolation_level=None)
+    create(connection)
+    return connection
+
+
+def started(book: Book, connection: sqlite3.Connection, amount_max: int = 1 << 60) -> Book:
+    """The book as a start has it, once all of it is written."""
+    write(connection, book)
+    return resume(connection, Book(amount_max=amount_max))
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_book_that_is_started_again_and_again_judges_as_one_that_never_stopped(seed: int) -> None:
+    draw, connection = random.Random(seed), stored()
+    whole, book = Book(), Book()
+    for id, (ledger, limit) in NAMES.items():
+        for one in (whole, book):
+            one.open(Account(id, ledger, limit))
+    ids = [f"t{number}" for number in range(420)]
+    for step in range(200):
+        stamp = START + step * SECOND // 4
+        batch = [random_transfer(draw, 20, 2 * step) for _ in range(draw.randrange(1, 9))]
+        assert book.apply(batch, stamp) == whole.apply(batch, stamp)
+        if draw.random() < 0.3:
+            book = started(book, connection)
+            assert (book.head, book.count, book.soonest) == (whole.head, whole.count, whole.soonest)
+            assert shown(book) == shown(whole) and len(book._rows) == sum(map(book.held, ids))
+        for id in draw.sample(ids, 5):
+            assert (book.find(id), book.held(id)) == (whole.find(id), whole.held(id))
+    whole.take()
+    book = fold(connection, started(book, connection))  # as who reads beside the writer
+    assert shown(book) == shown(fold(connection, Book())) == shown(whole)
+
+
+def test_a_start_searches_and_finds_what_does_not_belong_together() -> None:
+    """Nothing it asks reads all rows; and of what was changed behind its back it says what."""
+    for query, values in ((BY_ID, ("h", 9)), (BY_PENDING, ("h", 9)), (HOLDS, ()), (BEHIND, (3,))):
+        plan = stored().execute(f"explain query plan {query}", values)
+        assert all(step.startswith(("SEARCH", "SCAN transfer_holds")) or "ORDER BY" in step
+                   for *_, step in plan)  # fmt: skip
+    for change, said in (
+        ("update transfer_accounts set debits_posted = debits_posted + 1", "do not balance"),
+        ("delete from transfer_holds where id = 'h'", "holds of A"),
+        ("insert into transfer_holds values ('v')", "holds of A"),
+        ("insert into transfer_holds values ('f')", "f is no hold"),
+        ("update transfers set stamp = 5 where id = 'spent'", "hash of the batch that ends"),
+        ("delete from transfers where id = 'spent'", "the last transfers"),
+    ):
+        connection = stored()
+        started(precedence_book(), connection)
+        for name in ("update", "delete"):
+            connection.execute(f"drop trigger transfers_{name}")
+        connection.execute(change)
+        with pytest.raises(AssertionError, match=said):
+            resume(connection, Book(amount_max=1_000))
 
 
 def test_what_no_database_could_hold_is_refused_and_kept_short(tmp_path: Path) -> None:
@@ -297,10 +370,10 @@ NAMES = {"A": ("USD", "debits"), "B": ("USD", ""), "C": ("USD", "credits"), "D":
          "G": ("GPUH", ""), "H": ("GPUH", "debits")}  # fmt: skip
 
 
-def random_transfer(draw: random.Random, ids: int) -> Transfer:
+def random_transfer(draw: random.Random, ids: int, first: int = 0) -> Transfer:
     """One of a small world: few accounts, few ids, small amounts, so that rules meet."""
     kind = draw.choices(range(5), (8, 6, 4, 2, 2))[0]
-    id, other = f"t{draw.randrange(ids)}", f"t{draw.randrange(ids)}"
+    id, other = (f"t{first + draw.randrange(ids)}" for _ in range(2))
     linked = draw.random() < 0.25
     if kind > TransferKind.PENDING:
         amount = draw.choice((None, None, draw.randrange(30))) if kind != REVERSE else None

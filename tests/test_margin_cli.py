@@ -108,7 +108,7 @@ def test_from_prices_to_the_requirement_on_the_command_line(tmp_path: Path) -> N
     done = hourbook("clear", "adopt", file, "--data", data, "--json")
     assert json.loads(done.stdout)["adopted"], done.stderr
     done = hourbook("clear", "margin", "--data", data, "--json")
-    assert json.loads(done.stdout) == {"version": 1, "accounts": []}
+    assert json.loads(done.stdout) == {"version": 1, "accounts": [], "unknown": {}}
     done = hourbook("clear", "calibrate", "--data", data, "--json")
     assert json.loads(done.stdout)["parameters"]["version"] == 2
     done = hourbook("clear", "adopt", tmp_path / "absent", "--data", data)
@@ -117,7 +117,7 @@ def test_from_prices_to_the_requirement_on_the_command_line(tmp_path: Path) -> N
 
 def test_margin_is_shown_with_its_parts(tmp_path: Path) -> None:
     """On a ledger of its own, a market's file name and no market beside it."""
-    from test_margin_market import MarginMarket, version  # noqa: PLC0415
+    from test_margin_market import Listed, MarginMarket, product, version  # noqa: PLC0415
 
     from exchange.app.market import LEDGER_NAME  # noqa: PLC0415
     from exchange.clearing import Clearing  # noqa: PLC0415
@@ -128,14 +128,23 @@ def test_margin_is_shown_with_its_parts(tmp_path: Path) -> None:
     market.trade(f27, 1, 2, 10, 2_500)
     market.trade(g27, 2, 1, 4, 2_500)
     market.apply(market.money(CommandKind.FEE, 2, 10**12))  # all that it has
+    others = version(products=(product("A100"),))
+    market.list_code(odd := Listed(6, "A100F27", 744, 2_500_000), others)
+    market.trade(odd, 3, 4, 1, 2_500)
     clearing = Clearing.open(tmp_path / LEDGER_NAME)
     clearing.apply(market.frames)
     requirements = clearing.margins()
-    assert clearing.daily_volumes(20) == {"H100": 14}
+    assert clearing.daily_volumes(20) == {"A100": 1, "H100": 14}
     clearing.close()
     done = hourbook("clear", "margin", "--data", tmp_path, "--json")
-    assert (done.returncode, done.stderr) == (1, "hourbook: accounts short of their margin: 2\n")
-    shown = json.loads(done.stdout)["accounts"]
+    assert done.returncode == 1
+    assert done.stderr == (
+        "hourbook: accounts short of their margin: 2; account 3 is left out: no margin parameters"
+        " cover A100F27; account 4 is left out: no margin parameters cover A100F27\n"
+    )
+    answer = json.loads(done.stdout)
+    assert answer["unknown"] == {"3": ["A100F27"], "4": ["A100F27"]}
+    shown = answer["accounts"]
     assert [(a["account"], a["requirement"]) for a in shown] == [
         (r.account, r.requirement) for r in requirements
     ]
@@ -149,7 +158,7 @@ def test_margin_is_shown_with_its_parts(tmp_path: Path) -> None:
     assert hourbook("clear", "limits", "--data", tmp_path, "--supply", "X=1").returncode == 2
     assert hourbook("clear", "limits", "--data", tmp_path, "--supply", "X").returncode == 2
     done = hourbook("clear", "margin", "--data", tmp_path, "--account", "1")
-    assert done.returncode == 0
+    assert (done.returncode, done.stderr) == (0, "")
     assert "concentration" in done.stdout and f"{requirements[0].requirement % 10**6:06d}" in (
         done.stdout
     )

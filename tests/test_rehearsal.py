@@ -98,7 +98,7 @@ def judge(said: dict[str, str], data: Path) -> None:
     assert sum(loss["layers"].values()) == loss["loss"] > 0
     assert loss["layers"]["own_capital"] == 2_000_000_000
     assert loss["junior"] == [30, 40]  # 30 bid for too little, 40 for nothing
-    assert "lots     15" in next(text for name, text in said.items() if " hedge " in name)
+    assert "lots        15\n" in next(text for name, text in said.items() if " hedge " in name)
     (torn,) = [json.loads(text) for name, text in said.items() if " tear-up " in name]
     assert sum(torn["torn"].values()) == 100 - 15 - 30 - 20
     assert "replenished" in said["clear default show 1"]

@@ -18,7 +18,7 @@ from exchange.app.requests import Deposit, Settle
 from exchange.gateway import access, archive, auth, http, openapi, rest
 from exchange.gateway.server import BODY_BYTES
 from exchange.journal.tape import Released
-from exchange.messages import EVENT
+from exchange.messages import EVENT, TradingState
 from exchange.messages.access import (
     KEY_HEADER,
     NONCE_HEADER,
@@ -173,7 +173,9 @@ async def test_candles_are_those_of_the_trades(house: House) -> None:
     assert whole["trades"] == TRADES
 
 
-async def test_what_is_at_hand_and_what_clearing_booked(house: House) -> None:
+async def test_what_is_at_hand_and_what_clearing_booked(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
     await house.market.operations.perform(Settle())
     _, account = await house.get("account")
     _, positions = await house.get("positions")
@@ -191,6 +193,14 @@ async def test_what_is_at_hand_and_what_clearing_booked(house: House) -> None:
     assert one in every and one["business_date"] == day
     _, listed = await house.get("instruments")
     assert {price["instrument"] for price in every} <= {i["code"] for i in listed["instruments"]}
+    one = house.market.hub.feed.instruments.by_code[CODE]
+    with monkeypatch.context() as ended:
+        ended.setattr(one, "state", TradingState.EXPIRED)
+        _, live = await house.get("instruments")
+        _, every = await house.get("instruments?state=all")
+    codes = [i["code"] for i in every["instruments"]]
+    assert codes == [i["code"] for i in listed["instruments"]]
+    assert [i["code"] for i in live["instruments"]] == [c for c in codes if c != CODE]
     _, keys = await house.get("keys")
     assert [key["scope"] for key in keys["keys"]] == ["trade", "read"]
     assert not {"secret", "signature"} & set(keys["keys"][0])

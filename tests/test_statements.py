@@ -14,7 +14,9 @@ from exchange.clearing import Clearing
 from exchange.clearing.ledger import PURPOSES
 from exchange.clearing.matters import Due
 from exchange.clearing.moves import ask
+from exchange.clearing.reading import PRICES
 from exchange.clearing.statements import CASH_LINES
+from exchange.clearing.store import ACTIVE, AT_TICKS, LEGS
 from exchange.messages import AccountKind, Command, CommandKind, Limit, Side
 
 
@@ -75,6 +77,32 @@ def test_average_cost_and_variation_say_the_same_in_sum(clearing: Clearing) -> N
         unrealized = sum(gain for _, _, gain in state.unrealized(account))
         made = sum(p.realized + p.unrealized for p in profits)
         assert made == clearing.statement(account).variation + unrealized
+    clearing.close()
+
+
+def test_what_an_account_reads_is_searched_for(clearing: Clearing) -> None:
+    """No question about one account or about settlements reads the whole journal, or more of it
+    than the stretches in which the account was active; and what it finds is all there is."""
+    store = clearing._store
+    view = (
+        "select instrument, lots, adjusted, price from cleared_legs where account = ?"
+        " order by match_number"
+    )
+    for account in ACCOUNTS:
+        scale = {n: one.tick_scale for n, one in clearing._state.instruments.items()}
+        found = [
+            (number, lots, adjusted, price * (scale[number] if kind in AT_TICKS else 1))
+            for kind, number, lots, adjusted, price in store.legs(account)
+        ]
+        assert found == [tuple(row.values()) for row in store.rows(view, (account,))] != []
+    settled = "select price from settlement_prices where instrument = ?"
+    for query, values in (
+        (ACTIVE, (1,)), (LEGS, (1, 2, 3)), (PRICES, (0, 0, 99991231, None, 10)), (settled, (0,)),
+    ):  # fmt: skip
+        plan = store._connection.execute(f"explain query plan {query}", values)
+        steps = [step for *_, step in plan if "journal" in step or "activity" in step]
+        assert steps and all(step.startswith("SEARCH") for step in steps), steps
+        assert query in (ACTIVE, LEGS) or "settlements_by" in steps[0]
     clearing.close()
 
 

@@ -1,5 +1,5 @@
-"""Alarms: conditions that an operator must know of before they become failures, of the disk and of
-the engine's capacity."""
+"""Alarms: conditions that an operator must know of before they become failures: of the disk, of the
+engine's capacity, and dues that the engine refuses to clearing again and again."""
 
 import logging
 import shutil
@@ -23,11 +23,14 @@ class Alarms:
         directory: Path,
         sequencer: Sequencer,
         taken: Callable[[], Mapping[str, Taken]] = dict,
+        stubborn: Callable[[], Mapping[str, str]] = dict,
     ) -> None:
-        """Watch the disk of ``directory`` and the engine's capacity, which ``taken`` returns."""
+        """Watch the disk of ``directory``, the engine's capacity, which ``taken`` returns, and the
+        dues refused again and again: the reasons, by id."""
         self._directory = directory
         self._sequencer = sequencer
         self._taken = taken
+        self._stubborn = stubborn
         self.raised: dict[str, str] = {}
 
     def disk_used(self) -> float:
@@ -49,6 +52,11 @@ class Alarms:
         if self._sequencer.full:
             now["log"] = "the log's disk is full: orders are refused, cancels taken"
         now.update((name, one.text()) for name, one in self._taken().items() if one.used > USED_MAX)
+        if stubborn := self._stubborn():
+            id, why = next(iter(stubborn.items()))
+            now["dues"] = (
+                f"what clearing asks for stays refused, {len(stubborn):,} in all, {id} first: {why}"
+            )
         for name in now.keys() - self.raised.keys():
             _log.error("alarm: %s", now[name])
         for name in self.raised.keys() - now.keys():

@@ -6,9 +6,10 @@ Clearing decides from the log; the clerk puts requests into the log and reads th
 import asyncio
 import itertools
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
+from types import MappingProxyType
 from typing import Any, Final
 
 import msgspec
@@ -16,6 +17,7 @@ import msgspec
 from exchange.app import requests, wishes
 from exchange.app.desk import Desk, WishRejected
 from exchange.app.expiry import LAST, final_price
+from exchange.app.patience import Patience, Refused
 from exchange.app.texts import resolve
 from exchange.app.wishes import RequestRefused, Wish
 from exchange.clearing import Clearing
@@ -23,12 +25,13 @@ from exchange.clearing.matters import ACCEPTED, Due
 from exchange.clearing.prices import Priced
 from exchange.clearing.records import takes_two
 from exchange.marketdata.instruments import micros_text
-from exchange.messages import HOUSE_ACCOUNT, Reason, TradingState
+from exchange.messages import HOUSE_ACCOUNT, TradingState
 
 CLEARING_SECONDS: Final = 60.0  # limit for clearing to catch up with the log
 CAUGHT_UP_SECONDS: Final = 1.0  # limit for clearing to catch up before its dues are performed
 DUES_AT_ONCE: Final = 256  # deposits submitted at a time
 _POLL_SECONDS: Final = 0.005
+_NONE: Final[Mapping[str, Refused]] = MappingProxyType({})
 _log = logging.getLogger(__name__)
 
 
@@ -39,6 +42,8 @@ class Clerk:
         self._desk = desk
         self._clearing = clearing
         self._done = self._refused = 0  # commands for clearing's dues
+        self._patience = Patience(lambda account: self._clearing.cash(account))
+        self.refused: dict[str, str] = {}  # the reasons, by the due's id
 
     async def cleared(self, seconds: float = CLEARING_SECONDS) -> None:
         """Wait until clearing has booked all that the desk has seen. Raises TimeoutError."""
@@ -99,7 +104,8 @@ class Clerk:
 
     async def perform_dues(self) -> int | None:
         """Perform clearing's dues, unless clearing is behind the log, for example while its ledger
-        is rebuilt: what was due then may have been cancelled since.
+        is rebuilt: what was due then may have been cancelled since. Dues refused before are tried
+        at growing intervals.
 
         Returns the number of refused commands if a retry is useless while the log does not change;
         None otherwise.
@@ -110,29 +116,37 @@ class Clerk:
             _log.warning("clearing is behind the log: what it asks for waits until it is not")
             return None
         done, refused = self._done, self._refused
-        await self._perform_dues()
+        await self._perform_dues(self._patience.begin(self._clearing.dues()))
+        self._patience.end()
         return self._refused - refused if self._done == done else None
 
-    async def _perform_dues(self) -> dict[str, str]:
+    def stubborn(self) -> dict[str, str]:
+        """Return the reasons, by id, of dues that were refused again and again."""
+        return self._patience.stubborn()
+
+    async def _perform_dues(self, pausing: Mapping[str, Refused] = _NONE) -> dict[str, str]:
         """Perform clearing's dues, each in a command of its own, so that one refusal holds up no
         other; return the refusals by the due's id.
 
         Two exceptions keep payments independent of where a crash happened. If money could not be
         taken from the house account (an id ``... out``), it is not paid out either. If the house
         lacks money, later withdrawals from it wait, and are retried when money has come in. A
-        refused due stays due and is tried again next time.
+        refused due stays due and is tried again next time; those ``pausing`` count as refused
+        without a try, unless money has come in.
         """
         refused: dict[str, str] = {}
         dues = left = self._clearing.dues()
         again = bool(dues)
         while again:
-            left, again = await self._perform(left, refused)
+            left, again = await self._perform(left, refused, pausing)
+            pausing = _NONE
         if dues:
             await self.cleared()
+        self.refused = refused
         return refused
 
     async def _perform(
-        self, dues: Sequence[Due], refused: dict[str, str]
+        self, dues: Sequence[Due], refused: dict[str, str], pausing: Mapping[str, Refused]
     ) -> tuple[list[Due], bool]:
         """Try dues once; return those that wait for the house's money, and whether any came in
         after all."""
@@ -142,19 +156,14 @@ class Clerk:
 
         async def perform(asked: Due) -> bool:
             """Perform one due; return whether the house lacks the money for it."""
-            try:
-                await self._desk.perform([wishes.due(asked)])
-                self._done += 1
+            found = pausing.get(asked.id) or await self._try(asked)
+            if found is None:
                 refused.pop(asked.id, None)
                 return False
-            except RequestRefused as rejected:  # by the engine, or because no command can carry it
-                self._refused += isinstance(rejected, WishRejected)
-                _log.error("clearing asks for %s, and %s", asked.id, rejected)
-                refused[asked.id] = str(rejected)
-                if asked.id.endswith(" out"):
-                    lacking.append(asked.id.removesuffix("out"))
-                funds = isinstance(rejected, WishRejected) and rejected.reason == Reason.FUNDS
-                return funds and asked.account == HOUSE_ACCOUNT
+            refused[asked.id] = found.why
+            if asked.id.endswith(" out"):
+                lacking.append(asked.id.removesuffix("out"))
+            return found.is_short
 
         for deposits, group in itertools.groupby(dues, key=lambda due: due.kind == "deposit"):
             # Their refusals are independent of each other: submit them in a few batches
@@ -176,6 +185,18 @@ class Clerk:
                 else:
                     came |= short and due.kind == "fee" and due.id not in refused
         return waiting, came
+
+    async def _try(self, asked: Due) -> Refused | None:
+        """Do one due, unless it is refused: by the engine, or no command can carry it."""
+        try:
+            await self._desk.perform([wishes.due(asked)])
+        except RequestRefused as rejected:
+            self._refused += isinstance(rejected, WishRejected)
+            _log.error("clearing asks for %s, and %s", asked.id, rejected)
+            return self._patience.refused(asked, rejected)
+        self._done += 1
+        self._patience.done(asked.id)
+        return None
 
     # The day
 

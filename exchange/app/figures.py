@@ -29,6 +29,11 @@ def add(metrics: Metrics, market: "Market") -> None:
         "Differences of clearing from the engine.",
         lambda: len(clearing.divergences),
     )
+    gauge(
+        "hourbook_clearing_dues_refused",
+        "Commands of clearing's that the engine refuses.",
+        lambda: len(market.operations.dues_refused),
+    )
     gauge("hourbook_ledger_balanced", "1: debits equal credits.", lambda: market.balanced)
     gauge("hourbook_disk_used_ratio", "Of the market's disk.", market.alarms.disk_used)
     gauge("hourbook_log_full", "1: orders are refused.", lambda: sequencer.full)

@@ -1,18 +1,31 @@
 """The manager of a default trades its book: one order on the defaulter's own account.
 
 The account's kill switch is lifted for that order alone and thrown again behind it, in one breath;
-clearing asks for that too the moment it is lifted, so a crash in between leaves nobody free.
+clearing asks for that too the moment it is lifted, so a crash in between leaves nobody free. The
+record that names the hedge is of the same breath: who asks again under its id is told of the first.
 """
 
+import asyncio
 import secrets
 from typing import Any
 
 from exchange.app import requests, wishes
 from exchange.app.clerk import Clerk
-from exchange.app.desk import Desk
+from exchange.app.desk import Desk, Outcome
 from exchange.app.wishes import RequestRefused, Wish
 from exchange.clearing import Clearing
-from exchange.messages import Command, CommandFlag, CommandKind, EventKind, Side, TimeInForce
+from exchange.messages import (
+    EVENT,
+    EVENT_FIELDS,
+    Command,
+    CommandFlag,
+    CommandKind,
+    Event,
+    EventKind,
+    Side,
+    TimeInForce,
+)
+from exchange.messages.wire import Position
 
 
 async def hedge(
@@ -20,9 +33,19 @@ async def hedge(
 ) -> dict[str, Any]:
     """One order on a defaulter's own first account that holds the instrument: at once or not.
 
-    RequestRefused where there is no such default, or its book is closed: nothing could sell again
-    what it bought. WishRejected with the engine's reason.
+    A known id gets the first outcome again, marked ``traded_before``. RequestRefused where there is
+    no such default, or its book is closed: nothing could sell again what it bought; and for another
+    hedge under a known id. WishRejected with the engine's reason.
     """
+    if not request.request_id.isascii():
+        raise RequestRefused("request_id must be ASCII")
+    if request.request_id:
+        # Behind this is all that was on its way when nobody waited for the answer any longer.
+        await desk.perform([wishes.checkpoint()])
+    await clerk.cleared()
+    before = await _before(request, desk, clearing)
+    if before is not None:
+        return before
     stage, accounts = clearing.default_stage(request.default), clearing.defaulter(request.default)
     if not stage:
         raise RequestRefused(f"no default {request.default}; `clear default show` lists them")
@@ -35,17 +58,59 @@ async def hedge(
     if off:
         raise RequestRefused(f"price {request.price} is not on {request.code}'s tick")
     side = Side[request.side.upper()]
-    name = f"hedge-{request.default}-{secrets.token_hex(8)}"  # a client's id that nobody guesses
+    token = secrets.token_hex(8)
+    name = f"hedge-{request.default}-{token}"  # a client's id that nobody guesses
+    noted = wishes.hedged(request, request.request_id or token, account)
     entered = _enter(name, account, side, listed.id, price, request.lots)
     lifted = wishes.switch(requests.Kill(account=account, lift=True), on=False)
     thrown = wishes.switch(requests.Kill(account=account), on=True)
     try:
-        _, outcome, _ = await desk.perform([lifted, entered, thrown])
+        *_, outcome, _ = await desk.perform([lifted, noted, entered, thrown])
     finally:
         await clerk.cleared()
         await clerk.perform_dues()
+    return _answer(request, request.request_id or token, account, outcome)
+
+
+async def _before(request: requests.Hedge, desk: Desk, clearing: Clearing) -> dict[str, Any] | None:
+    """What a hedge came to that was asked for under this id before; None if none was, or if it was
+    rejected."""
+    found = clearing.hedge(request.request_id) if request.request_id else None
+    if found is None:
+        return None
+    sequence, facts = found
+    outcome = await asyncio.to_thread(_read, desk, sequence)
+    if outcome.reason is not None:
+        return None
+    for name in ("default", "code", "side", "lots", "price"):
+        first, now = facts[name], getattr(request, name)
+        if first != now and (name != "price" or wishes.micros(first) != wishes.micros(now)):
+            raise RequestRefused(
+                f"DUPLICATE_DIFFERENT: the hedge {request.request_id} was of {name} {facts[name]};"
+                " another one takes an id of its own"
+            )
+    answer = _answer(request, request.request_id, facts["account"], outcome)
+    return {**answer, "traded_before": True}
+
+
+def _read(desk: Desk, sequence: int) -> Outcome:
+    """The events of one command that was released."""
+    events: list[Event] = []
+    for released in desk.tape.read(*desk.epochs.place(Position(0, sequence - 1, 0))):
+        for row in EVENT.iter_unpack(released.events):
+            if row[0] == sequence:
+                events.append(Event(**dict(zip(EVENT_FIELDS, row, strict=True))))
+        if released.last_sequence >= sequence:
+            break
+    return Outcome(tuple(events))
+
+
+def _answer(
+    request: requests.Hedge, request_id: str, account: int, outcome: Outcome
+) -> dict[str, Any]:
     traded = sum(e.quantity for e in outcome.events if e.kind == EventKind.TRADE)
-    return {"default": request.default, "code": request.code, "account": account, "lots": traded}
+    return {"default": request.default, "code": request.code, "account": account, "lots": traded,
+            "request_id": request_id}  # fmt: skip
 
 
 def _enter(name: str, account: int, side: Side, instrument: int, price: int, lots: int) -> Wish:

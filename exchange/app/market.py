@@ -177,7 +177,9 @@ class Market:
             **{"syncer": self._timed_syncer, **sequencing},
         )
         self.tape = self.sequencer.tape
-        self.alarms = Alarms(directory, self.sequencer, self.taken)
+        self.alarms = Alarms(
+            directory, self.sequencer, self.taken, lambda: self.operations.stubborn()
+        )
         with contextlib.ExitStack() as unless_built:
             unless_built.callback(self.sequencer.abandon)
             view, self.clearing = self._recover(

@@ -78,7 +78,7 @@ class Operations:
         async with self.one_at_a_time:
             match request:
                 case requests.State():
-                    return self.state()
+                    return self.state(every=request.every)
                 case requests.RunCycle():
                     return await self._house.run_cycle()
                 case requests.Settle():
@@ -88,7 +88,6 @@ class Operations:
                 case requests.Expire():
                     return await self._house.expire(request)
                 case requests.Hedge():
-                    await self.cleared()
                     return await hedge(request, self._desk, self._clearing, self._house)
                 case requests.OpenDay():
                     return await self._open_day(request)
@@ -259,9 +258,19 @@ class Operations:
         """Wait until clearing has applied all that the desk has seen. Raises TimeoutError."""
         await self._house.cleared()
 
-    def state(self) -> dict[str, Any]:
+    @property
+    def dues_refused(self) -> dict[str, str]:
+        """Why the engine refuses what clearing asks for, by id, as of the last try."""
+        return self._house.refused
+
+    def stubborn(self) -> dict[str, str]:
+        """The same of what it has refused again and again."""
+        return self._house.stubborn()
+
+    def state(self, *, every: bool = False) -> dict[str, Any]:
         """How the market stands."""
-        desk = self._desk
+        desk, listed = self._desk, self._desk.instruments.by_id.values()
+        shown = [one for one in listed if every or one.state != TradingState.EXPIRED]
         return {
             "sequence": desk.sequence,
             "mode": desk.mode.name,
@@ -270,17 +279,19 @@ class Operations:
             "accounts": len(desk.accounts),
             "clearing_sequence": self._clearing.position[1],
             "divergences": len(self._clearing.divergences),
+            "dues_refused": self.dues_refused,
+            "expired": sum(one.state == TradingState.EXPIRED for one in listed),
             "instruments": [
                 {
-                    "code": listed.code,
-                    "state": listed.state.name,
-                    "cause": listed.cause.name,
-                    "low_limit": listed.price_text(listed.low_ticks),
-                    "high_limit": listed.price_text(listed.high_ticks),
-                    "mark": micros_text(desk.instruments.mark(listed)),
-                    **describe(listed),
+                    "code": one.code,
+                    "state": one.state.name,
+                    "cause": one.cause.name,
+                    "low_limit": one.price_text(one.low_ticks),
+                    "high_limit": one.price_text(one.high_ticks),
+                    "mark": micros_text(desk.instruments.mark(one)),
+                    **describe(one),
                 }
-                for listed in desk.instruments.by_id.values()
+                for one in shown
             ],
         }
 

@@ -190,13 +190,17 @@ class Expire(Request, frozen=True, kw_only=True, tag="expire"):
 
 
 class Hedge(Request, frozen=True, kw_only=True, tag="hedge"):
-    """The manager of a default trades its book: what does not trade at once is cancelled."""
+    """The manager of a default trades its book: what does not trade at once is cancelled.
+
+    A repeated ``request_id`` is answered, not traded again; a hedge that was rejected spends none.
+    """
 
     default: int
     code: str
     side: Literal["buy", "sell"]
     lots: int
     price: str  # the limit: dollars per GPU-hour
+    request_id: str = ""
 
 
 class ByTwo(Request, frozen=True, kw_only=True, tag="by_two"):
@@ -242,7 +246,9 @@ class AdoptMargin(Request, frozen=True, kw_only=True, tag="adopt_margin"):
 
 
 class State(Request, frozen=True, kw_only=True, tag="state"):
-    """Asks how the market stands."""
+    """Asks how the market stands; of ``every`` instrument, or of those that have not expired."""
+
+    every: bool = False
 
 
 AnyRequest: TypeAlias = (

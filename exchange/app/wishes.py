@@ -16,6 +16,7 @@ from contracts.decimal_text import DecimalTextError, parse_price
 from contracts.grades.table import FactorTable
 from exchange.app.requests import (
     Deposit,
+    Hedge,
     Kill,
     OpenAccount,
     RecordFixing,
@@ -23,6 +24,7 @@ from exchange.app.requests import (
     SetFeature,
     Withdraw,
 )
+from exchange.clearing.default.hedging import HEDGE, Hedged
 from exchange.clearing.margin.matter import AdoptMargin
 from exchange.clearing.margin.parameters import MarginParameters
 from exchange.clearing.matters import Due
@@ -231,6 +233,8 @@ def put_record(text: str, request_id: str = "") -> Wish:
     operation = facts.pop("operation", None)
     if not isinstance(operation, str) or operation not in kinds():
         raise RequestRefused(f"operation {operation!a} is none of {', '.join(sorted(kinds()))}")
+    if operation == HEDGE:
+        raise RequestRefused("such a record trades nothing: ask for a `hedge`")
     facts.pop("nonce", None)
     if not request_id.isascii():
         raise RequestRefused("request_id must be ASCII")
@@ -246,6 +250,13 @@ def put_record(text: str, request_id: str = "") -> Wish:
         key_hi=key_hi,
     )
     return Wish(command, note(operation, **facts))
+
+
+def hedged(request: Hedge, request_id: str, account: int) -> Wish:
+    """Records a hedge under its id; its order on ``account`` follows at once."""
+    asked = msgspec.structs.asdict(request) | {"request_id": request_id}
+    record = Hedged(nonce=secrets.token_hex(8), account=account, **asked)
+    return Wish(Command(kind=CommandKind.RECORD, account=HOUSE_ACCOUNT), write(record))
 
 
 def due(asked: Due) -> Wish:

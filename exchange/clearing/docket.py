@@ -4,6 +4,7 @@ from typing import Final
 
 from exchange.clearing.calling import Calls, Interest
 from exchange.clearing.cycles import Cycles
+from exchange.clearing.default.hedging import Hedges
 from exchange.clearing.default.matter import Defaults
 from exchange.clearing.delivery.matter import Deliveries
 from exchange.clearing.expiry import Fixings
@@ -27,6 +28,7 @@ MATTERS: Final[tuple[type[Matter], ...]] = (
     Registry,
     Deliveries,
     Defaults,
+    Hedges,
     OffBook,
     Fixings,
 )

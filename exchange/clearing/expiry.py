@@ -67,20 +67,42 @@ def listing(text: str) -> Instrument | None:
 
 
 class Fixings(Matter):
-    """Every fixing recorded, by index, and which listed contracts settle on which."""
+    """Which listed contracts settle on which index, and the fixings that may still be asked for:
+    of the last month and of those that are not settled, and for what is bought in."""
 
     name: ClassVar[str] = "fixings"
     records: ClassVar[tuple[type[Record], ...]] = (FixingRecorded,)
-    watches: ClassVar[tuple[EventKind, ...]] = (EventKind.INSTRUMENT_LISTED,)
+    watches: ClassVar[tuple[EventKind, ...]] = (
+        EventKind.INSTRUMENT_LISTED,
+        EventKind.INSTRUMENT_EXPIRED,
+    )
     by_index: dict[str, list[Fixing]] = msgspec.field(default_factory=dict)
     averages: dict[int, Average] = msgspec.field(default_factory=dict)  # by instrument, of cash
 
     def saw(self, event: Event, at: At, state: "State") -> tuple[Ruling, ...]:
-        """A listing says what the contract settles on."""
+        """A listing says what the contract settles on; its end, that nobody asks for that."""
+        if event.kind == EventKind.INSTRUMENT_EXPIRED:
+            self.averages.pop(event.instrument, None)
+            self._forget(at, state)
+            return ()
         listed = listing(at.text)
         if listed is not None and listed.settlement != PHYSICAL:
             self.averages[event.instrument] = Average(listed.index, listed.expiry)
         return ()
+
+    def _forget(self, at: At, state: "State") -> None:
+        """Drop the fixings of months before the last one that nobody is to settle or buy in by."""
+        from exchange.clearing.delivery.matter import Deliveries  # noqa: PLC0415 - imports this
+
+        deliveries = state.matters.get(Deliveries).deliveries
+        days = [at.business_date]
+        days += [one.failed_on for one in deliveries if one.stage == "failing"]
+        months = [str(Month(day // 10_000, day // 100 % 100).plus(-1)) for day in days if day]
+        first = min([*months, *(average.month for average in self.averages.values())], default="")
+        for index, fixings in list(self.by_index.items()):
+            self.by_index[index] = [one for one in fixings if str(Month.of(one.date)) >= first]
+            if not self.by_index[index]:
+                del self.by_index[index]
 
     def rule(self, record: Any, at: At, state: "State") -> Ruling:
         """Take a fixing in."""

@@ -112,7 +112,8 @@ class Fees(Matter):
             share = done.maker_fees * tier.maker_bp // _BP + done.taker_fees * tier.taker_bp // _BP
             if share > 0 and account != HOUSE_ACCOUNT:
                 back[account] = share
-            counted[account] = counted.get(account, 0) + done.lots
+            if done.lots:
+                counted[account] = counted.get(account, 0) + done.lots
         for old in [one for one in self.lots if one < month_before(month)]:
             del self.lots[old]
         version = self.in_force(date)

@@ -22,7 +22,7 @@ from exchange.clearing.default.matter import Defaults
 from exchange.clearing.default.payout import CAPITAL
 from exchange.clearing.delivery import dvp
 from exchange.clearing.delivery.course import deadline
-from exchange.clearing.delivery.matter import Deliveries
+from exchange.clearing.delivery.matter import CLOSED, Deliveries
 from exchange.clearing.expiry import Fixings
 from exchange.clearing.fees import Fees, Trader
 from exchange.clearing.ledger import Ledger, Movement
@@ -246,10 +246,11 @@ class Clearing:
     def margins(
         self, advance: Callable[[int, int], object] = lambda done, total: None
     ) -> list["Requirement"]:
-        """What every account with positions must have, at the last settlement prices.
+        """What every account with positions must have, at the last settlement prices; without
+        those that ``uncovered`` names.
 
-        LookupError without margin parameters, or if they do not cover a position. ``advance`` is
-        told how many of how many positions are done.
+        LookupError without margin parameters. ``advance`` is told how many of how many positions
+        are done.
         """
         from exchange.clearing.margin import book  # noqa: PLC0415 - numpy, only for who asks
 
@@ -258,7 +259,14 @@ class Clearing:
             if parameters is None:
                 raise LookupError(f"no margin parameters are in force on {number}")
             on = date(number // 10_000, number // 100 % 100, number % 100)
-            return book.requirements(self._state, parameters, on, advance)
+            but = book.unknown(self._state, parameters)
+            return book.requirements(self._state, parameters, on, advance, but=but)
+
+    def uncovered(self) -> dict[int, list[str]]:
+        """Codes by account of what is held and the margin parameters in force do not cover: what
+        such an account must have is not known."""
+        with self._lock:
+            return self._state.matters.get(Calls).unknown(self._state)
 
     def historical_losses(self, history: "Panel", steps: int, confidence_bp: int) -> dict[int, int]:
         """What every account with positions would lose in the filtered weeks of a history, at the
@@ -381,16 +389,26 @@ class Clearing:
         )
         with self._lock:
             matter = self._state.matters.get(Deliveries)
-            if not 1 <= number <= len(matter.deliveries):
-                return None
-            found = matter.deliveries[number - 1]
-            terms = matter.expiries[found.instrument].terms
             rows = [row | {"facts": json.loads(row["facts"])}
                     for row in self._store.rows(query, (number,))]  # fmt: skip
-            return {
-                **msgspec.to_builtins(found, str_keys=True), "terms": msgspec.to_builtins(terms),
-                "events": rows, "deadline": deadline(found, terms),
-            }  # fmt: skip
+            known, by_itself = None, 0
+            if rows and rows[-1]["outcome"] == CLOSED:
+                known = _without(rows.pop()["facts"], "delivery")
+            for found in matter.deliveries:
+                if found.id == number:
+                    known = matter.known(found)
+                    by_itself = deadline(found, matter.expiries[found.instrument].terms)
+        return None if known is None else {**known, "events": rows, "deadline": by_itself}
+
+    def deliveries(self) -> list[dict[str, Any]]:
+        """Every delivery there was as plain data, by id."""
+        query = "select facts from rulings where operation = 'delivery' and outcome = ?"
+        with self._lock:
+            rows = self._store.rows(query, (CLOSED,))
+            found = [_without(json.loads(row["facts"]), "delivery", "terms") for row in rows]
+            matter = self._state.matters.get(Deliveries)
+            found += [_without(matter.known(one), "terms") for one in matter.deliveries]
+        return sorted(found, key=lambda one: int(one["id"]))
 
     def codes(self) -> dict[int, str]:
         """The code of every instrument ever listed, by number."""
@@ -419,6 +437,19 @@ class Clearing:
             if not 1 <= default <= len(found):
                 raise LookupError(f"no default {default}")
             return loss.losses(found[default - 1], self._state)
+
+    def hedge(self, request_id: str) -> tuple[int, dict[str, Any]] | None:
+        """The last hedge of that id: the sequence of its order, and what was asked for; None if
+        there is none."""
+        query = (
+            "select number, facts from rulings where operation = 'hedge' and outcome = 'accepted'"
+            " and json_extract(facts, '$.request_id') = ? order by number desc limit 1"
+        )
+        with self._lock:
+            found = next(self._store.rows(query, (request_id,)), None)
+        if found is None:
+            return None
+        return (found["number"] >> INDEX_BITS) + 1, json.loads(found["facts"])
 
     def gains(self, default: int) -> dict[int, int]:
         """What variation has paid each account since a default's business date, dates on which it
@@ -482,3 +513,7 @@ class Clearing:
             times += self._state.matters.get(Calls).deadlines()
             times.append(self._state.matters.get(Transferring).soonest)
             return min((time for time in times if time), default=0)
+
+
+def _without(facts: dict[str, Any], *names: str) -> dict[str, Any]:
+    return {name: value for name, value in facts.items() if name not in names}

@@ -181,26 +181,29 @@ class Projection:
         day.value += value
         day.last_price = price
         changes.trading[state.business_date, instrument] = day
-        self._active(account, 0 if legs else quantity, 0, -cash)
-        self._active(maker, 0 if legs else quantity, -maker_cash, 0)
+        number = sequence << INDEX_BITS | index
+        self._active(number, account, 0 if legs else quantity, 0, -cash)
+        self._active(number, maker, 0 if legs else quantity, -maker_cash, 0)
         # What a trade pays is minus its fee; a rebate comes back out of the house's fees.
         postings = transfer(CASH | account, HOUSE_FEES, -cash)
         postings += transfer(CASH | maker, HOUSE_FEES, -maker_cash)
         entry = Entry(
-            sequence << INDEX_BITS | index, TRADE_ENTRY, self._stamp, state.business_date,
+            number, TRADE_ENTRY, self._stamp, state.business_date,
             instrument, price, quantity, buyer, seller, postings,
         )  # fmt: skip
         state.entries += 1
         changes.book(entry, state.ledger.post(entry))
 
     def _active(
-        self, account: int, lots: int, maker_fee: int, taker_fee: int, sign: int = 1
+        self, number: int, account: int, lots: int, maker_fee: int, taker_fee: int, sign: int = 1
     ) -> None:
-        """Count lots and fees of an account's day; rebates do not count. ``sign`` -1 takes the
-        fees of a bust back."""
+        """Count lots and fees of an account's day by the entry ``number``; rebates do not count.
+        ``sign`` -1 takes the fees of a bust back."""
         done = self.state.activity.get(account)
         if done is None:
             done = self.state.activity[account] = Activity()
+        done.first = done.first or number
+        done.last = number
         done.lots += lots
         done.maker_fees += sign * max(maker_fee, 0)
         done.taker_fees += sign * max(taker_fee, 0)
@@ -216,8 +219,8 @@ class Projection:
         state.positions.trade(instrument, buyer, seller, event.quantity, value)
         changes.positions.add((buyer, instrument))
         changes.positions.add((seller, instrument))
-        self._active(account, event.quantity, 0, -event.a)
-        self._active(maker, event.quantity, -event.b, 0)
+        self._active(_number(event), account, event.quantity, 0, -event.a)
+        self._active(_number(event), maker, event.quantity, -event.b, 0)
         postings = transfer(CASH | account, HOUSE_FEES, -event.a)
         postings += transfer(CASH | maker, HOUSE_FEES, -event.b)
         self._book(
@@ -245,6 +248,8 @@ class Projection:
         value = event.quantity * event.price * state.instruments[instrument].multiplier
         state.positions.trade(instrument, buyer, seller, event.quantity, value)
         changes.positions.update({(buyer, instrument), (seller, instrument)})
+        self._active(number, buyer, 0, 0, 0)
+        self._active(number, seller, 0, 0, 0)
         self._book(
             number, EntryKind.TRANSFER, [], instrument=instrument, price=event.price,
             quantity=event.quantity, buyer=buyer, seller=seller,
@@ -287,14 +292,14 @@ class Projection:
         buyer, seller = _sides(event)
         self.state.positions.trade(event.instrument, buyer, seller, lots, value)
         self.changes.positions.update({(buyer, event.instrument), (seller, event.instrument)})
-        self._active(event.account, lots, 0, 0)
-        self._active(event.key_hi, lots, 0, 0)
+        self._active(_number(event), event.account, lots, 0, 0)
+        self._active(_number(event), event.key_hi, lots, 0, 0)
 
     def _book_correction(self, event: Event, kind: EntryKind, price: int) -> None:
         """What comes back of the fees of both sides. ``price``: the trade's, or the change."""
         buyer, seller = _sides(event)
-        self._active(event.account, 0, 0, event.a, -1)
-        self._active(event.key_hi, 0, event.b, 0, -1)
+        self._active(_number(event), event.account, 0, 0, event.a, -1)
+        self._active(_number(event), event.key_hi, 0, event.b, 0, -1)
         postings = transfer(HOUSE_FEES, CASH | event.account, event.a)
         postings += transfer(HOUSE_FEES, CASH | event.key_hi, event.b)
         self._book(

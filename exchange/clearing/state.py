@@ -65,11 +65,14 @@ class Trading:
 @dataclass(slots=True)
 class Activity:
     """One account's trades of one business date: lots, and what it paid in fees as listed, less
-    what busts gave back. Rebates are no fees."""
+    what busts gave back. Rebates are no fees. ``first`` and ``last`` are the numbers of the journal
+    entries between which its lots moved, off the book too."""
 
     lots: int = 0
     maker_fees: int = 0
     taker_fees: int = 0
+    first: int = 0
+    last: int = 0
 
 
 @dataclass(slots=True)

@@ -14,7 +14,7 @@ from exchange.clearing.ledger import MOVING, TAKEN_BACK, EntryKind, Movement
 from exchange.clearing.profit import AverageCost
 from exchange.clearing.standing import Standing, standing
 from exchange.clearing.state import State, Trading
-from exchange.clearing.store import Store
+from exchange.clearing.store import AT_TICKS, Store
 
 MICROS = 1_000_000
 
@@ -321,17 +321,14 @@ def days(store: Store, account: int) -> list[Day]:
 
 def profits(state: State, store: Store, account: int) -> list[Profit]:
     """An account's instruments by average cost of its cleared trades, by instrument."""
-    query = (
-        "select instrument, lots, adjusted, price from cleared_legs where account = ?"
-        " order by match_number"
-    )
     own = set(state.positions.instruments())  # a combination's trade is none: its legs are
     held: dict[int, AverageCost] = {}
-    for row in store.rows(query, (account,)):
-        if row["instrument"] in own:
-            average = held.setdefault(row["instrument"], AverageCost())
-            average.trade(row["lots"], row["price"])
-            average.adjust(row["adjusted"], row["price"])
+    for kind, number, lots, adjusted, price in store.legs(account):
+        if number in own:
+            scale = state.instruments[number].tick_scale if kind in AT_TICKS else 1
+            average = held.setdefault(number, AverageCost())
+            average.trade(lots, price * scale)
+            average.adjust(adjusted, price * scale)
     found = []
     for number, average in sorted(held.items()):
         listed = state.instruments[number]

@@ -85,7 +85,8 @@ _TABLES: Final[dict[str, tuple[dict[str, Any], tuple[str, ...]]]] = {
         ("business_date", "instrument"),
     ),
     "activity": (
-        {"business_date": int, "account": int, "lots": int, "maker_fees": int, "taker_fees": int},
+        {"business_date": int, "account": int, "lots": int, "maker_fees": int, "taker_fees": int,
+         "first": int, "last": int},
         ("business_date", "account"),
     ),
     "divergences": (
@@ -129,6 +130,26 @@ _VIEWS: Final = {
         from journal where kind in ({EntryKind.SETTLEMENT:d}, {EntryKind.EXPIRY:d})""",
 }
 
+# Of few entries: an index of trades by account would cost more than to book them.
+_INDEXES: Final = tuple(
+    f"create index settlements_by_{name} on journal ({columns})"
+    f" where kind in ({EntryKind.SETTLEMENT:d}, {EntryKind.EXPIRY:d})"
+    for name, columns in (("number", "number"), ("instrument", "instrument, business_date"))
+)
+# From date to date, as the key goes, whatever lies between.
+ACTIVE: Final = """
+    with recursive dates (date) as (
+        select min(business_date) from activity
+        union all
+        select (select min(business_date) from activity where business_date > date) from dates
+        where date is not null)
+    select first, last from dates cross join activity
+    where business_date = date and account = ? order by date"""
+LEGS: Final = f"""
+    select kind, instrument, price, quantity, buyer, seller from journal
+    where number between ?1 and ?2 and ?3 in (buyer, seller)
+    and kind in {_listed(MOVING + ADJUSTING)} order by number"""
+
 _WRITES: Final = {
     "accounts": "insert or replace into accounts values (?, ?, ?)",
     "instruments": "insert or replace into instruments values (?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -141,7 +162,7 @@ _WRITES: Final = {
     " case typeof(amount + excluded.amount) when 'integer' then amount + excluded.amount"
     " else exact_sum(amount, excluded.amount) end",
     "trading": "insert or replace into trading values (?, ?, ?, ?, ?, ?)",
-    "activity": "insert or replace into activity values (?, ?, ?, ?, ?)",
+    "activity": "insert or replace into activity values (?, ?, ?, ?, ?, ?, ?)",
     "divergences": "insert into divergences values (?, ?, ?, ?, ?, ?, ?)",
     "rulings": "insert into rulings values (?, ?, ?, ?, ?, ?, ?)",
     "matters": "insert or replace into matters values (?, ?)",
@@ -198,6 +219,8 @@ class Store:
             self._connection.execute(made.rstrip().removesuffix(";") + options)
         # Most rulings are of dues that are done, and a statement asks for those of calls.
         self._connection.execute("create index rulings_by_operation on rulings (operation)")
+        for index in _INDEXES:
+            self._connection.execute(index)
         for name, query in _VIEWS.items():
             self.database.create_view(name, query)
         transfer_store.create(self._connection)
@@ -215,7 +238,7 @@ class Store:
         )
         self._connection.execute("commit")
 
-    def rows(self, query: str, values: tuple[int, ...] = ()) -> Iterator[dict[str, Any]]:
+    def rows(self, query: str, values: tuple[int | str, ...] = ()) -> Iterator[dict[str, Any]]:
         """Rows of a query, as dictionaries."""
         return iter(self.database.query(query, values))
 
@@ -226,11 +249,11 @@ class Store:
         """
         self._connection.execute("begin")  # one snapshot, should a writer commit meanwhile
         try:
-            return self._load(Book() if book is None else book)
+            return self._load(book)
         finally:
             self._connection.execute("rollback")
 
-    def _load(self, book: Book) -> State:
+    def _load(self, book: Book | None) -> State:
         progress = next(self.rows("select * from progress"))
         if progress["version"] != STORE_VERSION:
             raise OtherVersion(
@@ -257,11 +280,14 @@ class Store:
             )
         for row in self.rows("select * from activity where business_date = ?", (date,)):
             state.activity[row["account"]] = Activity(
-                row["lots"], row["maker_fees"], row["taker_fees"]
+                row["lots"], row["maker_fees"], row["taker_fees"], row["first"], row["last"]
             )
         state.divergences = self.divergences()
         state.matters = self.matters()
-        state.book = transfer_store.load(self._connection, book)
+        if book is None:
+            state.book = transfer_store.resume(self._connection, Book())
+        else:
+            state.book = transfer_store.fold(self._connection, book)
         return state
 
     def matters(self) -> Matters:
@@ -271,7 +297,7 @@ class Store:
 
     def book(self) -> Book:
         """The transfers' book, folded from its rows. AssertionError if they contradict it."""
-        return transfer_store.load(self._connection, Book())
+        return transfer_store.fold(self._connection, Book())
 
     def transfers(self) -> Iterator[Row]:
         """Every row of the transfers, in order."""
@@ -297,6 +323,20 @@ class Store:
                 return
             if kind == EntryKind.TRADE and (not upto or stamp <= upto):
                 yield number, stamp, instrument, price, lots
+
+    def legs(self, account: int) -> Iterator[tuple[int, int, int, int, int]]:
+        """(EntryKind, instrument, signed lots, adjusted lots, price) of what changed hands, as
+        ``cleared_legs`` has it but for the price, which is that of the entry; in order. Reads the
+        stretches of the journal in which the account was active."""
+        for first, last in self._connection.execute(ACTIVE, (account,)).fetchall():
+            for kind, instrument, price, quantity, *sides in self._connection.execute(
+                LEGS, (first, last, account)
+            ):
+                for side, sign in zip(sides, (1, -1), strict=True):
+                    if side == account:
+                        lots = sign * (-quantity if kind in TAKEN_BACK else quantity)
+                        moved, adjusted = (0, lots) if kind in ADJUSTING else (lots, 0)
+                        yield kind, instrument, moved, adjusted, price
 
     def movements(self, account: int) -> Iterator[tuple[int, int, int]]:
         """(business date, Movement, micro-dollars) of an account."""

@@ -2,11 +2,13 @@
 
 One SQLite transaction per batch holds its rows, the totals they leave, the hash that chains the
 batch to all before it and the sequence that caused it: after a crash all of it is there or none.
-The rows alone are the truth; ``load`` folds them and holds the rest against the fold.
+The rows alone are the truth; ``fold`` folds them and holds the rest against the fold. ``resume``
+reads what a start needs: totals, open holds and the end of the chain, held against each other.
 """
 
 import sqlite3
 import threading
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
@@ -14,8 +16,8 @@ from typing import Final
 
 from msgspec.structs import astuple
 
-from exchange.clearing.outcomes import Outcome, Transfer
-from exchange.clearing.transfers import AMOUNT_MAX, GENESIS, Account, Book, Row
+from exchange.clearing.outcomes import Outcome, Transfer, TransferKind
+from exchange.clearing.transfers import AMOUNT_MAX, GENESIS, Account, Book, Row, link
 
 _SCHEMA: Final = (
     "create table transfer_accounts (id text primary key, ledger text not null,"
@@ -28,6 +30,8 @@ _SCHEMA: Final = (
     " ledger text not null) strict",
     "create table transfer_batches (last integer primary key, sequence integer not null,"
     " hash blob not null) strict",
+    "create table transfer_holds (id text primary key) strict, without rowid",  # those open
+    "create index transfers_by_pending on transfers (pending_id) where pending_id != ''",
 )
 _APPEND_ONLY: Final = tuple(
     f"create trigger {table}_{verb} before {verb} on {table}"
@@ -35,9 +39,24 @@ _APPEND_ONLY: Final = tuple(
     for table in ("transfers", "transfer_batches")
     for verb in ("update", "delete")
 )
+_PENDING: Final = int(TransferKind.PENDING)
+_ENDS: Final = {
+    int(TransferKind.POST): "posted", int(TransferKind.VOID): "voided",
+    int(TransferKind.EXPIRE): "expired",
+}  # fmt: skip
+_OF_HOLDS: Final = frozenset({_PENDING, *_ENDS})
 INSERT_ROW: Final = "insert into transfers values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 PUT_ACCOUNT: Final = "insert or replace into transfer_accounts values (?, ?, ?, ?, ?, ?, ?)"
 INSERT_BATCH: Final = "insert into transfer_batches values (?, ?, ?)"
+BY_ID: Final = (
+    f"select * from transfers where id = ? and number <= ? and kind != {TransferKind.EXPIRE:d}"
+)
+BY_PENDING: Final = (
+    "select kind from transfers where pending_id = ? and pending_id != '' and number <= ?"
+    " and outcome = 0"
+)
+BEHIND: Final = "select * from transfers where number > ? order by number"
+HOLDS: Final = "select t.* from transfer_holds cross join transfers t using (id) order by number"
 
 
 def create(connection: sqlite3.Connection) -> None:
@@ -54,8 +73,13 @@ def write(connection: sqlite3.Connection, book: Book) -> None:
 
 
 def put(connection: sqlite3.Connection, rows: Sequence[Row], accounts: Iterable[Account]) -> None:
-    """Write rows and the totals of accounts."""
+    """Write rows, the totals of accounts, and which holds are open."""
     connection.executemany(INSERT_ROW, map(astuple, rows))
+    if any(row.kind in _OF_HOLDS for row in rows):
+        begun = [(row.id,) for row in rows if row.kind == _PENDING and not row.outcome]
+        ended = [(row.pending_id,) for row in rows if row.kind in _ENDS and not row.outcome]
+        connection.executemany("insert into transfer_holds values (?)", begun)
+        connection.executemany("delete from transfer_holds where id = ?", ended)
     connection.executemany(
         PUT_ACCOUNT,
         [
@@ -81,7 +105,60 @@ def batches(
         yield [Row(*row[:-1]) for row in group], *heads[last]
 
 
-def load(connection: sqlite3.Connection, book: Book) -> Book:
+class Stored:
+    """The first ``count`` rows of a file, one looked up at a time."""
+
+    def __init__(self, connection: sqlite3.Connection, count: int) -> None:
+        self._connection, self._count = connection, count
+
+    def row(self, id: str) -> Row | None:
+        """The row of an id, but for expiries."""
+        found = self._connection.execute(BY_ID, (id, self._count)).fetchone()
+        return None if found is None else Row(*found)
+
+    def ended(self, id: str) -> str | None:
+        """How a hold ended; None: it has not, or there is none."""
+        return next((_ENDS[kind] for kind in self._after(id) if kind in _ENDS), None)
+
+    def is_reversed(self, id: str) -> bool:
+        """Whether a transfer was compensated."""
+        return int(TransferKind.REVERSE) in self._after(id)
+
+    def _after(self, id: str) -> list[int]:
+        """The kinds of the rows that were applied to an earlier one."""
+        found = self._connection.execute(BY_PENDING, (id, self._count))
+        return [kind for (kind,) in found]
+
+
+def resume(connection: sqlite3.Connection, book: Book) -> Book:
+    """Let an empty book go on where the stored ones end; nothing is folded.
+
+    AssertionError: totals, open holds and the last batch contradict each other.
+    """
+    for row in connection.execute("select * from transfer_accounts order by id"):
+        book.open(Account(*row))
+    ends = "select last, hash from transfer_batches order by last desc limit 2"
+    (count, head), (first, before) = [*connection.execute(ends), (0, GENESIS), (0, GENESIS)][:2]
+    rows = [Row(*row) for row in connection.execute(BEHIND, (first,))]
+    assert [row.number for row in rows] == [*range(first + 1, count + 1)], "the last transfers"
+    if rows:
+        assert link(before, rows) == head, f"hash of the batch that ends with transfer {count}"
+    holds = [Row(*row) for row in connection.execute(HOLDS)]
+    pending: defaultdict[str, list[int]] = defaultdict(lambda: [0, 0])
+    for row in holds:
+        assert row.kind == _PENDING and not row.outcome, f"{row.id} is no hold"
+        pending[row.debit][0] += row.amount
+        pending[row.credit][1] += row.amount
+    for id, account in book.accounts.items():
+        found = [account.debits_pending, account.credits_pending]
+        assert found == pending[id], f"holds of {id}: {pending[id]}, its totals say {found}"
+    book.check()
+    book.resume(count, head, holds, Stored(connection, count))
+    book.take()
+    return book
+
+
+def fold(connection: sqlite3.Connection, book: Book) -> Book:
     """Fold the stored rows into a book that is empty, or has the first of them already.
 
     AssertionError: the store contradicts itself.
@@ -121,7 +198,7 @@ class Transfers:
         create(self.connection)
 
     def _load(self) -> Book:
-        return load(self.connection, self.book_type(amount_max=self._amount_max))
+        return fold(self.connection, self.book_type(amount_max=self._amount_max))
 
     def close(self) -> None:
         """Close the file."""

@@ -15,14 +15,14 @@ Invariants, each held by a test and a mutant (tests/test_ledger_invariants.py):
 from collections.abc import Iterable, Sequence
 from hashlib import blake2b
 from heapq import heappop, heappush
-from typing import Final
+from typing import Final, Protocol
 
 import msgspec
 
 from exchange.clearing.outcomes import SPENDS_ID, Outcome, Transfer, TransferKind
 
 AMOUNT_MAX: Final = 1 << 60  # of one amount and of every total of an account
-TRANSFERS_MAX: Final = 1 << 24  # rows of one ledger: its ids are held in memory
+TRANSFERS_MAX: Final = 1 << 24  # rows of one ledger
 NEARLY_FULL: Final = 1 << 20  # so many left are told of
 ID_CHARS: Final = 64
 TIMEOUT_MAX: Final = (1 << 31) - 1  # seconds
@@ -95,6 +95,19 @@ class Row(msgspec.Struct, frozen=True, gc=False, array_like=True):
     ledger: str
 
 
+class Older(Protocol):
+    """The rows before those that a book has in memory; holds that are open it has, all the same."""
+
+    def row(self, id: str) -> Row | None:
+        """The row of an id, but for expiries."""
+
+    def ended(self, id: str) -> str | None:
+        """How a hold ended; None: it has not, or there is none."""
+
+    def is_reversed(self, id: str) -> bool:
+        """Whether a transfer was compensated."""
+
+
 class Book:
     """Accounts, rows and ids. ``apply`` judges; ``replay`` folds rows that were judged before."""
 
@@ -112,6 +125,15 @@ class Book:
         self._holds: dict[str, str] = {}  # id of a pending transfer -> "", or how it ended
         self._reversed: set[str] = set()
         self._deadlines: list[tuple[int, int, str]] = []
+        self._older: Older | None = None
+
+    def resume(self, count: int, head: bytes, holds: Iterable[Row], older: Older) -> None:
+        """Go on behind ``count`` rows, which ``older`` has; its accounts are open, with what these
+        rows have moved, and so are ``holds``."""
+        self.count, self.head, self._older = count, head, older
+        for row in holds:
+            self._rows[row.id], self._holds[row.id] = row, ""
+            self._run(row)
 
     def open(self, account: Account) -> bool:
         """Add an account; False if its id is taken."""
@@ -177,12 +199,15 @@ class Book:
 
     @property
     def soonest(self) -> int:
-        """When a hold's time is over next, be it ended by then or not; 0: no time is running."""
+        """When an open hold's time is over next; 0: no time is running."""
+        while self._deadlines and not self.held(self._deadlines[0][2]):
+            heappop(self._deadlines)
         return self._deadlines[0][0] if self._deadlines else 0
 
     def find(self, id: str) -> Row | None:
         """The row of an id."""
-        return self._rows.get(id)
+        row = self._rows.get(id)
+        return row if row is not None or self._older is None else self._older.row(id)
 
     def held(self, id: str) -> bool:
         """Whether a pending transfer still holds its amount."""
@@ -219,6 +244,8 @@ class Book:
         if not (0 < len(id) <= ID_CHARS and id.isascii()):
             return Outcome.ID_FORMAT
         known = self._rows.get(id)
+        if known is None and self._older is not None:
+            known = self._older.row(id)
         if known is not None:
             return self._known(t, known)
         if self._full and self.count >= self._transfers_max and kind not in (_POST, _VOID):
@@ -286,7 +313,7 @@ class Book:
             return Outcome.AMOUNT_RANGE
         if t.timeout:
             return Outcome.TIMEOUT_RESERVED_FOR_PENDING_TRANSFER
-        hold = self._rows.get(t.pending_id)
+        hold = self.find(t.pending_id)
         if hold is None or hold.outcome != _OK:
             return Outcome.PENDING_TRANSFER_NOT_FOUND
         if hold.kind != _PENDING:
@@ -300,7 +327,9 @@ class Book:
             return Outcome.EXCEEDS_PENDING_TRANSFER_AMOUNT
         if t.kind == _VOID and amount != hold.amount:
             return Outcome.PENDING_TRANSFER_HAS_DIFFERENT_AMOUNT
-        ended = self._holds[t.pending_id]
+        ended = self._holds.get(t.pending_id)
+        if ended is None and self._older is not None:
+            ended = self._older.ended(t.pending_id)
         if ended:
             return _RESOLVED[ended]
         return Row(self.count + 1, stamp, _OK, t.kind, t.flags, t.id, hold.debit, hold.credit,
@@ -316,12 +345,13 @@ class Book:
             return Outcome.FLAGS_COMBINATION
         if t.timeout:
             return Outcome.TIMEOUT_RESERVED_FOR_PENDING_TRANSFER
-        first = self._rows.get(t.pending_id)
+        first = self.find(t.pending_id)
         if first is None or first.outcome != _OK:
             return Outcome.REVERSED_TRANSFER_NOT_FOUND
         if first.kind not in (_PLAIN, _POST):
             return Outcome.REVERSED_TRANSFER_NOT_POSTED
-        if first.id in self._reversed:
+        older = self._older
+        if first.id in self._reversed or (older is not None and older.is_reversed(first.id)):
             return Outcome.TRANSFER_ALREADY_REVERSED
         debit, credit = self.accounts[first.credit], self.accounts[first.debit]
         outcome = _overflow(debit, credit, first.amount, _PLAIN, self._amount_max)
@@ -347,7 +377,9 @@ class Book:
             return Outcome.EXISTS_WITH_DIFFERENT_DEBIT_ACCOUNT_ID
         if t.credit != row.credit and (t.credit or not resolves):
             return Outcome.EXISTS_WITH_DIFFERENT_CREDIT_ACCOUNT_ID
-        amount = self._rows[row.pending_id].amount if t.amount is None and resolves else t.amount
+        amount = t.amount
+        if amount is None and resolves and (first := self.find(row.pending_id)) is not None:
+            amount = first.amount
         # Of a balancing transfer only what moved is kept: as much or more may have been asked.
         if amount is None or amount < row.amount or (amount > row.amount and not t.balancing):
             return Outcome.EXISTS_WITH_DIFFERENT_AMOUNT
@@ -423,11 +455,15 @@ class Book:
         if fresh:
             for row in fresh:
                 if row.timeout:  # of a hold alone
-                    due = row.stamp + row.timeout * SECOND
-                    heappush(self._deadlines, (due, row.number, row.id))
+                    self._run(row)
             self.head = self._link(fresh)
             self.fresh += fresh
             self.sealed.append((self.count, self.sequence, self.head))
+
+    def _run(self, row: Row) -> None:
+        """A hold's time begins to run, if it has one."""
+        if row.timeout:
+            heappush(self._deadlines, (row.stamp + row.timeout * SECOND, row.number, row.id))
 
     def _link(self, rows: Sequence[Row]) -> bytes:
         return link(self.head, rows)

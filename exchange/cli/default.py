@@ -74,11 +74,16 @@ def hedge(
     side: Annotated[Literal["buy", "sell"], typer.Argument()],
     lots: int,
     price: Annotated[str, typer.Argument(help="The limit, dollars per GPU-hour, as 2.650.")],
+    request_id: Annotated[
+        str, typer.Option("--request-id", help="Makes a repeat harmless: it is traded once.")
+    ] = "",
 ) -> "requests.Hedge":
     """Trade a defaulter's book by one order; what does not trade at once is cancelled."""
     from exchange.app import requests  # noqa: PLC0415
 
-    return requests.Hedge(default=default, code=code, side=side, lots=lots, price=price)
+    return requests.Hedge(
+        default=default, code=code, side=side, lots=lots, price=price, request_id=request_id
+    )
 
 
 @market_command(app, "auction", show=show_rulings)

@@ -21,7 +21,7 @@ Number = Annotated[int, typer.Argument(metavar="DELIVERY", help="`deliveries` li
 def deliveries(data: Data = DEFAULT_DATA, as_json: Json = False) -> None:
     """List every delivery: who to whom, its stage, days settled, paid and returned."""
     with ledger(data) as clearing:
-        found = clearing.matter("deliveries")["deliveries"]
+        found = clearing.deliveries()
     if as_json:
         show_json(found)
         return

@@ -38,7 +38,8 @@ def margin(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Print what every account with positions must have, and of what parts; 1 if one is short."""
+    """Print what every account with positions must have, and of what parts; 1 if one is short, or
+    holds what the parameters do not cover."""
     from exchange.cli.clear import ledger  # noqa: PLC0415
 
     with ledger(data) as clearing, progress("margin") as advance:
@@ -46,21 +47,27 @@ def margin(
             found = clearing.margins(advance or _quiet)
         except LookupError as error:
             fail(f"{error.args[0]}; `hourbook clear calibrate` and `adopt` put some into the log")
-        parameters = clearing.margin_parameters()
+        parameters, uncovered = clearing.margin_parameters(), clearing.uncovered()
         losses = _historical(clearing)
     chosen = [r for r in found if account is None or r.account in account]
+    unknown = {a: codes for a, codes in uncovered.items() if account is None or a in account}
     assert parameters is not None
     if as_json:
         rows = [
             asdict(r) | {"excess": r.excess, "call": r.call, "historical": losses.get(r.account, 0)}
             for r in chosen
         ]
-        show_json({"version": parameters.version, "accounts": rows})
+        show_json({"version": parameters.version, "accounts": rows, "unknown": unknown})
     else:
         _show_margins(chosen, losses, parameters.version)
     short = [r.account for r in chosen if r.excess < 0]
-    if short:
-        fail(f"accounts short of their margin: {', '.join(map(str, short))}")
+    wrong = [f"accounts short of their margin: {', '.join(map(str, short))}"] if short else []
+    wrong += [
+        f"account {a} is left out: no margin parameters cover {' '.join(codes)}"
+        for a, codes in unknown.items()
+    ]
+    if wrong:
+        fail("; ".join(wrong))
 
 
 @app.command("limits")

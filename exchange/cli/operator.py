@@ -98,8 +98,10 @@ def _show_state(result: dict[str, Any], as_json: bool) -> None:
     if as_json:
         show_json(result)
         return
-    instruments = result.pop("instruments")
+    instruments, refused = result.pop("instruments"), result.pop("dues_refused")
     show_facts(result, False)
+    for id, why in refused.items():
+        print(f"not done yet: {id}: {why}")
     print()
     names = ("code", "state", "cause", "low_limit", "high_limit", "mark", "band")
     rows = [tuple(instrument[name] or "none" for name in names) for instrument in instruments]
@@ -282,8 +284,10 @@ def open_day(
 
 
 @market_command(admin, "state", show=_show_state)
-def state() -> "requests.State":
+def state(
+    every: Annotated[bool, typer.Option("--all", help="Expired instruments, too.")] = False,
+) -> "requests.State":
     """Show how the market stands."""
     from exchange.app import requests  # noqa: PLC0415
 
-    return requests.State()
+    return requests.State(every=every)

@@ -8,7 +8,7 @@ from exchange.gateway.accounts import Account, Accounts, Exposure, Order
 from exchange.gateway.http import Flood
 from exchange.marketdata.feed import Feed
 from exchange.marketdata.instruments import micros_text
-from exchange.messages import TimeInForce
+from exchange.messages import TimeInForce, TradingState
 from exchange.messages.wire import (
     AccountReport,
     Instruments,
@@ -31,12 +31,18 @@ class Queries:
         self._known: dict[int, AccountReport] = {}  # by account, as of ``_known_at``, a sequence
         self._known_at = -1
 
-    def instruments(self, sequence: int, request_id: str | None = None) -> Instruments:
-        """Return every listed instrument in listing order."""
+    def instruments(
+        self, sequence: int, request_id: str | None = None, *, every: bool = True
+    ) -> Instruments:
+        """Return every listed instrument in listing order, or those that have not expired."""
         listed = self._feed.instruments.by_id.values()
         return Instruments(
             sequence=sequence,
-            instruments=[instrument.describe() for instrument in listed],
+            instruments=[
+                instrument.describe()
+                for instrument in listed
+                if every or instrument.state != TradingState.EXPIRED
+            ],
             request_id=request_id,
         )
 

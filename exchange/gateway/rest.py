@@ -190,7 +190,8 @@ class Rest:
         return rest.Contracts(contracts=list(products(self._contracts, on)))
 
     async def instruments(self, asked: Asked) -> wire.Instruments:
-        return self._hub.queries.instruments(self._hub.sequence)
+        every = asked.query.state == "all"
+        return self._hub.queries.instruments(self._hub.sequence, every=every)
 
     async def account(self, asked: Asked) -> wire.AccountReport:
         return self._hub.queries.account(self._account(asked), self._hub.sequence, "")
@@ -442,8 +443,8 @@ def _entry_cursor(number: int) -> str:
 ROUTES: Final = (
     Route(f"{PREFIX}/contracts", Right.PUBLIC, rest.Query, rest.Contracts, Rest.contracts,
           "The products and their terms"),
-    Route(f"{PREFIX}/instruments", Right.PUBLIC, rest.Query, wire.Instruments, Rest.instruments,
-          "Every listed instrument"),
+    Route(f"{PREFIX}/instruments", Right.PUBLIC, rest.OfInstruments, wire.Instruments,
+          Rest.instruments, "The listed instruments"),
     Route(f"{PREFIX}/trades/{{code}}", Right.PUBLIC, rest.OfHistory, rest.Trades, Rest.trades,
           "An instrument's trades"),
     Route(f"{PREFIX}/candles/{{code}}", Right.PUBLIC, rest.OfCandles, rest.Candles, Rest.candles,

@@ -81,6 +81,12 @@ class OfOrder(Query, frozen=True, kw_only=True):
     client_order_id: ClientOrderId
 
 
+class OfInstruments(Query, frozen=True, kw_only=True):
+    """The instruments that are listed; ``all`` has those that have expired, too."""
+
+    state: Literal["live", "all"] = "live"
+
+
 class OfHistory(Query, frozen=True, kw_only=True):
     """A section of the log: from ``from_ms``, or after the cursor ``after``, to before
     ``to_ms``."""

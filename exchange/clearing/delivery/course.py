@@ -80,6 +80,7 @@ class Delivery(msgspec.Struct):
     fix_by: int = 0  # log time: the fixing that buys in should have come; 0: said to be overdue
     missing_hours: int = 0  # of one lot: to be bought in
     refund: int = 0  # cents that a delivery under the floor must give back
+    known_until: int = 0  # log time: of one that has ended; then a ruling keeps all of it
 
     @property
     def next_day(self) -> int:

@@ -41,7 +41,7 @@ from exchange.clearing.delivery.records import (
 from exchange.clearing.delivery.slices import DAY_S
 from exchange.clearing.delivery.terms import Terms, terms_of, year_of
 from exchange.clearing.expiry import Fixings
-from exchange.clearing.matters import ACCEPTED, At, Matter, Ruling
+from exchange.clearing.matters import ACCEPTED, OFF_NS, At, Matter, Ruling
 from exchange.clearing.moves import refused
 from exchange.clearing.records import Record
 from exchange.clearing.refusals import Denial
@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from exchange.clearing.state import State
 
 NOTICES_MAX: Final = 1 << 14  # tenders of one expiry
+CLOSED: Final = "closed"  # a delivery that ended, when nothing of it is on its way any more
 _NOW: Final = 1  # a deadline that has passed: done with the next frame
 
 
@@ -74,7 +75,8 @@ class Deliveries(Matter):
     consignees: dict[int, Consignee] = msgspec.field(default_factory=dict)
     years: dict[int, int] = msgspec.field(default_factory=dict)  # account -> of what it received
     jurisdiction: Jurisdiction = Jurisdiction()
-    deliveries: list[Delivery] = msgspec.field(default_factory=list)
+    deliveries: list[Delivery] = msgspec.field(default_factory=list)  # by id, but those closed
+    begun: int = 0  # deliveries so far
     heirs: dict[int, int] = msgspec.field(default_factory=dict)  # ported account -> whose it is
     deadline: int = 0  # log time of the next one; 0: none
 
@@ -105,7 +107,7 @@ class Deliveries(Matter):
                 ruling = Ruling(operation, ACCEPTED, {"enabled": record.enabled})
             case FactorsRecorded():
                 ruling = self._factors(record)
-        self._plan()
+        self._plan(at)
         return ruling
 
     def saw(self, event: Event, at: At, state: "State") -> Sequence[Ruling] | None:
@@ -134,7 +136,7 @@ class Deliveries(Matter):
                 return self._inherited(event, state)
         if not rulings and event.kind in (EventKind.WITHDRAWN, EventKind.RECORDED):
             return None
-        self._plan()
+        self._plan(at)
         return rulings
 
     def passed(self, at: At, state: "State") -> Sequence[Ruling]:
@@ -148,15 +150,35 @@ class Deliveries(Matter):
         for delivery in self.deliveries:
             if delivery.stage not in course.ENDED:
                 rulings += course.advance(delivery, self._terms(delivery), at, state)
-        self._plan()
+        rulings += self._close(at)
+        self._plan(at)
         return rulings
+
+    def _close(self, at: At) -> list[Ruling]:
+        """What ended so long ago that nothing of it is on its way is a ruling from now on: all that
+        was known of it."""
+        over = [one for one in self.deliveries if 0 < one.known_until <= at.stamp]
+        if over:
+            gone = {one.id for one in over}
+            self.deliveries = [one for one in self.deliveries if one.id not in gone]
+        return [told(one, CLOSED, **self.known(one)) for one in over]
+
+    def known(self, delivery: Delivery) -> dict[str, Any]:
+        """A delivery and its ``terms`` as JSON has them."""
+        text = msgspec.json.encode({"known": delivery, "terms": self._terms(delivery)})
+        found: dict[str, Any] = msgspec.json.decode(text)
+        return {**found.pop("known"), **found}
 
     def _terms(self, delivery: Delivery) -> Terms:
         return self.expiries[delivery.instrument].terms
 
-    def _plan(self) -> None:
+    def _plan(self, at: At) -> None:
         """Find the next deadline."""
-        times = [e.terms.cutoff_ns + 1 for e in self.expiries.values() if not e.assigned]
+        for delivery in self.deliveries:
+            if delivery.stage in course.ENDED and not delivery.known_until:
+                delivery.known_until = at.stamp + OFF_NS
+        times = [delivery.known_until for delivery in self.deliveries]
+        times += [e.terms.cutoff_ns + 1 for e in self.expiries.values() if not e.assigned]
         times += [
             _NOW if course.is_agreed(delivery) else course.deadline(delivery, self._terms(delivery))
             for delivery in self.deliveries
@@ -248,8 +270,9 @@ class Deliveries(Matter):
 
     def _begin(self, number: int, notice: Notice, buyer: int, lots: int, terms: Terms) -> Ruling:
         """A delivery is assigned; what its buyer has received counts from now on."""
+        self.begun += 1
         delivery = Delivery(
-            len(self.deliveries) + 1, number, self._heir(notice.account), self._heir(buyer), lots,
+            self.begun, number, self._heir(notice.account), self._heir(buyer), lots,
             notice.grade, notice.provider, notice.facility, notice.factor_e4, notice.fixed_e4,
             notice.factor_version,
         )  # fmt: skip
@@ -265,11 +288,22 @@ class Deliveries(Matter):
         )  # fmt: skip
 
     def _expired(self, number: int, price: int, at: At, state: "State") -> list[Ruling]:
-        """The contract is settled: deliveries are invoiced at its price, the rest was cash."""
+        """The contract is settled: deliveries are invoiced at its price, the rest was cash. Of
+        what it was assigned by nobody asks any more."""
         expiry = self.expiries[number]
-        expiry.expired = True
+        rulings = self._settled(number, expiry, price, at, state)
+        self.expiries[number] = Expiry(expiry.terms, assigned=True, expired=True)
+        living = [e.terms for e in self.expiries.values() if not e.expired]
+        kept = {f"{grade}/{terms.month}" for terms in living for grade in terms.grades}
+        for grade in expiry.terms.grades:
+            if f"{grade}/{expiry.terms.month}" not in kept:
+                self.factors.pop(f"{grade}/{expiry.terms.month}", None)
+        return rulings
+
+    def _settled(
+        self, number: int, expiry: Expiry, price: int, at: At, state: "State"
+    ) -> list[Ruling]:
         if not expiry.assigned:
-            expiry.assigned = True
             facts = {"instrument": number, "notices": len(expiry.notices)}
             return [Ruling("assignment", "settled_in_cash", facts)]
         rulings = [
@@ -290,8 +324,10 @@ class Deliveries(Matter):
         """All that ``account`` has is ``to``'s: its deliveries now, and what it is assigned yet.
         Notices and dates follow its lots."""
         self.heirs[account] = to
-        for number in self.under_way(account):
-            course.hand_over(self.deliveries[number - 1], account, to, at, state)
+        moving = self.under_way(account)
+        for delivery in self.deliveries:
+            if delivery.id in moving:
+                course.hand_over(delivery, account, to, at, state)
         state.matters.touch(Deliveries)
 
     def _heir(self, account: int) -> int:
@@ -313,13 +349,19 @@ class Deliveries(Matter):
     # The course of deliveries
 
     def _find(self, number: int) -> Delivery | None:
-        return self.deliveries[number - 1] if 1 <= number <= len(self.deliveries) else None
+        return next((one for one in self.deliveries if one.id == number), None)
+
+    def _none(self, operation: str, number: int) -> Ruling:
+        """The refusal for a delivery that is closed, or never was."""
+        if 1 <= number <= self.begun:
+            return refused(operation, Denial.DELIVERY_STATE, "delivering", CLOSED)
+        return refused(operation, Denial.UNKNOWN_DELIVERY, self.begun, number)
 
     def _attest(self, record: Attest, at: At, state: "State") -> Ruling:
         """One side's figure of a day."""
         delivery = self._find(record.delivery)
         if delivery is None:
-            return refused("attest", Denial.UNKNOWN_DELIVERY, len(self.deliveries), record.delivery)
+            return self._none("attest", record.delivery)
         sides = {delivery.buyer: "buyer", delivery.seller: "seller", HOUSE_ACCOUNT: "house"}
         side = sides.get(record.account)
         if side is None:
@@ -351,9 +393,7 @@ class Deliveries(Matter):
         delivery here. Who stands alone may sign other words instead."""
         operation, delivery = "alternative_delivery", self._find(record.delivery)
         if delivery is None:
-            return refused(
-                operation, Denial.UNKNOWN_DELIVERY, len(self.deliveries), record.delivery
-            )
+            return self._none(operation, record.delivery)
         if record.account not in (delivery.seller, delivery.buyer):
             return refused(operation, Denial.NOT_YOURS, delivery.seller, record.account)
         if delivery.stage not in ("assigned", "delivering"):
