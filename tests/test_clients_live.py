@@ -257,6 +257,23 @@ async def test_a_silent_server_is_left(live: Live) -> None:
     await until(lambda: client.is_ready)
 
 
+async def test_who_is_ready_knows_instruments_and_orders(live: Live) -> None:
+    """Whoever waits for it beside the task that connects may enter an order at once."""
+    first = await live.client(1)
+    await first.enter(CODE, "buy", 5, await middle(first), client_order_id="works")
+    cable, url = await live.cable()
+    client = AsyncClient(url, *await live.fund(1), clock_ns=clock_ns, backoff=QUICK)
+    connecting = asyncio.create_task(client.connect())
+    for connection in (1, 2):
+        while cable.connections < connection or not client.is_ready:
+            await asyncio.sleep(0)
+        assert CODE in client.instruments and list(client.orders) == ["works"]
+        cable.cut()
+    await connecting
+    await client.close()
+    assert not client.is_ready
+
+
 async def test_an_answer_that_does_not_come_is_unknown_not_refused(live: Live) -> None:
     cable, url = await live.cable()
     client = await live.client(1, url=url, answer_s=0.2)
