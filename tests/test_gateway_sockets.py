@@ -87,11 +87,11 @@ async def test_a_binary_frame_on_a_text_connection_b27(house: House) -> None:
 async def test_a_silent_connection_is_closed_b20(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(server, "SILENT_SECONDS", 0.05)
-    silent, public = await house.connect(), await house.connect()
+    public = await house.connect()
     channels = [f"trades.{CODE}"]
     await house.say(public, {"op": "subscribe", "request_id": "s", "channels": channels})
-    closed = await hear(silent)
+    monkeypatch.setattr(server, "SILENT_SECONDS", 0.05)
+    closed = await hear(await house.connect())
     assert closed.type is aiohttp.WSMsgType.CLOSE and closed.data == server.CLOSE_IDLE
     assert (await house.say(public, {"op": "heartbeat"}))[0]["type"] == "heartbeat"
 
