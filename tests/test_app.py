@@ -437,7 +437,7 @@ async def test_what_is_no_market_is_told_from_one_that_is_late(
         closed.set()
 
     (tmp_path / "key").write_bytes(b'{"key_id":"k","secret":"s"}')
-    monkeypatch.setattr(asking, "URL_SECONDS", 0.2)
+    monkeypatch.setattr(asking, "URL_SECONDS", 0.2 if reply is None else 20.0)
     server = await asyncio.start_server(answer, "127.0.0.1", 0)
     url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     asked = asyncio.to_thread(asking.ask_url, url, tmp_path / "key", requests.State())

@@ -111,8 +111,8 @@ async def test_under_cuts_each_order_of_a_batch_exists_once(live: Live, passing:
 
 async def test_an_answer_that_does_not_come_is_unknown(live: Live) -> None:
     cable, url = await live.cable()
-    client = await live.client(1, url=url, answer_s=0.2)
-    cable.silent = True
+    client = await live.client(1, url=url)
+    cable.silent, client._link._answer_s = True, 0.1
     (outcome,) = await client.send_batch([client.build.enter(CODE, "buy", 1, middle(live))])
     assert isinstance(outcome, OutcomeUnknown)
 
