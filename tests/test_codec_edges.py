@@ -16,7 +16,7 @@ import sockets
 from sockets import House, Socket, hear
 from venue import CODE, open_account
 
-from exchange.gateway import session
+from exchange.gateway import server, session
 from exchange.messages import Reason, wire
 
 pack = msgspec.msgpack.encode
@@ -135,6 +135,7 @@ async def say(socket: Socket, burst: list[str] | list[bytes]) -> list[dict[str, 
 async def house(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[House]:
     for limit in ("MALFORMED_LIMIT", "LOGON_LIMIT"):
         monkeypatch.setattr(session, limit, 1 << 30)
+    monkeypatch.setattr(server, "SILENT_SECONDS", 600.0)
     async with sockets.running(tmp_path) as opened:
         for account in ACCOUNTS:
             await opened.venue.order(open_account(account))
