@@ -195,7 +195,10 @@ async def test_operators_requests_by_scope_b12(
 # Sockets
 
 
-async def test_the_peers_address_counts_and_no_header_b18_b19(tmp_path: Path) -> None:
+async def test_the_peers_address_counts_and_no_header_b18_b19(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "SILENT_SECONDS", 600.0)
     async with running(tmp_path, seats=seats.Seats(lambda address: 32)) as house:
         held = [await house.connect() for _ in range(32)]
         forged = {"X-Forwarded-For": "203.0.113.9", "Forwarded": "for=203.0.113.9"}
@@ -213,7 +216,8 @@ async def test_the_peers_address_counts_and_no_header_b18_b19(tmp_path: Path) ->
     assert seats.connections_allowed("::1") == seats.LOOPBACK_CONNECTIONS
 
 
-async def test_ten_thousand_pings_b28(tmp_path: Path) -> None:
+async def test_ten_thousand_pings_b28(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "SILENT_SECONDS", 600.0)
     async with running(tmp_path) as house:
         calm, socket = await house.connect(), await house.connect(autoping=False)
         await calm.ping(b"one")
