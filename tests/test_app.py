@@ -327,10 +327,10 @@ async def test_a_part_that_fails_is_named(tmp_path: Path, monkeypatch: pytest.Mo
         monkeypatch.setattr(Clearing, "apply", broken)
         await perform(m, requests.Deposit(account=1, amount="5"))
         with pytest.raises(OSError, match="disk is gone"):
-            await asyncio.wait_for(m.failed(), 5)
+            await asyncio.wait_for(m.failed(), 20)
 
 
-async def eventually(true: Any, seconds: float = 5.0) -> None:
+async def eventually(true: Any, seconds: float = 20.0) -> None:
     async with asyncio.timeout(seconds):
         while not true():
             await asyncio.sleep(0.01)

@@ -128,7 +128,7 @@ async def test_a_preview_and_a_switch(live: Live) -> None:
         await taker.preview(wire.Enter(client_order_id="x", instrument="NONE", side="buy",
                                        quantity="1", price="1"))  # fmt: skip
     assert (await maker.cancel_after(1_000)).due_ms
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         while maker.orders:
             await asyncio.sleep(0.05)
     assert (await maker.cancel_after(0)).due_ms is None

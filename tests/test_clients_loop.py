@@ -86,7 +86,7 @@ def test_who_waits_in_another_thread_is_told_when_a_client_is_closed() -> None:
         thread.start()
     waits.wait()
     for thread in threads:
-        thread.join(5)
+        thread.join(20)
         assert not thread.is_alive()
     shut = "the client is closed"
     assert told.pop("a") == told.pop("b") == "closed" and told.pop(None) == shut
