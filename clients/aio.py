@@ -149,6 +149,7 @@ class AsyncClient:
         self._build = Requests(self._session.feed, self._session.portfolio, self._session.next_id)
         #: History, statements and keys over HTTP. It connects on first use.
         self.rest = AsyncRest(url, self._session.key or "", clock_ns=clock_ns, chance=chance)
+        self._is_known = False
         self._link = Link(
             self.url,
             self._session,
@@ -164,8 +165,11 @@ class AsyncClient:
 
     @property
     def is_ready(self) -> bool:
-        """Whether a request can be sent now."""
-        return self._link.is_ready
+        """Whether a request can be sent now, with instruments, positions and orders known.
+
+        Never before ``connect`` is done; a broken connection makes it false until it is made again.
+        """
+        return self._is_known and self._link.is_ready
 
     @property
     def account(self) -> int | None:
@@ -262,6 +266,7 @@ class AsyncClient:
         try:
             await self._link.open()
             await self.refresh()
+            self._is_known = True
         except BaseException:
             await self.close()
             raise

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import aiohttp
 import msgspec
@@ -13,6 +14,7 @@ import venue as market
 from msgspec.structs import astuple
 from venue import Venue
 
+from exchange.gateway import server
 from exchange.gateway.server import Gateway
 from exchange.messages import COMMAND, wire
 
@@ -65,18 +67,23 @@ async def hear(socket: Socket) -> Any:
 
 @asynccontextmanager
 async def running(directory: Path, **options: Any) -> AsyncIterator[House]:
-    """An open market that listens on loopback; ``options`` are the gateway's."""
+    """An open market that listens on loopback and says nothing unasked: its heartbeats, which
+    would come among the answers of a slow machine, are a test's to send. ``options`` are the
+    gateway's."""
     venue = Venue(directory)
     gateway = Gateway(venue.hub, origins=frozenset({ORIGIN}), **options)
     port = await gateway.start("127.0.0.1", 0)
-    tasks = [asyncio.create_task(venue.sequencer.run()), asyncio.create_task(gateway.run())]
     house = House(venue, gateway, f"http://127.0.0.1:{port}")
+    still = mock.patch.object(server, "HEARTBEAT_MS", 10**9)
+    still.start()
+    tasks = [asyncio.create_task(venue.sequencer.run()), asyncio.create_task(gateway.run())]
     try:
         for command, text in market.opening():
             venue.submit(0, COMMAND.pack(*astuple(command)), text=text)
         await venue.settle()
         yield house
     finally:
+        still.stop()
         await house.close()
         await gateway.close()
         await venue.sequencer.close()

@@ -19,6 +19,7 @@ from clients.aio import AsyncClient
 from clients.bots import basis, fills, hedger, maker, packages, spreads, taker
 from clients.sync import Client
 from exchange.app.requests import Halt, ListContract
+from exchange.app.requests_market import SetImplied
 from exchange.messages import wire
 from exchange.sim.sandbox import VISITOR, VirtualSandbox
 
@@ -54,10 +55,10 @@ def test_the_sync_client_trades_and_listens(threaded: tuple[str, str, str]) -> N
         assert client.depth(CODE) == ([(3200, 2)], [])
         assert client.orders["s"].leaves_quantity == 2 and client.positions == {}
         assert isinstance(client.cancel("s"), wire.Cancelled)
-        told = []
-        while (event := events.next_within(0.2)) is not None:
-            told.append(event)
-        assert {wire.Accepted, wire.Cancelled, wire.DepthDelta} <= {type(e) for e in told}
+        told: set[type] = set()
+        while not {wire.Accepted, wire.Cancelled, wire.DepthDelta} <= told:
+            told.add(type(event := events.next_within(10)))
+            assert event is not None, told
     with pytest.raises(errors.NotConnected):
         client.enter(CODE, "buy", 2, 3200)
 
@@ -207,7 +208,8 @@ async def test_a_leg_that_is_missing_is_completed_first(tmp_path: Path) -> None:
 async def test_an_order_whose_answers_are_lost_is_taken_once(tmp_path: Path) -> None:
     async with asyncio.timeout(60), Live.open(tmp_path) as live:
         cable, url = await live.cable()
-        making, trading = await live.client(1), await live.client(2, url=url, answer_s=0.2)
+        making, trading = await live.client(1), await live.client(2, url=url)
+        trading._link._answer_s = 0.2
         price = await mark(making, CODE)
         await quote(making, CODE, price - 1, price + 1, 50)
         cable.silent = True
@@ -217,6 +219,20 @@ async def test_an_order_whose_answers_are_lost_is_taken_once(tmp_path: Path) -> 
         fill = await taking
         assert fill.executed_quantity == 5 and trading.positions == {CODE: 5}
         assert making.positions == {CODE: -5}
+
+
+async def test_what_is_taken_at_an_implied_price_is_known_with_its_fees(tmp_path: Path) -> None:
+    """The one leg that its order has of the trade is waited for, and no other."""
+    async with asyncio.timeout(60), Live.open(tmp_path) as live:
+        for request in (ListContract(code=SPREAD), SetImplied(code=SPREAD, on=True)):
+            await live.market.operations.perform(request)
+        making, other, trading = [await live.client(n) for n in (1, 2, 3)]
+        near, far = await mark(making, CODE), await mark(making, FAR)
+        await making.enter(SPREAD, "sell", 5, near - far)
+        await other.enter(FAR, "sell", 5, far)
+        fill = await fills.take(trading, CODE, "buy", 3, near)
+        assert (fill.executed_quantity, trading.positions) == (3, {CODE: 3})
+        assert fill.fee == Decimal(CASH) - (await trading.margin()).cash > 0
 
 
 OUTAGE_SECONDS = 60.0  # longer than a bot waits for an answer, and than it tries again

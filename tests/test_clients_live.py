@@ -41,6 +41,12 @@ def waiting(stream: EventStream) -> list[object]:
     return held
 
 
+def kinds_of(stream: EventStream, kinds: set[type]) -> set[type]:
+    """The kinds with those of what a stream holds now."""
+    kinds.update(type(event) for event in waiting(stream))
+    return kinds
+
+
 @pytest.mark.parametrize("msgpack", [False, True])
 async def test_an_order_lives_through_all_it_can(live: Live, msgpack: bool) -> None:
     client = await live.client(1, msgpack=msgpack)
@@ -130,10 +136,10 @@ async def test_an_order_in_flight_when_the_wire_is_cut_exists_once(live: Live) -
     cable.cut()
     outcome = await entering
     assert isinstance(outcome, wire.Accepted) and not outcome.duplicate
-    await until(lambda: client.positions == {CODE: 2})
+    await until(lambda: client.positions == {CODE: 2} and client.is_ready)
     assert client.orders["flight"].leaves_quantity == 3
     assert len(accounts.by_id[1].orders) == 1
-    kinds = [type(event) for event in waiting(events)]
+    kinds = [type(event) for event in waiting(events)][:4]  # then its channels are joined again
     assert kinds == [Disconnected, wire.Accepted, wire.Execution, Connected]
 
 
@@ -214,7 +220,7 @@ async def test_a_client_resumes_where_another_one_stopped(live: Live) -> None:
 
 async def test_orders_survive_a_break_within_the_grace_time(live: Live) -> None:
     cable, url = await live.cable()
-    client = await live.client(1, url=url, cancel_on_disconnect=True, grace_ms=5_000)
+    client = await live.client(1, url=url, cancel_on_disconnect=True, grace_ms=60_000)
     price = await middle(client)
     await client.enter(CODE, "buy", 5, price, client_order_id="safe")
     events = client.events()
@@ -257,13 +263,32 @@ async def test_a_silent_server_is_left(live: Live) -> None:
     await until(lambda: client.is_ready)
 
 
+async def test_who_is_ready_knows_instruments_and_orders(live: Live) -> None:
+    """Whoever waits for it beside the task that connects may enter an order at once."""
+    first = await live.client(1)
+    await first.enter(CODE, "buy", 5, await middle(first), client_order_id="works")
+    cable, url = await live.cable()
+    client = AsyncClient(url, *await live.fund(1), clock_ns=clock_ns, backoff=QUICK)
+    connecting = asyncio.create_task(client.connect())
+    for connection in (1, 2):
+        while cable.connections < connection or not client.is_ready:
+            await asyncio.sleep(0)
+        assert CODE in client.instruments and list(client.orders) == ["works"]
+        cable.cut()
+    await connecting
+    await client.close()
+    assert not client.is_ready
+
+
 async def test_an_answer_that_does_not_come_is_unknown_not_refused(live: Live) -> None:
     cable, url = await live.cable()
-    client = await live.client(1, url=url, answer_s=0.2)
+    client = await live.client(1, url=url)
     price = await middle(client)
-    cable.silent = True
+    cable.silent, patience = True, client._link._answer_s
+    client._link._answer_s = 0.1
     with pytest.raises(errors.OutcomeUnknown):
         await client.enter(CODE, "buy", 5, price, client_order_id="retry")
+    client._link._answer_s = patience
     cable.cut()
     await until(lambda: client.is_ready)
     outcome = await client.enter(CODE, "buy", 5, price, client_order_id="retry")
@@ -387,7 +412,8 @@ async def test_a_connected_client_lives_through_a_restart(tmp_path: Path) -> Non
             await until(lambda: client.positions == {CODE: 3})
             assert client.orders["old"].leaves_quantity == 2
             assert client.states[CODE].state == "CONTINUOUS"
-            kinds = {type(event) for event in waiting(events)}
+            kinds: set[type] = set()
+            await until(lambda: wire.InstrumentState in kinds_of(events, kinds))
             assert {Disconnected, Connected, wire.Execution, wire.InstrumentState} == kinds
             await client.close()
             await cable.close()

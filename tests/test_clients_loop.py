@@ -86,7 +86,7 @@ def test_who_waits_in_another_thread_is_told_when_a_client_is_closed() -> None:
         thread.start()
     waits.wait()
     for thread in threads:
-        thread.join(5)
+        thread.join(20)
         assert not thread.is_alive()
     shut = "the client is closed"
     assert told.pop("a") == told.pop("b") == "closed" and told.pop(None) == shut
@@ -97,12 +97,13 @@ def test_who_waits_in_another_thread_is_told_when_a_client_is_closed() -> None:
 
 
 @contextmanager
-def interrupts() -> Iterator[None]:
-    """Ctrl-C, and again if the first was lost: in a finalizer Python cannot raise."""
-    main, over = threading.main_thread().ident or 0, threading.Event()
+def interrupts() -> Iterator[threading.Event]:
+    """Ctrl-C once the event is set; again if it was lost: in a finalizer Python cannot raise."""
+    main, over, ready = threading.main_thread().ident or 0, threading.Event(), threading.Event()
 
     def press() -> None:
         wait = 0.05
+        ready.wait()
         while not over.wait(wait):
             signal.pthread_kill(main, signal.SIGINT)
             wait = 1.0
@@ -111,9 +112,10 @@ def interrupts() -> Iterator[None]:
     thread = threading.Thread(target=press)
     thread.start()
     try:
-        yield
+        yield ready
     finally:
         over.set()
+        ready.set()
         thread.join()
         signal.signal(signal.SIGINT, before)
 
@@ -122,7 +124,8 @@ def test_an_interrupt_takes_no_event_along() -> None:
     """Who was interrupted as he waited for an event gets it when he asks again."""
     client = Client()
     try:
-        with interrupts(), pytest.raises(KeyboardInterrupt):
+        with interrupts() as ready, pytest.raises(KeyboardInterrupt):
+            ready.set()
             client.next_event()
         came = Connected(1, 1)
 

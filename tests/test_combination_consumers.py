@@ -13,10 +13,12 @@ from exchange.clearing.projection import Projection
 from exchange.clearing.state import State
 from exchange.engine import Engine
 from exchange.gateway.reports import Reports
+from exchange.gateway.resume import reports_of
 from exchange.gateway.view import View
 from exchange.journal.tape import Released
+from exchange.marketdata.stream import Row, maker_of
 from exchange.messages import COMMAND_BYTES, EVENT, CommandKind, EventKind
-from exchange.messages.wire import LegTraded, ResidualPosted
+from exchange.messages.wire import Execution, LegTraded, ResidualPosted
 
 
 class Followed:
@@ -26,6 +28,8 @@ class Followed:
         self.engine, self.state, self.view = Engine(), State(), View()
         self.entries: list[int] = []
         self.executed: Counter[int] = Counter()  # lots, by order
+        self.promised: Counter[tuple[int, str]] = Counter()  # legs, by account and match
+        self.told: Counter[tuple[int, str]] = Counter()
 
     def apply(self, commands: bytes, first_sequence: int, stamp_ns: int) -> bytes:
         events = self.engine.apply(commands, first_sequence, stamp_ns)
@@ -40,12 +44,26 @@ class Followed:
                 self.executed[row[7]] += row[9]
             if row[2] == EventKind.TRADE:
                 self.executed[row[11]] += row[9]
+            self.read(row)
         return events
+
+    def read(self, row: Row) -> None:
+        """Count the legs that executions promise each account, and those that it is told of."""
+        reports = Reports(self.view.feed.instruments, self.view.accounts)
+        for account in {row[6], row[12], maker_of(row[12])[0]}:
+            for report in reports_of(row, account, reports, 0, None):
+                key = account, getattr(report, "match_number", "")
+                if isinstance(report, Execution) and report.legs:
+                    assert not self.told[key], "legs come behind their execution"
+                    self.promised[key] += report.legs
+                elif isinstance(report, LegTraded):
+                    self.told[key] += 1
 
     def check(self) -> None:
         """Cash and positions of all accounts are the engine's, and so is what is required."""
         self.engine.check()
         assert not self.state.divergences
+        assert +self.told == self.promised
         for order in self.view.accounts.orders.values():  # those that ended among them
             assert order.quantity - order.leaves == self.executed[order.id]
         assert not self.state.ledger.balances[SUSPENSE]
@@ -121,4 +139,4 @@ def test_drawn_markets_are_followed(seed: int) -> None:
         batch = generator.batch(64)
         legs = followed.entries.count(EntryKind.LEG)
     followed.check()
-    assert legs > 3
+    assert legs > 3 and len(followed.told) > 3

@@ -64,7 +64,10 @@ async def watch_and_trade(venue: Venue, one: Any, two: Any, symbol: str, price: 
     ]
     book = await watched[0]
     assert book["bids"] == book["asks"] == []
-    await asyncio.sleep(0.3)  # ccxt says nothing of a subscription's own answer
+    # ccxt says nothing of a subscription's own answer; this one is of the same connection, asked
+    # for last, and is answered at once.
+    one.options["currencies"] = ["USD"]
+    await one.watch_balance()
     update = asyncio.ensure_future(one.watch_order_book(symbol))
     await asyncio.sleep(0)
     entered = await one.create_order(symbol, "limit", "buy", 5, price)

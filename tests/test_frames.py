@@ -56,7 +56,7 @@ async def test_what_comes_with_the_handshake_is_looked_at_too(tmp_path: Path) ->
         assert b"101" in await bare.shake(early=b"\x81\x02{}")
         assert await bare.close_code() == 1002
         assert b"101" in await good.shake(early=frame(TEXT, beat))
-        assert b"heartbeat" in await asyncio.wait_for(good.reader.read(200), 5)
+        assert b"heartbeat" in await asyncio.wait_for(good.reader.read(200), 20)
         good.writer.close()
 
 
@@ -67,13 +67,13 @@ async def test_who_is_closed_may_answer_before_the_connection_ends(
     async with running(tmp_path) as house:
         peer = await Wire.open(int(house.url.rpartition(":")[2]))
         await peer.shake()
-        head = await asyncio.wait_for(peer.reader.readexactly(4), 5)
+        head = await asyncio.wait_for(peer.reader.readexactly(4), 20)
         assert (head[0] & 0x0F, int.from_bytes(head[2:])) == (CLOSE, server.CLOSE_IDLE)
         await peer.reader.readexactly(head[1] - 2)
         with pytest.raises(TimeoutError):  # else what it had sent would cut off what it was told
             await asyncio.wait_for(peer.reader.read(1), 0.2)
         await peer.send(frame(TEXT, b"{}") + frame(CLOSE, head[2:]))
-        assert await asyncio.wait_for(peer.reader.read(1), 5) == b""
+        assert await asyncio.wait_for(peer.reader.read(1), 20) == b""
         peer.writer.close()
 
 
@@ -132,8 +132,8 @@ async def test_an_error_of_the_gateways_own_ends_the_connection_and_is_logged(
         monkeypatch.setattr(house.venue.hub.queries, "instruments", failing)
         bad, good = await house.connect(), await house.connect()
         await bad.send_str('{"op": "instruments", "request_id": "fail"}')
-        assert (await bad.receive(timeout=5)).data == CLOSE_INTERNAL
+        assert (await bad.receive(timeout=20)).data == CLOSE_INTERNAL
         assert (await house.say(good, {"op": "heartbeat"}))[0]["type"] == "heartbeat"
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             while "on purpose" not in caplog.text:
                 await asyncio.sleep(0.01)

@@ -17,7 +17,7 @@ from sockets import hear, running
 from venue import RICH, START_NS, opening
 
 from exchange.engine import Engine
-from exchange.gateway import decode, lookups, server
+from exchange.gateway import decode, lookups
 from exchange.messages import (
     COMMAND,
     COMMAND_BYTES,
@@ -123,7 +123,6 @@ async def test_mutated_frames_over_a_socket(
     tmp_path: Path, packed: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each is answered, or closes its own connection with a code; a reject changes nothing."""
-    monkeypatch.setattr(server, "HEARTBEAT_MS", 10**9)  # nothing unasked
     monkeypatch.setattr(lookups, "WAIT_MS", 0)  # the clock stands still
     protocols = (wire.MSGPACK_PROTOCOL,) if packed else ()
     async with running(tmp_path) as house:

@@ -295,11 +295,11 @@ async def test_a_stop_cuts_those_who_do_not_answer_and_says_nothing_of_it(
     ask = '{"op": "subscribe", "request_id": "s", "channels": ["depth.H100Z26"]}'
     async with aiohttp.ClientSession() as http:
         async with Live.open(tmp_path) as live:
-            sockets = [await http.ws_connect(live.addresses.ws, autoclose=False) for _ in range(10)]
+            sockets = [await http.ws_connect(live.addresses.ws, autoclose=False) for _ in range(50)]
             for socket in sockets:  # nothing is read of them any more
                 await socket.send_str(ask)
             before = asyncio.get_running_loop().time()
-        assert 0.2 <= asyncio.get_running_loop().time() - before < 2
+        assert 0.2 <= asyncio.get_running_loop().time() - before < 8  # one after the other: 10
     assert not [line for line in caplog.records if line.levelno >= logging.ERROR]
 
 

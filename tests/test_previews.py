@@ -253,7 +253,7 @@ async def test_a_process_beside_the_market_says_what_a_copy_would(
                 if seen == 12:
                     assert beside._process is not None
                     large.setattr("exchange.app.rehearsal.LATE_SECONDS", 0.05)
-                    large.setattr("exchange.app.rehearsal.HUNG_SECONDS", 0.15)
+                    large.setattr("exchange.app.rehearsal.HUNG_SECONDS", 1.0)
                     beside._process.send_signal(signal.SIGSTOP)
                     late = await tried(record)
                     assert isinstance(late, Refused) and "catches up" in (late.detail or "")

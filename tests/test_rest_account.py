@@ -109,10 +109,11 @@ async def test_one_order_by_either_id(house: House) -> None:
 
 
 async def test_an_order_may_be_asked_for_before_it_is_there(house: House) -> None:
-    reader = auth.create_key(house.market.directory, 2, "read")
+    # Two keys: whose request of one key comes first nobody knows, and its nonces must rise.
+    readers = [auth.create_key(house.market.directory, 2, "read") for _ in range(2)]
     async with await house.fund(2) as buyer:
         ask = "order?client_order_id=late"
-        asking = [asyncio.create_task(house.get(ask, reader)) for _ in range(2)]
+        asking = [asyncio.create_task(house.get(ask, reader)) for reader in readers]
         while len(house.market.hub.lookups._waiting) < len(asking):
             await asyncio.sleep(0.001)
         asking[1].cancel()  # who has gone is told nothing, and keeps nobody from his answer
@@ -174,8 +175,9 @@ async def test_candles_of_a_combination(house: House, monkeypatch: pytest.Monkey
             house.clock.ahead += 25_000_000_000
             ticks, lots = number * 7 % 5 - 2, 1 + number % 3
             await seller.enter(spread, "sell", lots, ticks)
-            await buyer.enter(spread, "buy", lots, ticks)
-            trades.append((house.market.hub.feed.time // 1_000_000, ticks, lots))
+            bought = await buyer.enter(spread, "buy", lots, ticks)
+            assert isinstance(bought, wire.Accepted)
+            trades.append((bought.time // 1_000_000, ticks, lots))
     wanted = candles_of(trades)
     for limit in (500, 2, 1):
         path = f"candles/{spread}?interval=1m&limit={limit}"

@@ -319,19 +319,21 @@ def test_a_served_market_follows_its_calendar_if_its_settings_say_so(tmp_path: P
         return json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
 
     serve = [*COMMAND, "serve", "--data", str(data), "--port", "0", "--config", str(config)]
+    begun = datetime.now(UTC)
     with subprocess.Popen(serve, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         json.loads(process.stdout.readline())
         state = asked("admin", "state")
-        days, now = calendar.load(), datetime.now(UTC)
-        number = wishes.as_number(days.date_on(now))
-        assert (state["business_date"], state["day_open"]) == (number, True)
-        spec = registry.load().spec("H100", now.date())
-        step = in_force(steps(spec, days, days.begun(now).day), now)
-        assert step is not None
-        wanted = STATES[step.phase][0].name
+        days, numbers, wanted = calendar.load(), set(), set()
+        for now in (begun, datetime.now(UTC)):  # a step may have come in between
+            numbers.add(wishes.as_number(days.date_on(now)))
+            spec = registry.load().spec("H100", now.date())
+            step = in_force(steps(spec, days, days.begun(now).day), now)
+            assert step is not None
+            wanted.add(STATES[step.phase][0].name)
+        assert state["business_date"] in numbers and state["day_open"]
         first, second = [i for i in state["instruments"] if i["code"].startswith("H100")][1:3]
-        assert {first["state"], second["state"]} == {wanted}
+        assert {first["state"], second["state"]} <= wanted
         listed = asked("admin", "list", f"{first['code']}-{second['code']}")
         assert listed["legs"] == {first["code"]: 1, second["code"]: -1}
         assert asked("admin", "protect", first["code"], "--band", "0.050")["protected"] == 1

@@ -135,7 +135,7 @@ async def test_what_comes_behind_the_snapshot_is_replayed_and_the_stream_is_whol
     async with running(copy, engine, clock=lambda: 1_800_000_001 * 10**9) as sequencer:
         last = sequencer.recovered.last_sequence
         assert 0 < found.point.sequence < last
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             while sequencer.tape.last[1] <= last:
                 await asyncio.sleep(0)
         half = next(iter(sequencer.tape.read(*_position(found.point))))

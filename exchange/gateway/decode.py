@@ -17,6 +17,8 @@ from msgspec.structs import astuple
 
 from contracts.decimal_text import DecimalTextError, OffTickError, parse_price, parse_quantity
 from exchange.gateway.records import pack_command
+from exchange.gateway.repeats import map_length as map_length
+from exchange.gateway.repeats import twice_in
 from exchange.marketdata.instruments import Instrument, Instruments
 from exchange.messages import (
     CommandFlag,
@@ -147,26 +149,26 @@ def read_msgpack(data: bytes) -> AnyRequest:
     try:
         request = _typed_msgpack(data)
     except UNREADABLE as error:
-        raise _explained(error, _lenient_msgpack(data)) from None
+        twice, fields = twice_in(data), _lenient_msgpack(data)
+        if twice is None:
+            raise _explained(error, fields) from None
+        raise _given_twice(twice, fields) from None
     fields = any_msgpack(data)
     if len(fields) != map_length(data) or (type(request) is Preview and _twice_inside(data)):
-        refused = Refused(Reason.DUPLICATE_FIELD)
-        refused.seen = _seen(fields)
-        raise refused
+        raise _given_twice(twice_in(data), fields)
     return request
+
+
+def _given_twice(key: str | None, fields: object) -> Refused:
+    refused = Refused(Reason.DUPLICATE_FIELD, None if key is None else _plain(key))
+    refused.seen = _seen(fields)
+    return refused
 
 
 def _twice_inside(data: bytes) -> bool:
     """Whether the order of a preview has a field twice."""
     order = bytes(_parts_msgpack(data)["order"])
     return len(any_msgpack(order)) != map_length(order)
-
-
-def map_length(data: bytes) -> int:
-    """Return the number of pairs that a MessagePack map announces."""
-    if data[0] == 0xDE:
-        return int.from_bytes(data[1:3], "big")
-    return int.from_bytes(data[1:5], "big") if data[0] == 0xDF else data[0] & 0x0F
 
 
 def _lenient_msgpack(data: bytes) -> object:

@@ -196,7 +196,10 @@ class Reports:
         )
 
     def _executed(self, row: Row, time: int, text: str | None) -> Execution:
-        """An order's side of a trade with an implied price: fees and positions are its legs'."""
+        """An order's side of a trade with an implied price: fees and positions are its legs'.
+
+        All of them if it is an order of the combination, else the one leg of its own book.
+        """
         order_id, instrument = row[7], self._instruments.by_id[row[5]]
         return Execution(
             row[0],
@@ -212,7 +215,7 @@ class Reports:
             str(row[10]),
             "maker" if row[3] & RESTING else "taker",
             fee_text(0),
-            len(self._instruments.by_id[row[14]].legs),
+            len(instrument.legs) or 1,
         )
 
     def _cancelled(self, row: Row, time: int, text: str | None) -> Cancelled:

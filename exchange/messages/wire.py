@@ -215,7 +215,7 @@ class Execution(OrderReport, frozen=True, gc=False, tag="execution"):
     leaves_quantity: str
     liquidity: Literal["maker", "taker", "auction"]
     fee: str  # dollars; negative is a rebate
-    legs: int = 0  # of a combination: so many leg reports follow, and this one moves no position
+    legs: int = 0  # that many leg reports follow, which move the position; it moves none itself
 
 
 class Cancelled(OrderReport, frozen=True, gc=False, tag="cancelled"):
