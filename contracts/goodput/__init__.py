@@ -1,8 +1,9 @@
-"""Goodput and MFU from attestation logs that anyone can recompute.
+"""Goodput and model FLOP utilization (MFU), recomputable by anyone from attestation logs.
 
-    log.read(path)        verified segments of a log            ``Refused`` names what is wrong
-    compute(path)         its account: every nanosecond in a bucket, each bucket somebody's
-    importer, probe       records of another library as events; a node that measures itself
+    log.read(path)        the verified segments of a log; ``Refused`` names the first fault
+    compute(path)         its account: all elapsed time by bucket and by responsible party
+    importer              converts records of another library into events
+    probe                 measures the devices of the machine it runs on
 
 Definitions: docs/concepts/normalization.md. The schema of a log: docs/reference/attestation.md.
 """
@@ -15,7 +16,7 @@ from contracts.goodput.log import read
 
 
 class Computed(NamedTuple):
-    """The account of a log, and what identifies the log."""
+    """The account of a log, with the log's final digest (hex) and its segment and event counts."""
 
     account: Account
     digest: str
@@ -26,7 +27,8 @@ class Computed(NamedTuple):
 def compute(path: Path, *, key: str | None = None) -> Computed:
     """Verify a log and account for its time; ``key`` as in ``log.read``.
 
-    Raises Refused with the first thing wrong; nothing of such a log counts.
+    Raises Refused with the first fault, and then nothing of the log counts; OSError if it cannot be
+    read.
     """
     accountant = Accountant(path.name)
     digest, segments, count = "", 0, 0

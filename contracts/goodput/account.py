@@ -1,15 +1,16 @@
-"""The account of an attestation log: every nanosecond in one bucket, each bucket somebody's.
+"""The account of an attestation log: all elapsed time by bucket and by responsible party.
 
-    goodput  = Scheduling x Runtime = productive / elapsed
-               Scheduling = available / elapsed, Runtime = productive / available
-    delivered = 1 - what the seller lost / elapsed          the G of a conversion factor
-    MFU      over preserved steps alone, so it never enters goodput and never enters twice
+    goodput   = Scheduling x Runtime = productive / elapsed
+                Scheduling = available / elapsed, Runtime = productive / available
+    delivered = 1 - the seller's losses / elapsed           G in the formula of conversion factors
+    MFU       over preserved steps only, so lost time lowers goodput and never MFU as well
 
-A step's time is productive once a checkpoint or the job's orderly end preserves it. What a
-disruption costs is the seller's unless its cause is the buyer's: the outage whole, but getting the
-job going again and the steps lost at most ``SELLER_RESTART_NS_MAX`` each, so that nobody can bill
-the seller for a week without checkpoints. Steps were lost to the disruption that stopped the job,
-whatever goes wrong after it. Everything else that makes no progress is the buyer's.
+A step's time is productive once a checkpoint or the job's orderly end preserves it. The seller
+answers for the cost of a disruption unless the cause is one of ``BUYER_CAUSES``: for the whole
+outage, but for recovery and for lost steps only up to ``SELLER_RESTART_NS_MAX`` each per
+disruption, so that a buyer who takes no checkpoints cannot charge the seller for it. Lost steps are
+attributed to the disruption that stopped the job, even if others follow before it resumes. All
+other unproductive time is the buyer's.
 
 Invariant, asserted: productive + all buckets = elapsed, to the nanosecond.
 """
@@ -28,14 +29,14 @@ from contracts.refusals import Refusal, Refused
 
 SELLER_RESTART_NS_MAX: Final = 3600 * 10**9
 JOBS_MAX: Final = 100_000
-DISAGREEMENT_E4_MAX: Final = 100  # beyond it seller's and buyer's logs go to an arbiter's run
+DISAGREEMENT_E4_MAX: Final = 100  # a larger difference of two logs goes to an arbiter's run
 SAME_HOURS_NS: Final = 60 * 10**9
 E4: Final = 10_000
 E6: Final = 1_000_000
 
 
 class JobAccount(msgspec.Struct, frozen=True, kw_only=True):
-    """What one job made of its time within the log."""
+    """One job's preserved and lost steps, productive nanoseconds and MFU (1e-6) within the log."""
 
     job: str
     workload: Workload
@@ -47,14 +48,14 @@ class JobAccount(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Loss(msgspec.Struct, frozen=True):
-    """Nanoseconds of one bucket, by who answers for them."""
+    """Nanoseconds of one bucket, by the party that answers for them."""
 
     seller_ns: int
     buyer_ns: int
 
 
 class Presence(NamedTuple):
-    """A stretch of a log in which so many GPUs were named and not gone by the seller's doing."""
+    """An interval of a log and how many GPUs were named in it; without the seller's outages."""
 
     from_ns: int
     to_ns: int
@@ -62,11 +63,11 @@ class Presence(NamedTuple):
 
 
 class Account(msgspec.Struct, frozen=True, kw_only=True):
-    """The result; ``_e4`` are shares at 1e-4, ``_e6`` at 1e-6, half to even."""
+    """The account of a log. Fields ``_e4`` are shares at 1e-4, ``_e6`` at 1e-6, half to even."""
 
     node: str
     provider: str
-    key: str  # that the log was verified with
+    key: str  # public key the log was verified with, hex
     challenge: str
     from_ns: int
     to_ns: int
@@ -82,19 +83,19 @@ class Account(msgspec.Struct, frozen=True, kw_only=True):
     seller_disruptions: int
     steps: int
     lost_steps: int
-    gpus: tuple[str, ...]  # every one named, at whatever time
-    most_gpus: int  # named at one moment
-    there: tuple[Presence, ...]  # in order of time, none of them at once
+    gpus: tuple[str, ...]  # every GPU named at any time, sorted
+    most_gpus: int  # most GPUs named at one moment
+    there: tuple[Presence, ...]  # in order of time, without overlap
     jobs: tuple[JobAccount, ...]
 
     @property
     def seller_ns(self) -> int:
-        """Nanoseconds that the seller answers for."""
+        """Nanoseconds that the seller answers for, of all buckets."""
         return sum(loss.seller_ns for loss in self.losses.values())
 
 
 class _Job:
-    """A job under way. ``done[n]`` is the work until step ``base + n + 1`` was complete, in ns."""
+    """A running job. ``done[n]`` is its work in ns when step ``base + n + 1`` was complete."""
 
     __slots__ = ("base", "done", "last_preserved", "lost_steps", "preserved", "start", "worked")
 
@@ -102,7 +103,7 @@ class _Job:
         self.start = start
         self.base = start.step
         self.done: list[int] = []
-        self.worked = 0  # since the job's start, without what was lost
+        self.worked = 0  # ns of stepping since the job's start, without lost work
         self.preserved = {start.step}
         self.last_preserved = start.step
         self.lost_steps = 0
@@ -116,7 +117,10 @@ class _Job:
 
 
 class Accountant:
-    """Reads a log's events in order; ``result`` once all are read."""
+    """Accounts for a log's events, taken in order; ``result`` after the last of them.
+
+    ``name`` identifies the log in refusals.
+    """
 
     def __init__(self, name: str = "log") -> None:
         self._name = name
@@ -126,16 +130,16 @@ class Accountant:
         self._last = 0
         self._activity: Bucket | None = Bucket.IDLE  # None while stepping
         self._job: _Job | None = None
-        self._job_class = ""  # of its GPUs
-        self._cause: str | None = None  # of the disruption that lasts
-        self._stopped: str | None = None  # cause of the first since the job last ran
+        self._job_class = ""  # GPU class of the running job
+        self._cause: str | None = None  # of the ongoing disruption
+        self._stopped: str | None = None  # cause of the first disruption since the job last ran
         self._recovery = 0  # ns of RECOVERY since the last disruption
         self._spent = [[0, 0] for _ in Bucket]  # seller, buyer
         self._productive = 0
         self._disruptions = [0, 0]
         self._nodes: dict[str, ev.Hardware] = {}
         self._places: dict[str, str] = {}  # node of each GPU named now
-        self._refitted = False  # hardware was named since it was last compared with the job's
+        self._refitted = False  # hardware changed since it was last compared with the job's
         self._gpus: set[str] = set()
         self._most_gpus = 0
         self._there: list[Presence] = []
@@ -155,7 +159,11 @@ class Accountant:
         }
 
     def take(self, events: Sequence[Event], first_line: int = 1) -> None:
-        """The next events. Raises Refused TIME_ORDER, STEP_ORDER, STATE, GPU_TWICE and others."""
+        """Account for the next events, of which the first stands in line ``first_line``.
+
+        Raises Refused TIME_ORDER, STEP_ORDER, STATE, GPU_TWICE, GPU_COUNT, UNKNOWN_GPU, TOO_LARGE
+        (more than ``JOBS_MAX`` jobs), or at a job's end as ``mfu.utilization`` does.
+        """
         at = 0
         others = [n for n, kind in enumerate(map(type, events)) if kind is not ev.Step]
         for place in (*others, len(events)):
@@ -166,7 +174,7 @@ class Accountant:
             at = place + 1
 
     def _one(self, event: Event, line: int) -> None:
-        """Any event but a step."""
+        """Account for an event that is not a step."""
         self._line = line
         if self._closed:
             raise self._refused(Refusal.STATE, "nothing follows close")
@@ -174,14 +182,14 @@ class Accountant:
         self._handlers[type(event)](event)  # type: ignore[operator]
 
     def _steps(self, steps: Sequence[ev.Step], first_line: int) -> None:
-        """A run of steps, the bulk of any log."""
+        """Account for consecutive steps at once: they are the bulk of any log."""
         job = self._job
         self._line = first_line
         if job is None or self._activity is not None or self._cause is not None:
             raise self._refused(Refusal.STATE, "no job is stepping here")
         if self._refitted:
             self._check_fit(job.start.workload)
-        # Until the run ends work and clock differ by a constant: no need to add step by step.
+        # In a run of steps all time is work: a step's work is its moment minus one constant.
         moments = [step.at for step in steps]
         numbers = [step.step for step in steps]
         first = job.step + 1
@@ -203,7 +211,7 @@ class Accountant:
         job.worked, self._last = moments[-1] - idle, moments[-1]
 
     def _pass_until(self, now: int) -> None:
-        """Book the time since the last event."""
+        """Book the time since the last event to the current activity."""
         if self._open is None:
             self._last = now
             return
@@ -223,7 +231,7 @@ class Accountant:
             self._book(self._activity, span, self._cause if gone else None)
 
     def _were_there(self, now: int) -> None:
-        """The GPUs named were there since the last event."""
+        """Note that the GPUs now named were present from the last event to ``now``."""
         gpus = len(self._places)
         if not gpus or now == self._last:
             return
@@ -233,7 +241,7 @@ class Accountant:
         self._there.append(Presence(begun, now, gpus))
 
     def _book(self, bucket: Bucket, span: int, cause: str | None, most: int | None = None) -> None:
-        """A loss; of what a disruption of the seller's cost it answers for at most ``most``."""
+        """Book a loss of ``span`` ns: of a seller's disruption at most ``most`` to the seller."""
         theirs = 0
         if _is_sellers(cause):
             theirs = span if most is None else min(span, most)
@@ -286,7 +294,10 @@ class Accountant:
         self._activity = Bucket.INITIALIZATION
 
     def _check_fit(self, work: Workload) -> None:
-        """A job steps on the GPUs that it counts and on no others: MFU is over these."""
+        """Refuse a job whose GPUs are not exactly those named, or are of several classes.
+
+        MFU divides by the peak of the job's GPUs.
+        """
         named = len(self._places)
         if named != work.gpus:
             raise self._refused(Refusal.GPU_COUNT, "a job counts the GPUs named", named, work.gpus)
@@ -346,7 +357,7 @@ class Accountant:
             self._recovery = 0
 
     def _lose_after(self, job: _Job, step: int) -> None:
-        """The steps after this one, and what was done of the next, are lost to what stopped it."""
+        """Book all work after ``step``, also of an incomplete step, as wasted progress."""
         kept = job.work_until(step)
         lost = job.worked - kept
         self._book(Bucket.WASTED_PROGRESS, lost, self._stopped, SELLER_RESTART_NS_MAX)
@@ -359,7 +370,7 @@ class Accountant:
 
     def _job_end(self, event: ev.JobEnd) -> None:
         job = self._running()
-        if self._cause is not None:  # given up: what nothing preserved is gone
+        if self._cause is not None:  # ended while disrupted: unpreserved work is lost
             self._end_recovery()
             self._lose_after(job, job.last_preserved)
             if self._activity is Bucket.RECOVERY:
@@ -378,7 +389,7 @@ class Accountant:
         self._closed = True
 
     def _settle(self, job: _Job, step: int) -> None:
-        """The job's steps up to this one are its productive time."""
+        """Close the job: its work up to ``step`` is productive, the rest unpreserved."""
         productive = job.work_until(step)
         self._book(Bucket.UNPRESERVED, job.worked - productive, None)
         work = job.start.workload
@@ -404,7 +415,10 @@ class Accountant:
         self._job = None
 
     def result(self) -> Account:
-        """The account. Raises Refused STATE where the log has no close, TIME_ORDER for no time."""
+        """Return the account.
+
+        Raises Refused STATE if the log lacks its open or close, TIME_ORDER if no time passed.
+        """
         opened = self._open
         if opened is None or not self._closed:
             raise self._refused(Refusal.STATE, "a log begins with open and ends with close")
@@ -441,7 +455,7 @@ class Accountant:
         )
 
     def _mfu_e6(self) -> int | None:
-        """MFU of all jobs, each weighed by its GPU time at its own peak."""
+        """MFU of all jobs at 1e-6, weighted by productive GPU time; None without any."""
         flops, capacity = Fraction(0), 0
         for job in self._jobs:
             if job.productive_ns:
@@ -454,14 +468,14 @@ class Accountant:
 
 
 def _is_sellers(cause: str | None) -> bool:
-    """Whether the seller answers for a disruption; None: there is none."""
+    """Whether the seller answers for a disruption of this cause; None means no disruption."""
     return cause is not None and cause not in BUYER_CAUSES
 
 
 def disagreement_e4(first: Account, second: Account) -> int:
-    """How far two logs of the same hours differ in what was delivered, at 1e-4.
+    """Return the difference of two logs' delivered shares, at 1e-4.
 
-    Refused STALE where they are not of the same hours, to a minute.
+    Raises Refused STALE if the logs' starts or ends are more than ``SAME_HOURS_NS`` apart.
     """
     apart = max(abs(first.from_ns - second.from_ns), abs(first.to_ns - second.to_ns))
     if apart > SAME_HOURS_NS:
@@ -470,7 +484,7 @@ def disagreement_e4(first: Account, second: Account) -> int:
 
 
 def share_e4(part: int, whole: int) -> int:
-    """A share at 1e-4, half to even; Refused GOODPUT_RANGE outside 0 to 1."""
+    """Return ``part / whole`` at 1e-4, half to even; Refused GOODPUT_RANGE outside 0 to 1."""
     if not 0 <= part <= whole:
         raise Refused(Refusal.GOODPUT_RANGE, "a share lies between 0 and 1", seen=f"{part}/{whole}")
     return round(Fraction(part * E4, whole))

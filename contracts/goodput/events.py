@@ -1,8 +1,8 @@
 """The events of an attestation log: one JSON object a line, tagged ``type``.
 
-The schema, its limits and its history are docs/reference/attestation.md. ``at`` is nanoseconds
-since the epoch, UTC, and never goes back within a log. From one event to the next exactly one
-thing happens, so every nanosecond between the first and the last falls into one bucket.
+Schema, limits and versions: docs/reference/attestation.md. ``at`` is nanoseconds since the epoch,
+UTC, and never decreases within a log. Between two events there is exactly one activity, so every
+nanosecond from the first event to the last falls into one bucket.
 """
 
 from enum import IntEnum
@@ -13,8 +13,8 @@ from msgspec import Meta
 
 SCHEMA: Final = 1
 LINE_BYTES_MAX: Final = 1 << 20
-SEGMENT_EVENTS_MIN: Final = 1_000  # a signature covers at least so many events, but for the last
-SEGMENT_EVENTS: Final = 4_096  # and so many unless the writer says otherwise
+SEGMENT_EVENTS_MIN: Final = 1_000  # fewest events of a segment, except of a log's last one
+SEGMENT_EVENTS: Final = 4_096  # default of the writer
 GPUS_MAX: Final = 1 << 20
 STEPS_MAX: Final = 1 << 53
 
@@ -47,16 +47,17 @@ Cause = Literal[
     "buyer_code",
     "buyer_request",
 ]
-# The buyer answers for these. What nobody can explain is the seller's: it holds the hardware.
+# The buyer answers for these, the seller for all others: also for unknown causes, since it operates
+# the hardware.
 BUYER_CAUSES: Final = frozenset({"buyer_code", "buyer_request"})
 
 
 class Bucket(IntEnum):
-    """Where time goes that makes no lasting progress."""
+    """The kinds of unproductive time."""
 
-    UNAVAILABLE = 0  # the resources are not there: the Scheduling term
-    RECOVERY = 1  # they are back, the job is not
-    WASTED_PROGRESS = 2  # steps done and lost again
+    UNAVAILABLE = 0  # no resources: the Scheduling term
+    RECOVERY = 1  # the resources are back, the job has not resumed
+    WASTED_PROGRESS = 2  # steps done and lost
     INITIALIZATION = 3
     PREPARATION = 4
     STARTUP = 5
@@ -64,12 +65,12 @@ class Bucket(IntEnum):
     CHECKPOINT_SAVE = 7
     CHECKPOINT_RESTORE = 8
     CUSTOM = 9
-    IDLE = 10  # no job runs on resources that are there
-    UNPRESERVED = 11  # steps that nothing had preserved when the log ended
+    IDLE = 10  # resources available, no job
+    UNPRESERVED = 11  # work that was not preserved when the job or the log ended
 
 
 class Workload(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a job computes, as PaLM's formula needs it."""
+    """What a job computes: the inputs of PaLM's MFU formula."""
 
     model: Name
     benchmark: Name
@@ -77,7 +78,7 @@ class Workload(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     precision: Name
     gpus: Annotated[int, Meta(ge=1, le=GPUS_MAX)]
     parameters: Size
-    active_parameters: Size  # those that one token passes: fewer in a mixture of experts
+    active_parameters: Size  # per token: fewer than all in a mixture of experts
     layers: Size
     heads: Size
     head_dimension: Size
@@ -87,7 +88,7 @@ class Workload(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 class _Tagged(msgspec.Struct, frozen=True, gc=False, tag_field="type", forbid_unknown_fields=True):
-    """What every line has: the tag ``type``."""
+    """Base of every line: the tag ``type``."""
 
 
 class Step(_Tagged, frozen=True, gc=False, tag="step"):
@@ -98,7 +99,7 @@ class Step(_Tagged, frozen=True, gc=False, tag="step"):
 
 
 class Begin(_Tagged, frozen=True, gc=False, tag="begin"):
-    """From now on the job does this."""
+    """The job's activity from now on."""
 
     at: Nanoseconds
     activity: Activity
@@ -112,27 +113,27 @@ class Checkpoint(_Tagged, frozen=True, gc=False, tag="checkpoint"):
 
 
 class Disruption(_Tagged, frozen=True, gc=False, tag="disruption"):
-    """The job stopped; until ``available`` its resources are gone."""
+    """The resources are unavailable until ``available``; a running job stops."""
 
     at: Nanoseconds
     cause: Cause
 
 
 class Available(_Tagged, frozen=True, gc=False, tag="available"):
-    """All the resources are back; the job is not yet."""
+    """All resources are back; a job that was disrupted has not resumed yet."""
 
     at: Nanoseconds
 
 
 class Resume(_Tagged, frozen=True, gc=False, tag="resume"):
-    """The job goes on after ``step``, which must have been preserved; later steps are lost."""
+    """The job resumes after ``step``, which must be preserved; later steps are lost."""
 
     at: Nanoseconds
     step: StepNumber
 
 
 class JobStart(_Tagged, frozen=True, tag="job_start"):
-    """A job begins; ``step`` steps of it were done before this log."""
+    """A job starts; ``step`` of its steps were done before."""
 
     at: Nanoseconds
     job: Name
@@ -147,7 +148,7 @@ class JobEnd(_Tagged, frozen=True, gc=False, tag="job_end"):
 
 
 class Hardware(_Tagged, frozen=True, tag="hardware"):
-    """A node and its GPUs' identities; again whenever they change, without GPUs when it leaves."""
+    """A node and its GPUs' identities; repeated when they change, without GPUs when it leaves."""
 
     at: Nanoseconds
     node: Name
@@ -157,7 +158,7 @@ class Hardware(_Tagged, frozen=True, tag="hardware"):
 
 
 class Counters(_Tagged, frozen=True, tag="counters"):
-    """What the hardware counted of one GPU since it started."""
+    """Hardware counters of one GPU since it started; energy in millijoules."""
 
     at: Nanoseconds
     gpu: Name
@@ -169,7 +170,7 @@ class Counters(_Tagged, frozen=True, tag="counters"):
 
 
 class Open(_Tagged, frozen=True, tag="open"):
-    """The first line: who signs what. ``challenge`` is the hash of the fixing before."""
+    """The first line: the node and its key. ``challenge`` is the previous fixing's hash."""
 
     at: Nanoseconds
     schema: int
@@ -180,13 +181,13 @@ class Open(_Tagged, frozen=True, tag="open"):
 
 
 class Close(_Tagged, frozen=True, gc=False, tag="close"):
-    """The window ends here."""
+    """The last event: the log ends here."""
 
     at: Nanoseconds
 
 
 class Seal(_Tagged, frozen=True, tag="seal"):
-    """Ends a segment: its place, its events, the chain's digest up to here, and the signature."""
+    """Ends a segment: its number from 0, its event count, the chain's digest, the signature."""
 
     segment: Counter
     events: Counter

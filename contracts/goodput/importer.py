@@ -3,17 +3,18 @@
 Its recorder writes one JSON object per record: ``job_name`` and one or two of ``job_start_time``,
 ``job_end_time``, ``step_count`` with ``step_start_time``, ``tpu_init_``, ``training_prep_``,
 ``data_loading_`` and ``custom_badput_event_`` with ``start_time`` or ``end_time``, as float seconds
-since the epoch. What becomes of them:
+since the epoch. They are converted as follows:
 
-- A step ends where the next one starts, the last one at the job's end; without that it is lost.
-- A step started again means that all before it was preserved and the rest lost. The disruption is
-  put where the last step before it started, the resources' return where the job started again.
-  The records know no cause: the importer's caller states one.
-- A job that ended and started again with the next step was not disrupted: it is two jobs.
-- The excess of a stretch's first step over the mean of the others is startup, as it is there.
-- Data loading beside steps takes no time of theirs. Of phases at one time the one that began first
-  counts. Custom events stop the step, or the startup, that they fall into. Records of checkpoint
-  managers are counted and left out: they would make productive time shorter.
+- A step ends where the next one starts, the last one at the job's end; without a job end the last
+  step is lost.
+- A step number that starts again means that all steps before it were preserved and the others lost.
+  The disruption is dated to the start of the last step before it, the resources' return to the
+  job's new start. The records name no cause: the caller states one.
+- A job that ended and started again with the next step was not disrupted: it becomes two jobs.
+- The excess of a stretch's first step over the mean of the others is startup, as in that library.
+- Data loading during steps takes none of their time. Of overlapping phases the one that began first
+  counts. Custom events interrupt the step or startup that they fall into. Records of checkpoint
+  managers are counted and left out: they would reduce productive time.
 """
 
 from collections.abc import Sequence
@@ -36,11 +37,11 @@ _PHASES: Final[dict[str, Activity]] = {
 }
 
 
-_Phase: TypeAlias = tuple[int, int, Activity]  # from, to
+_Phase: TypeAlias = tuple[int, int, Activity]  # from and to in ns
 
 
 class Site(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What the records do not say: where the job ran, on what, and what it computed."""
+    """Facts that the records lack: where the job ran, on which GPUs, and what it computed."""
 
     node: ev.Name
     provider: ev.Name
@@ -52,14 +53,14 @@ class Site(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
 
 class Imported(NamedTuple):
-    """The events, and how many records had no part in them."""
+    """The events, and the number of records that were left out."""
 
     events: list[Event]
     left_out: int
 
 
 class _Stretch:
-    """What was recorded from a start or restart to the next."""
+    """The records from one start or restart of the job to the next; times in ns."""
 
     def __init__(self, start: int, phases: Sequence[_Phase] = ()) -> None:
         self.start = start
@@ -69,9 +70,10 @@ class _Stretch:
 
 
 def records_to_events(records: Sequence[dict[str, Any]], site: Site, key: str) -> Imported:
-    """The events of one job's records, in their order, for a log that ``key`` signs.
+    """Convert one job's records to events, for a log signed with the public key ``key`` (hex).
 
-    Raises Refused SYNTAX for a record that is none, TIME_ORDER, STEP_ORDER, STATE.
+    Raises Refused SYNTAX for a malformed record, TIME_ORDER, STEP_ORDER, STATE, and TOO_LARGE for
+    more than ``RECORDS_MAX`` records.
     """
     if len(records) > RECORDS_MAX:
         raise Refused(Refusal.TOO_LARGE, "split the records", limit=RECORDS_MAX, seen=len(records))
@@ -108,7 +110,7 @@ def records_to_events(records: Sequence[dict[str, Any]], site: Site, key: str) -
 
 
 def _check_job(records: Sequence[dict[str, Any]]) -> None:
-    """Another job's records would be taken for restarts of this one; some name no job."""
+    """Refuse records of several jobs: the others would look like restarts. Some name no job."""
     named = [(line, r["job_name"]) for line, r in enumerate(records, start=1) if "job_name" in r]
     for line, name in named:
         if name != named[0][1]:
@@ -119,12 +121,15 @@ def _check_job(records: Sequence[dict[str, Any]]) -> None:
 
 
 def _stretches(records: Sequence[dict[str, Any]]) -> tuple[list[_Stretch], int]:
-    """The records by stretch. A restart is a second job start, or a step started again."""
+    """The records by stretch, and how many were left out.
+
+    A restart is a second job start, or a step number that starts again.
+    """
     found: list[_Stretch] = []
     open_phases: dict[str, int] = {}
     left_out = 0
-    restarted: int | None = None  # a job start after steps: a stretch of its own if steps follow
-    phases: list[_Phase] = []  # since then
+    restarted: int | None = None  # job start after steps: a new stretch if steps follow
+    phases: list[_Phase] = []  # since ``restarted``
     for line, record in enumerate(records, start=1):
         at, kind = _moment(record, line)
         if kind == "job_start":
@@ -160,7 +165,7 @@ def _stretches(records: Sequence[dict[str, Any]]) -> tuple[list[_Stretch], int]:
             _check_order(found[-1], at, line)
             found[-1].steps.append((number, at))
         elif kind == "job_end" and restarted is not None:
-            restarted = None  # a start that came to no step
+            restarted = None  # a start without any step
         elif kind == "job_end":
             _check_order(found[-1], at, line)
             found[-1].end = at
@@ -175,7 +180,7 @@ def _stretches(records: Sequence[dict[str, Any]]) -> tuple[list[_Stretch], int]:
 
 
 def _check_order(stretch: _Stretch, at: int, line: int) -> None:
-    """A step or an end is not before the last step of its stretch, nor before its start."""
+    """Refuse a step or end before the last step, or the start, of its stretch."""
     last = stretch.steps[-1][1] if stretch.steps else stretch.start
     if at < last:
         raise Refused(
@@ -184,7 +189,7 @@ def _check_order(stretch: _Stretch, at: int, line: int) -> None:
 
 
 def _moment(record: dict[str, Any], line: int) -> tuple[int, str | None]:
-    """When a record is from, and its kind; None for one that says nothing here."""
+    """A record's time in ns and its kind; 0 and None for a record that is not used."""
     for field, value in record.items():
         kind = field.removesuffix("_time")
         known = kind.removesuffix("_start").removesuffix("_end") in (*_PHASES, "job")
@@ -197,7 +202,7 @@ def _moment(record: dict[str, Any], line: int) -> tuple[int, str | None]:
 
 
 def _kept(stretch: _Stretch, after: _Stretch | None) -> int:
-    """The first step that is not preserved when the stretch ends."""
+    """The count of steps preserved when the stretch ends: the number of the next one."""
     if after is not None:
         return min(after.steps[0][0], stretch.steps[-1][0] + 1)
     return stretch.steps[-1][0] + (stretch.end is not None)
@@ -206,10 +211,10 @@ def _kept(stretch: _Stretch, after: _Stretch | None) -> int:
 def _stretch_events(
     stretch: _Stretch, after: _Stretch | None, kept: int, end: int | None, *, resumed: bool
 ) -> list[Event]:
-    """Phases and steps of one stretch, the last up to the job's orderly end if there was one.
+    """Phases and steps of one stretch, the last step ending at the job's orderly end, if any.
 
-    Before the first step of a restart all is recovery, after the start of a step that nothing
-    ended all is the outage.
+    All time before the first step of a restart is recovery; all time from the start of an
+    unfinished last step to the restart is the outage.
     """
     moments = [ev.Step(at, number) for number, at in stretch.steps[1:]]
     if end is not None:
@@ -222,14 +227,14 @@ def _stretch_events(
 
 
 def _order(event: ev.Begin | ev.Step) -> tuple[int, int]:
-    """At one moment what was custom ends, then the step, and what is custom then begins."""
+    """Sort key: at one moment a custom event ends first, then a step, then a custom one begins."""
     if isinstance(event, ev.Step):
         return event.at, 1
     return event.at, 2 * (event.activity == "custom")
 
 
 def _before(stretch: _Stretch) -> list[Event]:
-    """The phases before a stretch's first step, one after the other."""
+    """The phases before a stretch's first step, without overlap."""
     out: list[Event] = []
     free, begun = stretch.start, stretch.steps[0][1]
     for since, till, activity in sorted(stretch.phases):
@@ -243,7 +248,7 @@ def _before(stretch: _Stretch) -> list[Event]:
 def _inside(
     stretch: _Stretch, moments: Sequence[ev.Step], until: int | None
 ) -> list[tuple[int, int]]:
-    """The times of custom events from the first step on, cut where a step was complete."""
+    """Intervals (ns) of custom events from the first step on, split where a step was complete."""
     free = stretch.steps[0][1]
     found: list[tuple[int, int]] = []
     for since, till, activity in sorted(stretch.phases):
@@ -257,7 +262,7 @@ def _inside(
 
 
 def _begins(begun: int, startup: int, inside: Sequence[tuple[int, int]]) -> list[ev.Begin]:
-    """When the stretch starts up, steps and does custom things, by the time of startup to spend."""
+    """The stretch's changes between startup, steps and custom; ``startup`` is ns of startup."""
     out = [ev.Begin(begun, "startup" if startup else "step")]
     for since, till in inside:
         if startup and since - begun >= startup:
@@ -273,7 +278,7 @@ def _begins(begun: int, startup: int, inside: Sequence[tuple[int, int]]) -> list
 
 
 def _startup(steps: list[tuple[int, int]], kept: int, inside: list[tuple[int, int]]) -> int:
-    """Nanoseconds by which the first preserved step was longer than the others' mean."""
+    """Nanoseconds by which the first preserved step exceeded the mean of the others, at least 0."""
     spans = [
         end - start - sum(till - since for since, till in inside if start <= since and till <= end)
         for (_, start), (number, end) in pairwise(steps)
@@ -285,13 +290,13 @@ def _startup(steps: list[tuple[int, int]], kept: int, inside: list[tuple[int, in
 
 
 def _restart(stretch: _Stretch, after: _Stretch, kept: int, cause: ev.Cause) -> list[Event]:
-    """A disruption where the last step started, and the way back to the first step after it."""
+    """The events from the disruption, at the last step's start, to the first step after it."""
     number, last = stretch.steps[-1]
     resumed = after.steps[0][1]
     if not last <= after.start <= resumed:
         raise Refused(Refusal.TIME_ORDER, "a restart before what it restarts", seen=after.start)
     out: list[Event] = []
-    if kept == number + 1:  # the last step was preserved, though nobody knows when it ended
+    if kept == number + 1:  # the last step was preserved, though its end is not recorded
         out.append(ev.Step(last, kept))
     return [
         *out,

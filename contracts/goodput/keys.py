@@ -1,7 +1,7 @@
-"""Ed25519 keys of nodes and of the exchange, and what each signature is of.
+"""Ed25519 keys of nodes and of the exchange, and the purposes of their signatures.
 
-A signature is over a purpose and the thing signed, so that one made for a log never passes for a
-report or a table.
+A signature covers a purpose followed by the content, so that one made for a log never verifies as
+one of a report or a table.
 """
 
 import os
@@ -21,22 +21,22 @@ SEED_BYTES: Final = 32
 
 
 class SigningKey:
-    """A private key; ``public`` is its public half in hex."""
+    """A private key; ``public`` is the public key in hex."""
 
     def __init__(self, seed: bytes) -> None:
-        """From 32 secret bytes; ValueError for any other length."""
+        """``seed`` is 32 secret bytes; ValueError for any other length."""
         if len(seed) != SEED_BYTES:
             raise ValueError(f"a key is {SEED_BYTES} bytes, not {len(seed)}")
         self._key = Ed25519PrivateKey.from_private_bytes(seed)
         self.public = self._key.public_key().public_bytes_raw().hex()
 
     def sign(self, purpose: bytes, content: bytes) -> str:
-        """The signature in hex."""
+        """Return the signature of the purpose and content, in hex."""
         return self._key.sign(purpose + content).hex()
 
 
 def verify(public: str, purpose: bytes, content: bytes, signature: str) -> bool:
-    """Whether the holder of the key signed the content for that purpose."""
+    """Whether the holder of the key signed the content for that purpose; False if malformed."""
     try:
         key = Ed25519PublicKey.from_public_bytes(bytes.fromhex(public))
         key.verify(bytes.fromhex(signature), purpose + content)
@@ -46,9 +46,10 @@ def verify(public: str, purpose: bytes, content: bytes, signature: str) -> bool:
 
 
 def load_key(path: Path) -> SigningKey:
-    """The key in a file of 64 hex digits; made there, for its owner alone, if there is none.
+    """Return the key in a file of 64 hex digits. An absent file is created with a new key, readable
+    only by its owner.
 
-    Refused SYNTAX for a file that holds anything else.
+    Raises Refused SYNTAX if the file holds anything else.
     """
     if not path.exists():
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)

@@ -1,12 +1,12 @@
-"""Attestation logs as files: written line by line, chained, sealed and signed a segment at a time.
+"""Attestation logs as files: JSON lines in chained and signed segments.
 
-    line       a JSON object, as ``msgspec`` writes it, and a newline; a seal begins {"type":"seal"
-    segment    1,000 events or more (the last one any number), then its seal
-    digest     BLAKE2b-256 (person "hourbook.attest") of the digest before, 32 zero bytes at first,
-               and of the segment's bytes as they stand
+    line       a JSON object as ``msgspec`` encodes it, and a newline; a seal starts {"type":"seal"
+    segment    1,000 events or more (fewer only in the last), then its seal
+    digest     BLAKE2b-256 (person "hourbook.attest") of the previous digest (32 zero bytes at
+               first) and the bytes of the segment's events
     signature  Ed25519, by the key that the first line names, over segment number and digest
 
-One flipped bit, one line moved, left out or put in breaks the chain from there on.
+A changed bit or a line moved, removed or inserted breaks the chain from that segment on.
 """
 
 import mmap
@@ -41,19 +41,22 @@ _encode = msgspec.json.Encoder().encode
 
 
 def chain(before: bytes, content: bytes | memoryview) -> bytes:
-    """The digest of a segment."""
+    """Return the digest of a segment from the previous digest and the segment's bytes."""
     state = blake2b(before, digest_size=DIGEST_BYTES, person=_PERSON)
     state.update(content)
     return state.digest()
 
 
 def signed_content(number: int, digest: bytes) -> bytes:
-    """What a segment's signature is over."""
+    """Return the content that a segment's signature covers."""
     return number.to_bytes(8, "little") + digest
 
 
 class Recorder:
-    """Writes one log. The first event must be the ``open`` that names this key."""
+    """Writes one log. The first event must be the ``Open`` that names this key.
+
+    ValueError if ``segment_events`` is below ``SEGMENT_EVENTS_MIN``.
+    """
 
     def __init__(
         self, file: BinaryIO, key: SigningKey, *, segment_events: int = SEGMENT_EVENTS
@@ -66,7 +69,10 @@ class Recorder:
         self.digest = bytes(DIGEST_BYTES)
 
     def record(self, event: Event) -> None:
-        """Take one event; every ``segment_events`` of them are sealed and written."""
+        """Take one event; after every ``segment_events`` of them the segment is sealed and written.
+
+        Raises ValueError if the first event is not an ``Open`` with this key.
+        """
         if (
             not self._number
             and not self._lines
@@ -78,7 +84,7 @@ class Recorder:
             self.seal()
 
     def seal(self) -> None:
-        """Close the segment; only the last one of a log may hold fewer than the least events."""
+        """Write the pending events as a segment. Only a log's last may have fewer than 1,000."""
         content = b"\n".join(self._lines) + b"\n"
         self.digest = chain(self.digest, content)
         signature = self._key.sign(SEGMENT, signed_content(self._number, self.digest))
@@ -88,13 +94,13 @@ class Recorder:
         self._lines.clear()
 
     def close(self) -> None:
-        """Seal what is left."""
+        """Seal the pending events, if any. The file stays open."""
         if self._lines:
             self.seal()
 
 
 class Segment(NamedTuple):
-    """One verified segment."""
+    """One verified segment: its first line from 1, its events, the digest in hex."""
 
     first_line: int
     events: Sequence[Event]
@@ -102,10 +108,11 @@ class Segment(NamedTuple):
 
 
 def read(path: Path, *, key: str | None = None) -> Iterator[Segment]:
-    """The segments of a log, each verified before it is given.
+    """Yield the segments of a log, each verified before it is yielded.
 
-    ``key`` is the public key that the node is registered with; without it the log's own is
-    trusted. Raises Refused: UNSIGNED, WRONG_KEY, CHAIN_BROKEN, SEGMENT_SHORT, SYNTAX, VERSION.
+    ``key`` is the public key that the node is registered with (hex); without it the log's own is
+    trusted. Raises Refused: SYNTAX, VERSION, TOO_LARGE, UNSIGNED, WRONG_KEY, CHAIN_BROKEN,
+    SEGMENT_SHORT, or STATE if the first event is not ``Open``. OSError if it cannot be read.
     """
     if path.stat().st_size == 0:
         raise Refused(Refusal.UNSIGNED, "an empty file attests nothing", where=path.name)
@@ -115,7 +122,7 @@ def read(path: Path, *, key: str | None = None) -> Iterator[Segment]:
 
 def _segments(content: mmap.mmap, name: str, key: str | None) -> Iterator[Segment]:
     digest, start, line, number = bytes(DIGEST_BYTES), 0, 1, 0
-    short: int | None = None  # events of the segment before, where they were too few
+    short: int | None = None  # events of the previous segment, if they were too few
     size = len(content)
     while start < size:
         seal_at, end = _next_seal(content, start, name, line)
@@ -149,7 +156,7 @@ def _segments(content: mmap.mmap, name: str, key: str | None) -> Iterator[Segmen
 
 
 def _next_seal(content: mmap.mmap, start: int, name: str, line: int) -> tuple[int, int]:
-    """Where the next seal begins, and where the line after it does."""
+    """The offsets of the next seal and of the line after it."""
     found = start
     if content[start : start + len(_SEAL_HEAD)] != _SEAL_HEAD:
         found = content.find(b"\n" + _SEAL_HEAD, start) + 1
@@ -164,7 +171,10 @@ def _next_seal(content: mmap.mmap, start: int, name: str, line: int) -> tuple[in
 
 
 def decode(body: bytes, name: str, line: int) -> list[Event]:
-    """The events of whole lines; Refused SYNTAX or TOO_LARGE names the first line that is none."""
+    """Return the events of whole lines.
+
+    Raises Refused SYNTAX or TOO_LARGE with the first faulty line, counted from ``line``.
+    """
     try:
         if len(body) <= LINE_BYTES_MAX:
             return _decode_lines(body)
@@ -200,7 +210,7 @@ def _seal(text: bytes, place: str) -> Seal:
 
 
 def _opened(events: Sequence[Event], place: str, key: str | None) -> str:
-    """The key that the log is to be verified with."""
+    """Check a log's first event; return the key to verify the log with."""
     first = events[0] if events else None
     if not isinstance(first, Open):
         raise Refused(Refusal.STATE, "the first line must be open", where=place)

@@ -1,11 +1,11 @@
 """Model FLOP utilization by PaLM's formula (Chowdhery et al. 2022, appendix B), exactly.
 
-    FLOPs of one token = 6N + 12 L H Q T      forward and backward; recomputation does not count
-    MFU = tokens x that / (seconds x GPUs x dense peak of the precision computed in)
+    FLOPs of one token = 6N + 12 L H Q T      forward and backward, without recomputation
+    MFU = tokens x FLOPs of one token / (seconds x GPUs x dense peak at the job's precision)
 
-N parameters that one token passes (of a mixture of experts the active ones), L layers, H heads, Q
-head dimension, T sequence length. The seconds are those of preserved steps alone: time that made no
-lasting progress is goodput's, so nothing counts twice.
+N is the number of parameters active per token (fewer than all in a mixture of experts), L layers,
+H heads, Q the head dimension, T the sequence length. The seconds are those of preserved steps only:
+other time lowers goodput, and must not count twice.
 """
 
 from fractions import Fraction
@@ -18,7 +18,10 @@ NANO = 10**9
 
 
 def flops_per_token(work: Workload) -> int:
-    """Model FLOPs of one token, forward and backward. Refused MFU_RANGE if more than all pass."""
+    """Return the model FLOPs of one token, forward and backward.
+
+    Raises Refused MFU_RANGE if more parameters are active than the model has.
+    """
     if work.active_parameters > work.parameters:
         raise Refused(
             Refusal.MFU_RANGE,
@@ -31,9 +34,10 @@ def flops_per_token(work: Workload) -> int:
 
 
 def utilization(work: Workload, gpu_class: str, steps: int, step_ns: int) -> Fraction:
-    """MFU of so many steps in so many nanoseconds; Refused MFU_RANGE above one.
+    """Return the MFU of ``steps`` steps done in ``step_ns`` nanoseconds in all; 0 without steps.
 
-    Refused UNKNOWN_GPU, UNKNOWN_PRECISION or SPARSE_PEAK where there is no such dense peak.
+    Raises Refused MFU_RANGE above one or as ``flops_per_token`` does, and UNKNOWN_GPU,
+    UNKNOWN_PRECISION or SPARSE_PEAK if the class has no dense peak at that precision.
     """
     capacity = step_ns * work.gpus * peak(gpu_class, work.precision)
     flops = steps * work.tokens_per_step * flops_per_token(work) * NANO

@@ -1,12 +1,12 @@
-"""A node measures itself: matrix products and small transformer steps, round after round.
+"""Measures the machine it runs on, with matrix products and small transformer steps.
 
-The one file that imports torch, when it runs: ``pip install 'hourbook[probe]'``. A GPU is measured
-against the dense peak of its class; a processor has no class, so it gets rates and no utilization.
-A node is as good as its slowest GPU. Every device does the same work in turns, so that heat and
-neighbours hit all of them alike, and a rate is the median of its rounds.
+This is the only file that imports torch, and only when it runs: ``pip install 'hourbook[probe]'``.
+A GPU is compared with the dense peak of its class; a CPU has no class, so it gets rates and no
+utilization. A node's rates are those of its slowest device. All devices do the same work in turns,
+so that heat and other load affect them alike, and each rate is the median of the rounds.
 
-A node's own word is where a factor's evidence begins, not where it ends: what settles is an
-attestation log under the exchange's draw and challenge.
+A probe's report is the node's own claim and sets no factor: factors rest on attestation logs of
+nodes and hours that the exchange draws.
 """
 
 import time
@@ -26,7 +26,7 @@ SCHEMA: Final = 1
 ROUNDS: Final = 5
 ROUNDS_MAX: Final = 1_000
 _E4: Final = 10_000
-# What the driver calls a class that the table has; other mounts of the same chip are other classes.
+# The driver's name of each known GPU class; other form factors of the same chip are other classes.
 _CLASS_NAMES: Final = {
     "NVIDIA A100-SXM4-80GB": "A100-SXM",
     "NVIDIA H100 80GB HBM3": "H100-SXM",
@@ -38,20 +38,20 @@ _CLASS_NAMES: Final = {
 
 
 class TorchMissing(RuntimeError):
-    """The optional extra is not installed."""
+    """The optional extra ``hourbook[probe]`` is not installed."""
 
 
 class Size(msgspec.Struct, frozen=True):
-    """How much a round computes."""
+    """The work of one round."""
 
     matrix: int  # side of the square matrices
-    products: int  # a round
+    products: int  # matrix products per round
     layers: int
     width: int
     heads: int
     sequence: int
     batch: int
-    steps: int  # a round
+    steps: int  # transformer steps per round
 
 
 CPU_SIZE: Final = Size(512, 4, 2, 128, 4, 128, 2, 2)
@@ -59,19 +59,19 @@ GPU_SIZE: Final = Size(8_192, 20, 4, 4_096, 32, 2_048, 4, 10)
 
 
 class Device(msgspec.Struct, frozen=True, kw_only=True):
-    """One device's medians. Shares are of the dense peak; None where there is no such peak."""
+    """One device's medians. Shares are of the dense peak at 1e-4, None for an unknown class."""
 
     identity: str
     name: str
-    gpu_class: str  # empty for what the table does not have
-    matmul_flops: int  # a second
+    gpu_class: str  # empty for an unknown device
+    matmul_flops: int  # per second
     matmul_share_e4: int | None
     tokens_a_second: int
     mfu_e4: int | None
 
 
 class ProbeReport(msgspec.Struct, frozen=True, kw_only=True):
-    """What a probe found; ``signature`` is over the rest."""
+    """The result of a probe; ``signature`` covers all fields but itself and ``key``."""
 
     schema: int
     node: Name
@@ -82,7 +82,7 @@ class ProbeReport(msgspec.Struct, frozen=True, kw_only=True):
     rounds: int
     size: Size
     devices: tuple[Device, ...]
-    matmul_flops: int  # of the slowest device, as the next two
+    matmul_flops: int  # per second, the least of any device; likewise the next two
     tokens_a_second: int
     mfu_e4: int | None
     key: str = ""
@@ -90,16 +90,17 @@ class ProbeReport(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def content(self) -> bytes:
-        """What the signature is over."""
+        """The bytes that the signature covers."""
         plain = msgspec.structs.replace(self, key="", signature="")
         return msgspec.json.encode(plain, order="sorted")
 
 
 def check(data: bytes, key: str | None = None) -> ProbeReport:
-    """The report in a file, whose signature holds and whose figures are its devices'.
+    """Return the report of a file after checking its signature and that its figures are its
+    devices'.
 
-    ``key`` must have signed it; without one the report's own is trusted. Raises Refused: SYNTAX,
-    VERSION, UNSIGNED, WRONG_KEY, MFU_RANGE.
+    ``key`` is the public key that must have signed it (hex); without it the report's own is
+    trusted. Raises Refused: SYNTAX, VERSION, UNSIGNED, WRONG_KEY, MFU_RANGE.
     """
     try:
         found = msgspec.json.decode(data, type=dict[str, Any])
@@ -129,7 +130,7 @@ def check(data: bytes, key: str | None = None) -> ProbeReport:
 
 
 def _slowest(devices: tuple[Device, ...]) -> tuple[int, int, int | None]:
-    """The least matrix rate, token rate and MFU; no MFU where a device has none."""
+    """The least matrix rate, token rate and MFU of any device; MFU None if any device has none."""
     shares = [device.mfu_e4 for device in devices if device.mfu_e4 is not None]
     return (
         min(device.matmul_flops for device in devices),
@@ -139,7 +140,7 @@ def _slowest(devices: tuple[Device, ...]) -> tuple[int, int, int | None]:
 
 
 class _Bench:
-    """The work of one device."""
+    """The workload of one device."""
 
     def __init__(self, torch: Any, place: Any, dtype: Any, size: Size) -> None:
         self._torch, self._place, self._size = torch, place, size
@@ -168,12 +169,12 @@ class _Bench:
             self._torch.cuda.synchronize(self._place)
 
     def matmul_flops(self) -> float:
-        """FLOP/s of square products."""
+        """Measure matrix products, in FLOP per second."""
         work = 2 * self._size.matrix**3 * self._size.products
         return work / self._seconds(lambda: self._a @ self._b, self._size.products)
 
     def tokens_a_second(self) -> float:
-        """Tokens a second through forward and backward."""
+        """Measure forward and backward passes, in tokens per second."""
         tokens = self._size.batch * self._size.sequence * self._size.steps
         return tokens / self._seconds(self._step, self._size.steps)
 
@@ -185,10 +186,11 @@ class _Bench:
 def run(
     node: str, *, rounds: int = ROUNDS, advance: Callable[[int, int], None] | None = None
 ) -> ProbeReport:
-    """Measure every device of this machine; the report is not signed yet.
+    """Measure every device of this machine and return the unsigned report.
 
-    Raises Refused SYNTAX for what is no node's name, TorchMissing without torch, ValueError for a
-    senseless number of rounds.
+    ``advance(done, rounds)`` is called after every round, the warm-up being round 0. Raises Refused
+    SYNTAX for an invalid node name, TorchMissing without torch, ValueError unless ``rounds`` is
+    from 1 to ``ROUNDS_MAX``.
     """
     try:
         msgspec.convert(node, Name)
@@ -207,7 +209,7 @@ def run(
     for number in range(rounds + 1):
         for place, bench in enumerate(benches):
             rates = bench.matmul_flops(), bench.tokens_a_second()
-            if number:  # the first round warms up
+            if number:  # round 0 is the warm-up
                 flops[place].append(rates[0])
                 tokens[place].append(rates[1])
         if advance is not None:

@@ -1,10 +1,12 @@
 """Deliverable grades: what may be delivered, at which conversion factor, in which units.
 
-    grades.load().grade(code)        a grade's terms            data/grades.toml
+    grades.load().grade(code)        a grade's terms, from data/grades.toml
     eligibility.faults(site, grade)  every reason why a site may not deliver it
-    factors.table(...)               the factors of one grade and expiry, from attested logs
-    table.sign / verify / check_successor   published tables: versioned, signed, frozen
-    delivery                         invoice, true-up, the cheapest to deliver
+    measure.measure(...)             attestation logs to measured runs
+    factors.rows(...)                the factors of one grade and expiry, from measured runs
+    table.make / sign / read         published factor tables: versioned, signed, frozen
+    table.check_publication          whether a table may be published on a day
+    delivery                         invoice, true-up, cheapest to deliver
 
 Shares and factors are integers at 1e-4, prices millionths of a dollar per GPU-hour, money cents.
 """
@@ -85,7 +87,7 @@ class _GradeFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
 
 class Benchmark(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What is computed when MFU is measured: a node's word on it is not taken."""
+    """The workload that MFU is measured with. Logs of any other workload are refused."""
 
     name: Text
     version: Text
@@ -100,7 +102,7 @@ class Benchmark(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
 
 class Jurisdiction(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Who may receive which chips. Off unless an operator turns it on with its own data."""
+    """Restrictions on who may receive GPUs. Off unless an operator enables it with its own data."""
 
     enabled: bool = False
     denied_countries: tuple[str, ...] = ()
@@ -116,7 +118,7 @@ class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Rules(msgspec.Struct, frozen=True, kw_only=True):
-    """By what a factor is made and a delivery judged; ``_e4`` at 1e-4."""
+    """One version of the rules for factors, rosters and deliveries; ``_e4`` is at 1e-4."""
 
     version: int
     effective: date
@@ -144,15 +146,15 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Grade(msgspec.Struct, frozen=True, kw_only=True):
-    """What a seller must bring, in which units, and what par is."""
+    """A grade: the hardware a seller must deliver, the delivery unit, and the par levels."""
 
     code: str
     product: str
     gpu_class: str
     form_factor: str
     fabrics: tuple[str, ...]
-    fabric_gbps: int  # per GPU, at least
-    gpus_least: int  # on one fabric: the cluster-size tier
+    fabric_gbps: int  # the least, in Gb/s per GPU
+    gpus_least: int  # cluster-size tier: GPUs on one fabric, from ``gpus_least`` to ``gpus_most``
     gpus_most: int
     delivery_unit_lots: int
     tenancy: str
@@ -167,7 +169,7 @@ class Grade(msgspec.Struct, frozen=True, kw_only=True):
     work: Benchmark
 
     def check_lots(self, lots: int) -> None:
-        """Refused DELIVERY_UNIT unless the lots are whole units of the grade."""
+        """Raise Refused DELIVERY_UNIT unless ``lots`` is a positive number of whole units."""
         if lots <= 0 or lots % self.delivery_unit_lots:
             raise Refused(
                 Refusal.DELIVERY_UNIT,
@@ -178,14 +180,17 @@ class Grade(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Grades(msgspec.Struct, frozen=True):
-    """All grades by code, the versions of the rules, and the jurisdiction's data."""
+    """All grades by code, the rules by first expiry, and the jurisdiction's data."""
 
     rules: tuple[Rules, ...]
     grades: dict[str, Grade]
     jurisdiction: Jurisdiction
 
     def grade(self, code: str, expiry: Month | None = None) -> Grade:
-        """The grade of that code; Refused UNKNOWN_GRADE if there is none, or not yet."""
+        """Return the grade of a code.
+
+        Raises Refused UNKNOWN_GRADE if there is none, or if it begins after ``expiry``.
+        """
         found = self.grades.get(code)
         if found is None:
             known = ", ".join(self.grades)
@@ -197,7 +202,7 @@ class Grades(msgspec.Struct, frozen=True):
         return found
 
     def rules_of(self, expiry: Month) -> Rules:
-        """The rules that an expiry is listed with; Refused RULES_CHANGED where none covers it."""
+        """Return the rules of an expiry's listing; Refused RULES_CHANGED if none cover it."""
         found = [rules for rules in self.rules if Month.parse(rules.first_expiry) <= expiry]
         if not found:
             raise Refused(Refusal.RULES_CHANGED, "no rules cover this expiry", seen=expiry)
@@ -205,26 +210,30 @@ class Grades(msgspec.Struct, frozen=True):
 
 
 def listed_through(on: date) -> Month:
-    """The furthest month that may be listed on a day: the front one is two months on at most."""
+    """Return the furthest month that a contract may list on a day.
+
+    A cycle has at most ``PHYSICAL_MONTHS_MAX`` months, the first at most two months ahead.
+    """
     return Month.of(on).plus(1 + PHYSICAL_MONTHS_MAX)
 
 
 def frozen_terms(rules: Rules, grade: Grade) -> str:
-    """Digest of what freezes when an expiry is listed: par, formula, roster rules and bounds."""
+    """Return the digest (hex) of the terms that freeze when an expiry is listed: the rules and the
+    grade."""
     content = msgspec.json.encode((rules, grade), order="sorted")
     return blake2b(content, digest_size=32, person=_PERSON).hexdigest()
 
 
 @cache
 def load() -> Grades:
-    """The grades that ship with this package."""
+    """Return the grades shipped with this package."""
     return read((resources.files("contracts") / "data" / _FILE).read_bytes())
 
 
 def read(content: bytes, classes: Mapping[str, GpuClass] | None = None) -> Grades:
-    """The grades of a file; ValueError with the first fault, and then nothing of it is taken.
+    """Return the grades of a TOML file's content; ValueError with the first fault.
 
-    ``classes``: the GPU classes that they may be of, the shipped ones if none are given.
+    ``classes`` are the known GPU classes, by default the shipped ones.
     """
     if len(content) > FILE_BYTES_MAX:
         raise ValueError(f"{_FILE} must be at most {FILE_BYTES_MAX} bytes")
@@ -250,7 +259,7 @@ def _e4(text: str) -> int:
 
 
 def _shares(table: msgspec.Struct) -> dict[str, Any]:
-    """The fields of a table, with its shares as integers at 1e-4."""
+    """The fields of a table, its shares as integers at 1e-4 in fields named ``..._e4``."""
     hints: Mapping[str, Any] = type(table).__annotations__
     return {
         f"{name}_e4" if hints[name] is Share else name: (

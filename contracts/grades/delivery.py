@@ -1,11 +1,11 @@
-"""What a delivery costs: invoice, true-up, and which site is the cheapest to deliver.
+"""The money of a delivery: invoice, true-up, and the cheapest site to deliver.
 
-All arithmetic is exact and rounds once, half to even, to the cent. Prices are millionths of a
-dollar per GPU-hour, factors and shares integers at 1e-4.
+All arithmetic is exact and rounds once, half to even. Prices are millionths of a dollar per
+GPU-hour, factors and shares integers at 1e-4, amounts cents.
 
     invoice  = price x hours x lots x factor
     true-up  = invoice x min(cap, max(0, 1 - delivered / fixed - tolerance))     seller to buyer
-    failure  where delivered / fixed is below the floor: no true-up, the lots count as not delivered
+    failure  if delivered / fixed is below the floor: no true-up, the lots count as not delivered
     basis    = spot - futures price x factor; cheapest to deliver: the least spot / factor
 """
 
@@ -25,7 +25,7 @@ _SECOND_NS = 10**9
 
 
 class TrueUp(msgspec.Struct, frozen=True, kw_only=True):
-    """The outcome of one delivery month; ``shortfall_e6`` is what is charged, at 1e-6."""
+    """The true-up of one delivery month; ``shortfall_e6`` is the charged share, at 1e-6."""
 
     failed: bool
     realized_e6: int  # delivered over fixed
@@ -34,7 +34,7 @@ class TrueUp(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Offer(msgspec.Struct, frozen=True, kw_only=True):
-    """What a site's hours cost now."""
+    """A site's current spot price."""
 
     provider: str
     facility: str
@@ -42,7 +42,7 @@ class Offer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Basis(msgspec.Struct, frozen=True, kw_only=True):
-    """One deliverable site against the futures price."""
+    """One deliverable site compared with the futures price."""
 
     provider: str
     facility: str
@@ -55,7 +55,7 @@ class Basis(msgspec.Struct, frozen=True, kw_only=True):
 def invoice_cents(
     *, price_micros: int | Fraction, hours: int, lots: int, factor_e4: int = PAR_FACTOR
 ) -> int:
-    """Cents for so many lots of so many hours, one invoice, one rounding."""
+    """Return an invoice in cents for ``lots`` lots of ``hours`` GPU-hours, rounded once."""
     return round(_micros(price_micros, hours, lots, factor_e4) / _MICROS_A_CENT)
 
 
@@ -74,9 +74,11 @@ def true_up(
     elapsed_ns: int,
     rules: Rules,
 ) -> TrueUp:
-    """What the seller owes for what it alone lost: ``lost_ns`` of ``elapsed_ns``.
+    """Return what the seller owes for the time it lost: ``lost_ns`` of ``elapsed_ns``.
 
-    Refused TIME_ORDER for negative or no time, GOODPUT_RANGE for more lost than elapsed.
+    ``fixed_e4`` is the goodput that the site's factor assumes. Raises Refused TIME_ORDER for
+    negative or no time, GOODPUT_RANGE for more lost than elapsed or ``fixed_e4`` not above 0 and up
+    to 1.
     """
     if lost_ns < 0 or elapsed_ns <= 0:
         raise Refused(Refusal.TIME_ORDER, "time runs forward", seen=f"{lost_ns}/{elapsed_ns}")
@@ -100,7 +102,7 @@ def true_up_of(
     account: Account, *, price_micros: int, hours: int, lots: int, factor_e4: int,
     fixed_e4: int, rules: Rules,
 ) -> TrueUp:  # fmt: skip
-    """The true-up of an attested log."""
+    """Return the true-up of a log's account; raises as ``true_up`` does."""
     return true_up(
         price_micros=price_micros,
         hours=hours,
@@ -114,7 +116,10 @@ def true_up_of(
 
 
 def check_log(account: Account, provider: str, month: Month) -> None:
-    """Refuse a log that says nothing of a provider's delivery month: UNKNOWN_NODE, STALE."""
+    """Check that a log is of this provider and lies within the delivery month.
+
+    Raises Refused UNKNOWN_NODE or STALE.
+    """
     if account.provider != provider:
         raise Refused(
             Refusal.UNKNOWN_NODE, "another provider's log", limit=provider, seen=account.provider
@@ -130,9 +135,10 @@ def check_log(account: Account, provider: str, month: Month) -> None:
 def by_cheapness(
     offers: Sequence[Offer], factors: dict[tuple[str, str], int], *, future_micros: int
 ) -> list[Basis]:
-    """Every offer of a site that has a factor, the cheapest to deliver first.
+    """Return the offers of sites with a factor, the cheapest to deliver first.
 
-    Ties by provider and facility. An offer of a site without a factor cannot be delivered.
+    ``factors`` are at 1e-4, by (provider, facility). Ties are ordered by provider and facility.
+    Offers of sites without a factor are left out: they cannot be delivered.
     """
     ranked = sorted(
         (offer for offer in offers if (offer.provider, offer.facility) in factors),

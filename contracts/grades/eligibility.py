@@ -1,7 +1,8 @@
-"""Whether a site may deliver a grade at all, and to whom. What is compared is data on both sides.
+"""Whether a site may deliver a grade, and to whom.
 
-Admission sets the price level: the factor explains little of what prices differ by, so a short
-would deliver from whatever cheap place is let in. Every fault is named, not the first alone.
+Admission decides the price level of the contract: conversion factors explain little of the price
+differences between sites, so shorts deliver from the cheapest site admitted. All faults are
+reported, not only the first.
 """
 
 from typing import Annotated
@@ -18,7 +19,7 @@ Count = Annotated[int, Meta(ge=0, le=10_000_000)]
 
 
 class Site(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One facility of one provider, as it is offered."""
+    """One facility of one provider and the hardware it offers."""
 
     provider: Name
     facility: Name
@@ -29,11 +30,11 @@ class Site(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     gpus: Count  # on one fabric
     tenancy: Name
     region: Name
-    availability_e4: Annotated[int, Meta(ge=0, le=10_000)]  # the service level promised
+    availability_e4: Annotated[int, Meta(ge=0, le=10_000)]  # promised service level, at 1e-4
 
 
 class Consignee(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Who would receive it."""
+    """The recipient of a delivery; ``tpp_received`` is total processing performance."""
 
     country: str
     parent_country: str
@@ -42,7 +43,7 @@ class Consignee(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
 
 def faults(site: Site, grade: Grade) -> list[Refused]:
-    """Every reason why the site may not deliver the grade; none if it may."""
+    """Return every reason why the site may not deliver the grade; empty if it may."""
     here = f"{site.provider}/{site.facility}"
     found = []
 
@@ -72,7 +73,11 @@ def faults(site: Site, grade: Grade) -> list[Refused]:
 def may_receive(
     consignee: Consignee, gpu: str, gpus: int, jurisdiction: Jurisdiction
 ) -> list[Refused]:
-    """Every rule of the jurisdiction's data that a delivery would break; none while it is off."""
+    """Return every rule of the jurisdiction that a delivery of ``gpus`` GPUs would break.
+
+    Empty while the jurisdiction is disabled. Raises Refused UNKNOWN_GPU for an unknown class
+    ``gpu``.
+    """
     if not jurisdiction.enabled:
         return []
     found = []

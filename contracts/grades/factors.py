@@ -1,18 +1,19 @@
-"""Conversion factors from measured runs: robust, shrunk to par, without a cliff.
+"""Conversion factors from measured runs: robust, shrunk towards par, continuous.
 
     CF = 1 + soft(exp(w_M ln(M/M_par) + w_G ln(G/G_par)) - 1)        integer at 1e-4, half to even
 
-M   median over nodes of each node's median MFU: prepared or broken nodes move it little while
-    they are fewer than half.
-G   pooled: 1 - the seller's lost time / all time; a drawn run that was not made counts as lost
-    whole. A median would hide downtime, for most nodes lose nothing in most months.
-w_M = max(0, 1 - (z s / x)^2), x the difference from par, s^2 = standard error^2 + transient_sd^2,
-    z that of the rules' confidence: what chance, or a difference that does not last, explains
-    is taken for par; what it cannot explain counts nearly whole.
-w_G = D / (D + exposure_node_days), D the node-days seen: faults are rare, few days say little.
-soft takes ``soft_threshold`` off either side and is zero at its edge.
+M   median over nodes of each node's median MFU: specially prepared or broken nodes move it little
+    while they are fewer than half.
+G   pooled: 1 - the seller's lost time / all time; a drawn run that was not made counts as wholly
+    lost. A median would hide downtime, since most nodes lose nothing in most months.
+w_M = max(0, 1 - (z s / x)^2), x = ln(M/M_par), s^2 = standard error^2 + transient_sd^2, z the
+    two-sided normal quantile of the rules' confidence: a difference within z s is treated as par,
+    a much larger one counts almost fully.
+w_G = D / (D + exposure_node_days), D the measured node-days: faults are rare, so few days are
+    little evidence.
+soft reduces a difference from par by ``soft_threshold``, to no less than zero.
 
-Floats estimate here; what comes out are integers, and nothing downstream computes them again.
+The estimates use floats; the results are integers, which nothing downstream computes again.
 """
 
 import math
@@ -29,14 +30,15 @@ from contracts.grades.measure import Run
 from contracts.grades.roster import Entry, Roster, draw
 from contracts.spec import PAR_FACTOR
 
-MEDIAN_EFFICIENCY: Final = math.sqrt(math.pi / 2)  # its standard error over the mean's, normal
+# Standard error of the median over that of the mean, for normal values.
+MEDIAN_EFFICIENCY: Final = math.sqrt(math.pi / 2)
 _MAD_TO_SD: Final = 1.4826
 _DAY_NS: Final = 86_400 * 10**9
 _E6: Final = 1_000_000
 
 
 class FactorRow(msgspec.Struct, frozen=True, kw_only=True):
-    """One site's factor and what it rests on. A factor of None: the site may not deliver."""
+    """One site's factor and its inputs. A site whose ``factor_e4`` is None may not deliver."""
 
     provider: str
     facility: str
@@ -45,11 +47,11 @@ class FactorRow(msgspec.Struct, frozen=True, kw_only=True):
     reasons: tuple[str, ...]
     factor_e4: int | None
     delivered_e4: int  # G as measured
-    fixed_e4: int  # G as believed: what the factor rests on and a true-up compares with
+    fixed_e4: int  # G shrunk towards par: used for the factor and as the reference of the true-up
     mfu_e6: int
     mfu_low_e6: (
         int | None
-    )  # interval of the rules' confidence; None where nodes are too few for one
+    )  # confidence interval, at the rules' confidence; None if there are too few nodes
     mfu_high_e6: int | None
     weight_mfu_e4: int
     weight_delivered_e4: int
@@ -59,7 +61,7 @@ class FactorRow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def rows(runs: Sequence[Run], roster: Roster, grade: Grade, rules: Rules) -> tuple[FactorRow, ...]:
-    """A row for every site of the roster, by provider and facility."""
+    """Return a row for every site of the roster, sorted by provider and facility."""
     by_site: dict[tuple[str, str], list[Run]] = defaultdict(list)
     for run in runs:
         by_site[run.provider, run.facility].append(run)
@@ -116,10 +118,11 @@ def _row(site: Entry, runs: list[Run], drawn: int, grade: Grade, rules: Rules) -
 def centre(
     nodes: Sequence[Sequence[float]], rules: Rules
 ) -> tuple[float, float, float | None, float | None]:
-    """Median of the nodes' medians, its standard error, and its interval.
+    """Return the median of the nodes' medians, its standard error, and its confidence interval.
 
-    The interval is between order statistics, so it holds whatever the distribution. Without a
-    node the level is 0 and the error infinite.
+    ``nodes`` holds the logarithms of each node's MFUs. The interval is between order statistics, so
+    it holds for any distribution; None and None if there are too few nodes. Without a node the
+    level is 0 and the error infinite.
     """
     if not nodes:
         return 0.0, math.inf, None, None
@@ -135,10 +138,11 @@ def centre(
 
 
 def order_outside(count: int, confidence: float) -> int | None:
-    """How many values at each end lie outside the median's interval; None if none will do.
+    """Return how many values at each end lie outside the median's confidence interval; None if even
+    the whole range has too little confidence.
 
-    The median lies between the k-th least and greatest of n with probability 1 - 2 P(B < k), B
-    binomial of n and one half.
+    The median lies between the k-th smallest and k-th largest of n values with probability
+    1 - 2 P(B < k), B binomial with n trials of probability one half.
     """
     tail, best = 0.0, None
     for outside in range(count // 2):
@@ -150,14 +154,17 @@ def order_outside(count: int, confidence: float) -> int | None:
 
 
 def belief(away: float, error: float, rules: Rules) -> float:
-    """How much of a difference from par to believe, from 0 to 1, without a jump in between."""
+    """Return the weight w_M of a log difference ``away`` from par: 0 to 1, continuous."""
     limit = NormalDist().inv_cdf((1 + rules.confidence_e4 / PAR_FACTOR) / 2)
     limit *= math.hypot(error, rules.transient_sd_e4 / PAR_FACTOR)
     return 1 - (limit / away) ** 2 if abs(away) > limit else 0.0
 
 
 def pooled(runs: Sequence[Run], drawn: int) -> tuple[float, float]:
-    """Delivered share of all time, and the node-days it rests on. Absent runs delivered none."""
+    """Return the delivered share of all time, and the node-days measured.
+
+    Each of the ``drawn`` runs that was not made counts as one of average length, wholly lost.
+    """
     elapsed = sum(run.elapsed_ns for run in runs)
     if not elapsed:
         return 0.0, 0.0
@@ -167,7 +174,7 @@ def pooled(runs: Sequence[Run], drawn: int) -> tuple[float, float]:
 
 
 def soft_factor(ratio: float, threshold_e4: int) -> int:
-    """The factor of a ratio to par: pulled to it by the threshold, at 1e-4, half to even."""
+    """Return the factor (1e-4, half to even) of a ratio to par, moved to par by the threshold."""
     away = (ratio - 1) * PAR_FACTOR
     kept = max(abs(away) - threshold_e4, 0.0)
     return PAR_FACTOR + round(math.copysign(kept, away))

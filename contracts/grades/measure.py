@@ -1,9 +1,9 @@
-"""From attestation logs to the measured runs of a fixing. One bad log refuses all of them.
+"""Attestation logs to the measured runs of a factor table. One refused log refuses all of them.
 
-A log counts if it is the node's own (registered key, unbroken chain), fresh (made for this fixing's
-challenge, inside the window, not from the future), new (never taken before, no drawn hour measured
-twice), of a node and begun in an hour that were drawn, on GPUs that its site pledged, and of the
-grade's benchmark.
+A log is accepted if it is the node's own (registered key, unbroken chain), made for this roster
+(its challenge, inside the window, not in the future, long enough), the only one of its drawn hour,
+of a node and begun in an hour that were drawn, on GPUs that its site pledged, and of the grade's
+GPU class, precision, benchmark and size tier.
 """
 
 from collections.abc import Sequence
@@ -21,12 +21,12 @@ from contracts.grades.schedule import schedule
 from contracts.refusals import UNREADABLE, Refusal, Refused, RefusedAll
 
 _MINUTE_NS: Final = 60 * 10**9
-CLOCK_NS_MAX: Final = 60 * 10**9  # how far a node's clock may be ahead
+CLOCK_NS_MAX: Final = 60 * 10**9  # tolerated lead of a node's clock
 FIRST_LINE_BYTES_MAX: Final = 4_096
 
 
 class Run(msgspec.Struct, frozen=True, kw_only=True):
-    """One measured log."""
+    """One measured log; times in ns, MFU at 1e-6."""
 
     provider: str
     facility: str
@@ -46,13 +46,17 @@ class _Terms(NamedTuple):
     window: tuple[int, int]
     now_ns: int
     nodes: dict[str, tuple[Entry, Node]]
-    drawn: dict[str, tuple[int, ...]]  # the hours of every node drawn
+    drawn: dict[str, tuple[int, ...]]  # drawn hours (first instant, ns) of every drawn node
 
 
 def measure(
     paths: Sequence[Path], roster: Roster, grade: Grade, rules: Rules, *, now_ns: int
 ) -> list[Run]:
-    """The runs of the logs, by site, node and time. RefusedAll names every log's first fault."""
+    """Return the runs of the logs, sorted by site, node and time.
+
+    Raises RefusedAll with the first fault of every log and a TIME_ORDER for each overlap of two
+    logs; Refused RULES_CHANGED if the calendar does not cover the expiry.
+    """
     nodes = {node.node: (site, node) for site in roster.sites for node in site.nodes}
     drawn = {
         name: hours(roster, nodes[name][0], name, rules)
@@ -88,7 +92,7 @@ def measure(
 
 
 def _run(path: Path, terms: _Terms) -> Run:
-    """One log as a run, or the first reason why it is none."""
+    """The run of one log; Refused with its first fault."""
     opened = _opened(path)
     if opened.node not in terms.nodes:
         raise Refused(Refusal.UNKNOWN_NODE, "not on the roster", where=path.name, seen=opened.node)
@@ -163,7 +167,7 @@ def _check_origin(name: str, computed: Computed, site: Entry, terms: _Terms) -> 
     }
     beside = {gpu for node in site.nodes for gpu in node.gpus}
     own = set(terms.nodes[account.node][1].gpus)
-    # Other nodes' GPUs only beside its own, in a run that is too large for them.
+    # Other nodes' GPUs are accepted only beside its own, and if the run names more than these.
     if own.isdisjoint(account.gpus) or len(account.gpus) <= len(own):
         beside = own
     for gpu in account.gpus:
@@ -204,7 +208,7 @@ def _check_workload(name: str, computed: Computed, grade: Grade) -> None:
 
 
 def _benchmark(work: Workload) -> Benchmark:
-    """What a workload says that it computed; no benchmark has a fraction of a token."""
+    """The benchmark that a workload states; 0 tokens per GPU if they do not divide evenly."""
     tokens, rest = divmod(work.tokens_per_step, work.gpus)
     return Benchmark(
         name=work.benchmark,

@@ -1,11 +1,13 @@
-"""What a site's attestation logs of one UTC day come to, in GPU-seconds of a delivery.
+"""The GPU-seconds that a site's attestation logs of one UTC day show for a delivery.
 
-    available  the time of the logs but what the seller was gone, x the GPUs named then, floored
-    lost       of that, what the seller lost otherwise, x the most GPUs named at once, rounded up
+    available  time of the logs without the seller's outages x the GPUs named then, at most those
+               sold; rounded down
+    lost       the seller's other losses x the most GPUs named at once; rounded up, at most
+               ``available``
 
-Time that no log covers was not there. No GPU may be in two logs of one moment, and one that takes
-another's place is not there beside it. At every moment GPUs beyond those that were sold count for
-nothing: twice as many for half the day are half the day.
+Time that no log covers counts as unavailable. No GPU may be in two logs of one moment, and one that
+replaces another does not add to it. GPUs beyond the number sold never count: twice as many for half
+the day are half the day. Losses are scaled down by the share of GPU time beyond the number sold.
 """
 
 from collections.abc import Sequence
@@ -24,7 +26,7 @@ _GONE: Final = Bucket.UNAVAILABLE.name
 
 
 class Present(NamedTuple):
-    """GPU-seconds of a day, and the digest of the logs that say so."""
+    """GPU-seconds of a day, and a digest (hex) of the logs that attest them."""
 
     available: int
     lost: int
@@ -34,8 +36,11 @@ class Present(NamedTuple):
 def present(
     logs: Sequence[Computed], site: Entry, window_ns: tuple[int, int], gpus: int
 ) -> Present:
-    """The day of a site that delivers ``gpus`` GPUs. Refused: a log that is not of its nodes and
-    GPUs, not within the day, or that counts a GPU twice.
+    """Return the day of a site that delivers ``gpus`` GPUs; ``window_ns`` is the day's first
+    instant and the first after it.
+
+    Raises Refused UNKNOWN_NODE, WRONG_KEY or UNKNOWN_GPU for a log of other nodes, keys or GPUs,
+    STALE for one not within the day, GPU_TWICE for a GPU in two logs at once.
     """
     pledged = {node.node: node for node in site.nodes}
     there: list[Presence] = []
@@ -63,7 +68,7 @@ def present(
         there += account.there
         lost += (account.seller_ns - gone) * account.most_gpus
     every, sold = _gpu_ns(there, gpus)
-    if every > sold:  # the GPUs beyond those that were sold: none of their losses is the buyer's
+    if every > sold:  # losses on GPUs that were not sold do not concern the buyer
         lost = lost * sold // every
     digest = blake2b(digest_size=32)
     for said in sorted(one.digest for one in logs):
@@ -73,7 +78,7 @@ def present(
 
 
 def _gpu_ns(there: Sequence[Presence], sold: int) -> tuple[int, int]:
-    """GPU-nanoseconds of all that was there, and of at most ``sold`` GPUs at each moment."""
+    """GPU-nanoseconds of all GPUs present, and of at most ``sold`` GPUs at each moment."""
     changes = sorted(
         [(one.from_ns, one.gpus) for one in there] + [(one.to_ns, -one.gpus) for one in there]
     )

@@ -1,9 +1,10 @@
-"""Who may be measured, and who is: the roster of a fixing and the draw of nodes from it.
+"""The roster of a factor table, and the draw of the nodes and hours to measure.
 
-The draw is seeded by the hash of the fixing before, which nobody knows when rosters close: neither
-the seller nor the exchange chooses. Node by node, the least of BLAKE2b(fixing, grade, expiry,
-provider, facility, node) are drawn; adding nodes to a roster moves none of the others' numbers.
-The hours at which a node is measured are drawn the same way: nobody brings the best of many runs.
+The draw is seeded by the hash of the previous fixing, which nobody knows when rosters close, so
+neither the seller nor the exchange can choose. At each site the nodes with the least
+BLAKE2b(fixing, grade, expiry, provider, facility, node) are drawn; a node's number does not depend
+on the other nodes of the roster. The hours in which a node is measured are drawn the same way, so
+that a seller cannot submit the best of many runs.
 """
 
 from hashlib import blake2b
@@ -25,7 +26,7 @@ _PERSON: Final = b"hourbook.draw"
 
 
 class Node(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One node: its name, the public key it signs with, and its GPUs' identities."""
+    """One node: its name, its public key (hex), and its GPUs' identities."""
 
     node: Name
     key: Hex32
@@ -43,7 +44,7 @@ class Entry(Site, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class Roster(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The sites measured for one grade and expiry; ``fixing`` is the hash of the fixing before."""
+    """The sites measured for one grade and expiry; ``fixing`` is the previous fixing's hash."""
 
     schema: int
     grade: str
@@ -57,7 +58,10 @@ class Roster(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 def read(content: bytes) -> Roster:
-    """The roster of a JSON text; RefusedAll with every fault, and then nothing of it is taken."""
+    """Return the roster of a JSON text.
+
+    Raises RefusedAll with every fault: SYNTAX (then alone), VERSION, PROVIDER_TWICE, GPU_TWICE.
+    """
     try:
         roster = msgspec.json.decode(content, type=Roster)
         _ = roster.month
@@ -66,7 +70,7 @@ def read(content: bytes) -> Roster:
     faults = []
     if roster.schema != SCHEMA:
         faults.append(Refused(Refusal.VERSION, "another schema", limit=SCHEMA, seen=roster.schema))
-    places: set[str] = set()  # as they are written: a name may hold a slash
+    places: set[str] = set()  # joined as in refusals: names may contain slashes
     nodes: set[str] = set()
     pledged: dict[str, str] = {}
     for site in roster.sites:
@@ -97,7 +101,7 @@ def read(content: bytes) -> Roster:
 
 
 def draw(roster: Roster, rules: Rules) -> dict[tuple[str, str], tuple[str, ...]]:
-    """The nodes to measure at each site, by (provider, facility), in the order drawn."""
+    """Return the nodes to measure, by (provider, facility), in the order drawn."""
     return {
         site.place: tuple(
             sorted((node.node for node in site.nodes), key=lambda name: _lot(roster, site, name))
@@ -107,7 +111,10 @@ def draw(roster: Roster, rules: Rules) -> dict[tuple[str, str], tuple[str, ...]]
 
 
 def hours(roster: Roster, site: Entry, node: str, rules: Rules) -> tuple[int, ...]:
-    """The hours at which a drawn node starts a run, as instants in ns, in order of time."""
+    """Return the hours in which a drawn node starts its runs, by their first instants in ns.
+
+    In order of time. Raises Refused RULES_CHANGED if the calendar does not cover the expiry.
+    """
     start, end = schedule(roster.month, rules).window_ns
     slots = range((end - start) // HOUR_NS)
     drawn = sorted(slots, key=lambda slot: _lot(roster, site, f"{node} {slot}"))

@@ -1,4 +1,4 @@
-"""When a factor table is measured, published, open to dispute and frozen: business days, UTC."""
+"""The dates on which a factor table is measured, published, disputed and frozen; days in UTC."""
 
 from datetime import UTC, date, datetime, time, timedelta
 
@@ -13,11 +13,14 @@ _NANO = 10**9
 
 
 class Schedule(msgspec.Struct, frozen=True, kw_only=True):
-    """The days of one expiry's table; it may change up to, not on, ``frozen``."""
+    """The dates of one expiry's factor table.
+
+    From ``frozen`` on it cannot change; new versions are accepted up to ``dispute_last``.
+    """
 
     expiry: str
-    window_first: date  # measured from the start of this day
-    window_last: date  # to the end of this one, the day before publication
+    window_first: date  # first day of measurement
+    window_last: date  # last day of measurement, the day before publication
     published: date
     dispute_last: date
     frozen: date
@@ -25,14 +28,14 @@ class Schedule(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def window_ns(self) -> tuple[int, int]:
-        """First instant of the window and first instant after it."""
+        """First instant of the window and first instant after it, in ns since the epoch."""
         return _start_ns(self.window_first), _start_ns(self.published)
 
 
 def schedule(expiry: Month, rules: Rules) -> Schedule:
-    """The schedule of an expiry under the rules it was listed with.
+    """Return the schedule of an expiry under the rules it was listed with.
 
-    Refused RULES_CHANGED for a month that the calendar does not cover.
+    Raises Refused RULES_CHANGED if the calendar does not cover the month.
     """
     first, days = expiry.first_day, calendar.load()
     try:

@@ -1,8 +1,8 @@
-"""Published factor tables: versioned, signed, and frozen on the day that the rules say.
+"""Published factor tables: versioned, signed, and frozen on the date that the rules set.
 
-A table carries the digest of everything it was made from, so whoever has the roster and the logs
-can make it again and compare. A successor changes figures only: par, formula, roster rules and
-bounds are those of the expiry's listing, for good.
+A table carries the digests of its inputs, so that anyone with the roster and the logs can recompute
+and compare it. A later version changes only the figures: par, formula, roster rules and bounds stay
+those of the expiry's listing.
 """
 
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ from contracts.refusals import UNREADABLE, Refusal, Refused
 from contracts.spec import PAR_FACTOR
 
 SCHEMA: Final = 2
-SCHEMA_UNITLESS: Final = 1  # without the grade's delivery unit; logs hold some
+SCHEMA_UNITLESS: Final = 1  # without the grade's delivery unit; older logs contain such tables
 TABLE_BYTES_MAX: Final = 1 << 20
 _PERSON: Final = b"hourbook.inputs"
 _TABLE_PERSON: Final = b"hourbook.factors"
@@ -43,30 +43,31 @@ class FactorTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     gpus_least: int
     gpus_most: int
     version: int  # of this table, from 1
-    replaces: str  # digest of the version before, empty for the first
-    dispute: str  # why there is a later version; empty for the first
-    terms: str  # digest of what froze at listing
+    replaces: str  # digest of the previous version, empty for the first
+    dispute: str  # reason for a later version; empty for the first
+    terms: str  # digest of the terms frozen at listing
     inputs: str  # digest of roster and logs
     fixing: str
     schedule: Schedule
     par_delivered_e4: int
     par_mfu_e4: int
     rows: tuple[FactorRow, ...]
-    delivery_unit_lots: Lots | UnsetType = UNSET  # of the grade; unset in schema 1 alone
+    delivery_unit_lots: Lots | UnsetType = UNSET  # of the grade; unset only in schema 1
     key: str = ""
     signature: str = ""
 
     @property
     def digest(self) -> str:
-        """What the signature is over: everything but key and signature."""
+        """Digest (hex) that the signature covers: of all fields but ``key`` and ``signature``."""
         plain = msgspec.structs.replace(self, key="", signature="")
         content = msgspec.json.encode(plain, order="sorted")
         return blake2b(content, digest_size=32, person=_TABLE_PERSON).hexdigest()
 
     def factor_of(self, provider: str, facility: str, *, version: int) -> int:
-        """The factor that a site delivers at, for somebody who names the table's version.
+        """Return the factor (1e-4) of a site, for a caller who states the table's version.
 
-        Refused FACTOR_VERSION for another version, FACTOR_BOUNDS for a site without a factor.
+        Raises Refused FACTOR_VERSION for another version, FACTOR_BOUNDS for a site without a
+        factor.
         """
         if version != self.version:
             raise Refused(
@@ -77,7 +78,10 @@ class FactorTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         return factor
 
     def fixed_of(self, provider: str, facility: str) -> int:
-        """The goodput at 1e-4 that a site's delivery is compared with."""
+        """Return the reference goodput (1e-4) for a true-up of a site's delivery.
+
+        Raises Refused FACTOR_BOUNDS for a site without a factor.
+        """
         return self._row(provider, facility).fixed_e4
 
     def _row(self, provider: str, facility: str) -> FactorRow:
@@ -98,9 +102,10 @@ def make(
     before: FactorTable | None = None,
     dispute: str = "",
 ) -> FactorTable:
-    """The unsigned table of a roster and its runs; ``before`` is the version it replaces.
+    """Return the unsigned table of a roster and its runs; ``before`` is the version it replaces.
 
-    Refused FACTOR_VERSION where that is a table of another grade or expiry.
+    Raises Refused FACTOR_VERSION if ``before`` is a table of another grade or expiry, RULES_CHANGED
+    if the calendar does not cover the expiry.
     """
     wanted = (roster.grade, roster.expiry)
     if before is not None and (before.grade, before.expiry) != wanted:
@@ -120,7 +125,7 @@ def make(
 
 
 def _header(grade: Grade, rules: Rules, expiry: Month) -> dict[str, Any]:
-    """The fields of a table that follow from its grade, rules and expiry alone."""
+    """The fields of a table that depend only on its grade, rules and expiry."""
     return {
         "schema": SCHEMA,
         "grade": grade.code,
@@ -140,21 +145,22 @@ def _header(grade: Grade, rules: Rules, expiry: Month) -> dict[str, Any]:
 
 
 def inputs_digest(roster: Roster, runs: Sequence[Run]) -> str:
-    """Digest of the roster and of every log that was measured."""
+    """Return the digest (hex) of the roster and of every measured log."""
     content = msgspec.json.encode((roster, sorted(run.digest for run in runs)), order="sorted")
     return blake2b(content, digest_size=32, person=_PERSON).hexdigest()
 
 
 def sign(table: FactorTable, key: SigningKey) -> FactorTable:
-    """The table with the exchange's signature."""
+    """Return the table signed with the exchange's key."""
     signature = key.sign(TABLE, bytes.fromhex(table.digest))
     return msgspec.structs.replace(table, key=key.public, signature=signature)
 
 
 def read(content: bytes, *, key: str | None = None) -> FactorTable:
-    """A published table. Refused SYNTAX, TOO_LARGE, VERSION, UNSIGNED, WRONG_KEY.
+    """Return a published table after checking its signature.
 
-    ``key`` is the exchange's public key; without it the table's own is trusted.
+    ``key`` is the exchange's public key (hex); without it the table's own is trusted. Raises
+    Refused SYNTAX, TOO_LARGE, VERSION, UNSIGNED, WRONG_KEY.
     """
     if len(content) > TABLE_BYTES_MAX:
         raise Refused(Refusal.TOO_LARGE, "a table", limit=TABLE_BYTES_MAX, seen=len(content))
@@ -177,8 +183,10 @@ def read(content: bytes, *, key: str | None = None) -> FactorTable:
 def check_publication(
     table: FactorTable, before: FactorTable | None, rules: Rules, grade: Grade, today: date
 ) -> None:
-    """Whether a table may be published today. Refused RULES_CHANGED, FROZEN, FACTOR_VERSION,
-    CLOCK_FUTURE, DISPUTE_CLOSED, PROVIDER_TWICE, FACTOR_BOUNDS, GOODPUT_RANGE.
+    """Check that a table may be published today; ``before`` is the version published last.
+
+    Raises Refused RULES_CHANGED, FROZEN, FACTOR_VERSION, CLOCK_FUTURE, DISPUTE_CLOSED,
+    PROVIDER_TWICE, FACTOR_BOUNDS, GOODPUT_RANGE.
     """
     month = Month.parse(table.expiry)
     header = {name: getattr(table, name) for name in _header(grade, rules, month)}

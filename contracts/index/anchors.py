@@ -1,10 +1,11 @@
-"""The anchor table of a month: each provider's own level, and what its vote weighs.
+"""The anchor table of a month: each provider's own level and the weight of its vote.
 
-Prices of one GPU differ between sellers by a factor of two to four, for good, and sellers come and
-go: a mean of levels moves whenever its panel does. So a provider votes with its *change*: with the
-distance of its price from its own anchor, which is the median, over the days before the month, of
-its price against the index. A newcomer votes from the first month before which it was observed on
-enough days. The table is made once, before the month's first fixing, and frozen.
+Prices of one GPU differ permanently between sellers by a factor of two to four, and sellers come
+and go, so a mean of levels would move with every change of the panel. A provider therefore votes
+with its *change*: the difference of its log price from its anchor, which is the median, over the
+days before the table, of its log price minus the log index. A new provider votes from the first
+month whose table has enough days of it. The table is made once, before its first fixing, and
+frozen.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,33 +23,36 @@ NANOS_OF_BP: Final = 100_000  # a basis point of a nat
 
 
 class Anchor(msgspec.Struct, frozen=True):
-    """One provider's seat in a month."""
+    """One provider's anchor and weight in a month."""
 
     provider: str
-    route: str  # through whom its price comes: itself, or an aggregator
-    series: str  # of its series the first in the schedule that was observed long enough
-    log: int  # its level over the index's, billionths of a nat; at inception its level alone
+    route: str  # source of its prices: itself, or an aggregator
+    series: str  # the first of the schedule that was observed on enough days
+    log: int  # its level minus the index's, billionths of a nat
     weight: int  # billionths of the whole
     restated: bool
     days: int  # observed
 
 
 class AnchorTable(msgspec.Struct, frozen=True, tag="anchors"):
-    """The seats of one index in one month, from a day on. Levels are logs in billionths."""
+    """The anchors of one index in one month, from ``first_day`` on. Levels are logs in billionths.
+
+    Centre and scale include the excluded providers.
+    """
 
     index: str
     month: str
     first_day: date
-    level: int | None  # of the index over the days that began it; None for every later table
-    centre: int  # median of the anchors
-    scale: int  # robust standard deviation of the anchors, not below the floor
+    level: int | None  # of the index, if this table begins it; None otherwise
+    centre: int  # median of the providers' levels over the index
+    scale: int  # robust standard deviation of these levels, not below the floor
     anchors: tuple[Anchor, ...]
-    excluded: tuple[str, ...]  # providers whose level is no level of this good
+    excluded: tuple[str, ...]  # providers whose level is too far from the centre
     rules_hash: str
 
     @property
     def table_hash(self) -> str:
-        """Digest of the whole table."""
+        """Digest (hex) of the whole table."""
         return digest(msgspec.json.encode(self)).hex()
 
     @property
@@ -57,7 +61,7 @@ class AnchorTable(msgspec.Struct, frozen=True, tag="anchors"):
 
 
 class Past(NamedTuple):
-    """One day behind: its votes, and where they stood; None if too few of the month's did."""
+    """One earlier day: its votes and their log location; None if too little weight voted."""
 
     date: date
     votes: tuple[Vote, ...]
@@ -71,13 +75,14 @@ def anchor_table(
     past: Sequence[Past],
     rules_hash: str,
 ) -> AnchorTable | None:
-    """The table of ``first_day``'s month from there on; None if nobody was observed long enough.
+    """Return the table of ``first_day``'s month, or None if no provider has enough days.
 
-    ``routes``: through whom the price of each provider comes that may have a seat.
+    ``past`` are the earlier days; those within ``anchor_days`` count. ``routes`` maps each provider
+    that may have an anchor to the source of its prices.
 
-    Without a day on which the index stood anywhere it is the table that begins the index, once
-    there are ``inception_days`` and as many providers as its gate asks for: its level is the
-    weighted median of the providers' medians.
+    If none of these days has a location, the table begins the index: then it needs
+    ``inception_days`` days with votes and as many providers as the gate ``providers.enter``, and
+    the index's level is the weighted median of the providers' median levels.
     """
     window = [p for p in past if 0 < (first_day - p.date).days <= index.anchor_days]
     begins = all(day.log is None for day in window)
@@ -124,7 +129,8 @@ def anchor_table(
 
 
 def _seats(index: Index, window: Sequence[Past], begins: bool) -> list[tuple[Vote, int, int]]:
-    """(latest vote, median level over the index, days) of each provider, by name."""
+    """(latest vote, median level over the index, days) of each provider with enough days, sorted by
+    name."""
     logs: dict[str, dict[str, list[int]]] = {}
     latest: dict[tuple[str, str], Vote] = {}
     for day in window:

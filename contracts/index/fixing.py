@@ -1,22 +1,22 @@
-"""One day's fixing: the location of the votes, what one provider could have moved, the gates.
+"""One day's fixing: the location of the votes, the influence of one provider, the gates.
 
     residual_i = log price_i - anchor_i
     m          = weighted median of the residuals
     log index  = m + sum of weight_i x clip(residual_i - m, +-c) / total weight of the table
 
-The sum runs over the votes that are present and no outliers, the weights are the month's. A change
-that half of the weight makes moves the index at once and in full; a change that one provider makes
-moves it by at most its weight x c. An absent vote counts as if it stood at the median.
+The sum is over the present votes that are no outliers; the weights are the month's. A change made
+by more than half of the weight moves the median, and so the index, at once; the clipped sum limits
+a single vote's own term to its weight x c. An absent vote counts as if its residual were m.
 
-An outlier stands further than ``screen_sigmas`` robust sigmas from the panel's centre, in logs: the
-scale is the frozen table's, so nobody can widen it on the day, and it has a floor, for equal quotes
-have no scale.
+An outlier is a vote whose level is further than ``screen_sigmas`` robust standard deviations from
+m + the panel's centre, in logs. The scale is that of the frozen table, so that nobody can widen it
+on the day, and has a floor, since equal quotes have a scale of zero.
 
-What one provider could do (``influence``, an upper bound): let the median run from m- to m+ while
-its vote runs over all prices. The rest of the sum moves by at most m+ - m- (its slope in m lies
-between 0 and 1), its own part by at most 2 x weight x c, and each vote that enters or leaves the
-screen on the way by at most 2 x its weight x c. That is within one window: whose quote the capture
-window's gates just need may keep it back, and so have the day fixed over its extension.
+``influence`` is an upper bound of what one provider could do. While its vote takes every price the
+median moves from m- to m+. The other votes' sum moves by at most m+ - m- (its slope in m is between
+0 and 1), the provider's own term by at most 2 x weight x c, and each vote that enters or leaves the
+screen by at most 2 x its weight x c. The bound holds within one window: a provider whose quote the
+gates of the capture window need can withhold it, and so have the day fixed over the extension.
 """
 
 from collections.abc import Mapping, Sequence
@@ -32,25 +32,26 @@ from contracts.index.numbers import divide, price_micros, spread, weighted_media
 from contracts.index.observations import Screen
 from contracts.index.votes import Ballot, Day, Vote, ballot
 
-_ENDLESS: Final = 10**15  # nanos beyond every logarithm of a price
+_ENDLESS: Final = 10**15  # larger than any logarithm of a price, in nanos
 
 
 class State(Enum):
-    """What a fixing is."""
+    """The state of a fixing."""
 
     PUBLISHED = "PUBLISHED"
     WITHHELD = "WITHHELD"  # no number; ``reason`` says why
-    FALLBACK = "FALLBACK"  # a number found by a later step of the ladder
-    REVISED = "REVISED"  # a number that goes before an earlier one of the same day
+    FALLBACK = "FALLBACK"  # a number from the extended window
+    REVISED = "REVISED"  # a number that replaces an earlier fixing of the same day
 
 
-NO_TABLE: Final = "NO_TABLE"  # nobody has been observed long enough to begin the index
+NO_TABLE: Final = "NO_TABLE"  # the month has no anchor table: too few providers or days observed
 
 
 class Fixing(msgspec.Struct, frozen=True, tag="fixing", kw_only=True):
     """One index on one day: a price in millionths of a dollar per GPU-hour, or why there is none.
 
-    Votes, gates and screens stand with it: with the anchor table they give the number again.
+    Logs are in billionths of a nat. With the anchor table the votes give the price again:
+    ``run.recompute``.
     """
 
     index: str
@@ -60,7 +61,7 @@ class Fixing(msgspec.Struct, frozen=True, tag="fixing", kw_only=True):
     reason: str = ""
     step: int = 0  # of the ladder: 0 the capture window, 1 its extension
     price_micros: int | None = None
-    log: int | None = None  # where the votes stood, published or not
+    log: int | None = None  # location of the votes, whether published or not
     median: int | None = None
     votes: tuple[Vote, ...]
     outliers: tuple[str, ...] = ()
@@ -78,11 +79,11 @@ class Fixing(msgspec.Struct, frozen=True, tag="fixing", kw_only=True):
 
 
 class Seat(NamedTuple):
-    """A present vote as the sum sees it."""
+    """A present vote with its anchor; logs and weight in billionths."""
 
     provider: str
     residual: int
-    level: int  # anchor + residual: where the price stands, in logs
+    level: int  # log of the price: anchor + residual
     anchor: int
     weight: int
     restated: bool
@@ -90,7 +91,7 @@ class Seat(NamedTuple):
 
 
 class Rules(NamedTuple):
-    """The numbers of the location: billionths of a nat and of the whole."""
+    """The parameters of the location: billionths of a nat, weight in billionths of the whole."""
 
     clip: int
     reach: int
@@ -99,7 +100,7 @@ class Rules(NamedTuple):
 
 
 class Location(NamedTuple):
-    """Where the votes stand."""
+    """The location of the votes, their weighted median (billionths), and the outliers."""
 
     log: int
     median: int
@@ -107,7 +108,7 @@ class Location(NamedTuple):
 
 
 def rules_of(index: Index, table: AnchorTable) -> Rules:
-    """The numbers that govern a month."""
+    """Return the parameters of the location under a month's table."""
     return Rules(
         clip=index.clip_bp * NANOS_OF_BP,
         reach=index.screen_sigmas * table.scale,
@@ -117,7 +118,7 @@ def rules_of(index: Index, table: AnchorTable) -> Rules:
 
 
 def seats_of(table: AnchorTable, votes: Sequence[Vote]) -> list[Seat]:
-    """The votes that have a seat in the month."""
+    """Return the votes whose provider and series have an anchor in the table."""
     cast = {(vote.provider, vote.series): vote for vote in votes}
     seats = []
     for anchor in table.anchors:
@@ -138,7 +139,7 @@ def seats_of(table: AnchorTable, votes: Sequence[Vote]) -> list[Seat]:
 
 
 def locate(seats: Sequence[Seat], rules: Rules) -> Location:
-    """The robust location of the votes; ValueError without a vote that weighs anything."""
+    """Return the robust location of the votes; ValueError if their total weight is zero."""
     middle = weighted_median((seat.residual, seat.weight) for seat in seats)
     clip, far, pulled = rules.clip, set(), 0
     for seat in seats:
@@ -150,10 +151,10 @@ def locate(seats: Sequence[Seat], rules: Rules) -> Location:
 
 
 def influence(seats: Sequence[Seat], table: AnchorTable, rules: Rules) -> int:
-    """The most that any one provider could move the fixing from anywhere to anywhere, in nanos.
+    """Return an upper bound of how far any one provider could move the fixing, in nanos.
 
-    Whatever it quotes or withholds that day, present or not; several that come through one
-    aggregator count as one.
+    Over all that it could quote or withhold that day, also for providers that are absent. Providers
+    that share a route (an aggregator) count as one.
     """
     groups: dict[str, set[str]] = {}
     weights: dict[str, int] = {}
@@ -173,7 +174,8 @@ def influence(seats: Sequence[Seat], table: AnchorTable, rules: Rules) -> int:
 
 
 def _flips(seat: Seat, low: int, high: int, rules: Rules) -> bool:
-    """Whether a vote is inside the screen for one median of the range and outside for another."""
+    """Whether a vote is inside the screen for one median of the range and outside for another;
+    ``low`` and ``high`` are the range's ends."""
     at_low = seat.level - rules.centre - low
     at_high = seat.level - rules.centre - high
     furthest = max(abs(at_low), abs(at_high))
@@ -184,7 +186,7 @@ def _flips(seat: Seat, low: int, high: int, rules: Rules) -> bool:
 def gate_values(
     seats: Sequence[Seat], location: Location | None, table: AnchorTable, rules: Rules
 ) -> dict[str, int]:
-    """What the gates look at, in the units of their names. Rounded to the strict side."""
+    """Return the value of each gate, in the unit of its name, rounded to the strict side."""
     used = [s for s in seats if location is not None and s.provider not in location.outliers]
     weight = sum(seat.weight for seat in used)
     squares = sum(seat.weight**2 for seat in used)
@@ -203,10 +205,10 @@ def gate_values(
 
 
 def failed_gate(index: Index, values: Mapping[str, int], *, was_open: bool) -> str:
-    """The name of the first gate that the values do not pass; empty if they pass all.
+    """Return the name of the first gate that fails; empty if all pass.
 
-    ``was_open``: the index had a number the day before. Then the easier threshold holds, so that a
-    value that wavers about one threshold does not open and shut the gate.
+    ``was_open`` says that the index had a number the day before. Then the easier threshold ``keep``
+    applies, so that a value near one threshold does not open and close the gate every day.
     """
     for name, value in values.items():
         gate = getattr(index.gates, name)
@@ -225,10 +227,11 @@ def fix(
     was_open: bool,
     revision: int = 0,
 ) -> Fixing:
-    """The fixing of an index on a day, from its observations and the month's table.
+    """Return the fixing of an index on a day, from its observations and the month's table.
 
-    First inside the capture window; if that passes not every gate, once more with the window
-    extended (FALLBACK, step 1); then it is WITHHELD with the name of the gate.
+    The capture window is tried first. If a gate fails, the extended window is tried (FALLBACK, step
+    1); if that fails as well, the fixing is WITHHELD with the name of the gate. Without a table it
+    is WITHHELD with ``NO_TABLE``. With ``revision`` above 0 a published fixing is REVISED.
     """
     first = ballot(index, methodology, day)
     tried = _try(index, methodology, day, table, first, 0, was_open, revision)
@@ -251,7 +254,7 @@ def _try(
     was_open: bool,
     revision: int,
 ) -> Fixing:
-    """The fixing that one ballot gives."""
+    """The fixing of one ballot."""
     plain = Fixing(
         index=index.code,
         date=day.date,

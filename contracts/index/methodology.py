@@ -1,9 +1,9 @@
-"""What an index measures and by which rules: ``data/indices.toml``, keyed by the index's code.
+"""What each index measures and by which rules, from ``data/indices.toml``.
 
-The file has four parts: ``common`` (what all indices share), ``indices`` (one table per code,
-which may override what is common), ``providers`` (whose prices are known, and through whom they
-come), and ``panel`` (the names of GPUs and kinds that an observation may have). A file with a
-fault is refused whole.
+The file has four parts: ``common`` (defaults of all indices), ``indices`` (one table per code,
+which may override them), ``providers`` (the known providers and the routes of their prices), and
+``panel`` (the names of GPUs and kinds that an observation may have). A file with a fault is refused
+whole.
 """
 
 import hashlib
@@ -39,20 +39,20 @@ Code = Annotated[str, Meta(pattern=r"^[A-Z0-9][A-Z0-9-]{2,23}$")]
 
 
 class Tier(Enum):
-    """What an observation is evidence of, the strongest first: the hierarchy of inputs."""
+    """The hierarchy of inputs: the quality of an observation as evidence, the strongest first."""
 
-    EXECUTABLE = "executable"  # can be bought at this price, now, by a machine
+    EXECUTABLE = "executable"  # can be bought at this price immediately, through an API
     RATE_CARD = "rate_card"  # a published price of exactly the good
-    JUDGEMENT = "judgement"  # a price of something restated, or not described fully
+    JUDGEMENT = "judgement"  # a price of another good, restated, or of one not fully described
 
 
 class Series(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One row of the restatement schedule: a good that is taken for the index's good."""
+    """One row of the restatement schedule: a good whose prices count for the index's good."""
 
     gpu: Name
     kind: Name
-    tier: Tier  # the strongest that a price of it can be: a provider's own may be weaker
-    factor: str = "1.0000"  # price of the index's good over the price of this one
+    tier: Tier  # the strongest tier of its prices: a provider's own tier may be weaker
+    factor: str = "1.0000"  # price of the index's good / price of this one
     note: str = ""
 
     @property
@@ -65,12 +65,12 @@ class Series(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def restated(self) -> bool:
-        """Whether its price is evidence only after a judgement."""
+        """Whether its price counts only by judgement: its tier, or a factor other than one."""
         return self.tier is Tier.JUDGEMENT or self.factor_e4 != FACTOR_ONE
 
 
 class Provider(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Whose price it is. ``route`` is through whom it reaches the panel, itself if empty."""
+    """A provider of prices. ``route`` names the aggregator they come through, if any."""
 
     venue: Literal["neocloud", "marketplace", "hyperscaler"]
     tier: Tier
@@ -78,26 +78,30 @@ class Provider(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Gate(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Two thresholds: ``enter`` to publish after a withheld day, ``keep`` to go on publishing."""
+    """Two thresholds: ``enter`` to publish after a day without a number, ``keep`` after one with.
+
+    Whether a value must be at least or at most the threshold: ``AT_MOST``.
+    """
 
     enter: Count
     keep: Count
 
 
 class Gates(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What a day must have; the order is the order in which a failure is named."""
+    """The conditions for publishing a day's number, in the order in which a failure is named."""
 
-    providers: Gate  # at least so many votes
-    observations: Gate  # at least so many observations behind them
-    effective_tenths: Gate  # at least so many providers of equal weight, in tenths
-    coverage_percent: Gate  # at least this share of the anchor table's weight
-    restated_percent: Gate  # at most this share of the weight on restated inputs
-    dispersion_bp: Gate  # at most this robust standard deviation of the month's anchors
-    disagreement_bp: Gate  # at most this robust standard deviation of the day's changes
-    influence_bp: Gate  # at most so much that one provider could have moved the fixing
+    providers: Gate  # least number of votes
+    observations: Gate  # least number of observations behind them
+    effective_tenths: Gate  # least effective number of providers (inverse Herfindahl), in tenths
+    coverage_percent: Gate  # least share of the anchor table's weight
+    restated_percent: Gate  # most weight on restated inputs
+    dispersion_bp: Gate  # largest robust standard deviation of the month's anchors
+    disagreement_bp: Gate  # largest robust standard deviation of the day's changes
+    influence_bp: Gate  # furthest that one provider could have moved the fixing
 
 
-CASH_EFFECTIVE_TENTHS: Final = 50  # no index that a cash contract settles on may ask for fewer
+# Least ``effective_tenths.keep`` of every index, since cash contracts may settle on any of them.
+CASH_EFFECTIVE_TENTHS: Final = 50
 AT_MOST: Final = ("restated_percent", "dispersion_bp", "disagreement_bp", "influence_bp")
 
 
@@ -105,13 +109,13 @@ class Settlement(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The fallback ladder of a month's final settlement price."""
 
     full_days: Days  # fixings for the plain mean
-    short_days: Days  # fixings for the mean of what there is
+    short_days: Days  # fixings for the mean of an incomplete month
     market_days: Days  # the exchange's own settlement prices for the last step
-    revision_hours: Hours  # a revision counts if known so many hours after the month
+    revision_hours: Hours  # a revision counts if known by so many hours after the month
 
 
 class Index(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """One index: a good, an administrator's undertakings, and the numbers of the rules."""
+    """One index: its good, its governance texts, and the parameters of its rules."""
 
     code: Code
     name: Text
@@ -150,7 +154,7 @@ class Index(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
 
 
 class Methodology(msgspec.Struct, frozen=True):
-    """Every index, and the names an observation may carry."""
+    """Every index by code, every provider by name, and the names an observation may have."""
 
     indices: dict[str, Index]
     providers: dict[str, Provider]
@@ -158,7 +162,7 @@ class Methodology(msgspec.Struct, frozen=True):
     kinds: frozenset[str]
 
     def index(self, code: str) -> Index:
-        """The index of a code; LookupError, which names those there are."""
+        """Return the index of a code; LookupError if there is none."""
         found = self.indices.get(code)
         if found is None:
             known = ", ".join(sorted(self.indices))
@@ -166,12 +170,12 @@ class Methodology(msgspec.Struct, frozen=True):
         return found
 
     def rules_hash(self, code: str) -> bytes:
-        """Digest of everything that decides an index's fixings but the observations."""
+        """Return the digest of an index's rules and the providers; LookupError as ``index``."""
         plain = msgspec.to_builtins((self.index(code), self.providers), str_keys=True)
         return digest(msgspec.json.encode(plain, order="sorted"))
 
     def route(self, provider: str) -> str:
-        """Through whom a provider's price comes."""
+        """Return a provider's aggregator, or its own name if it has none. KeyError if unknown."""
         return self.providers[provider].route or provider
 
 
@@ -192,7 +196,7 @@ class MethodologyError(ValueError):
 
 
 def digest(*parts: bytes) -> bytes:
-    """BLAKE2b of the parts, each after its length."""
+    """Return the BLAKE2b-256 of the parts, each preceded by its length."""
     hasher = hashlib.blake2b(digest_size=HASH_BYTES, person=_PERSON)
     for part in parts:
         hasher.update(len(part).to_bytes(8, "little"))
@@ -202,12 +206,12 @@ def digest(*parts: bytes) -> bytes:
 
 @cache
 def load() -> Methodology:
-    """The indices that ship with this package."""
+    """Return the indices shipped with this package."""
     return read((resources.files("contracts") / "data" / _FILE).read_bytes())
 
 
 def read(content: bytes) -> Methodology:
-    """The indices of a file's content; MethodologyError with the first fault found."""
+    """Return the indices of a TOML file's content; MethodologyError with the first fault."""
     if len(content) > FILE_BYTES_MAX:
         raise MethodologyError(f"{len(content)} bytes, at most {FILE_BYTES_MAX}")
     try:
@@ -228,7 +232,7 @@ def read(content: bytes) -> Methodology:
 
 
 def _faults(index: Index, file: _File) -> list[str]:
-    """What is wrong between the fields of one index."""
+    """Inconsistencies between the fields of one index."""
     faults = []
     low, middle, high = (
         index.window_opens_minute,

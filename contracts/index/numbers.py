@@ -1,8 +1,8 @@
-"""Integer arithmetic of the index: logarithms, medians, weights. No float anywhere.
+"""Integer arithmetic of the index: logarithms, medians, weights. No floats are used.
 
 Prices are millionths of a dollar per GPU-hour, logarithms billionths of a nat, weights billionths
-of the whole. ``ln`` and ``exp`` are decimal's, which are correctly rounded: the same inputs give
-the same fixing on every machine.
+of the whole. ``ln`` and ``exp`` are those of ``decimal``, which are correctly rounded, so that the
+same inputs give the same fixing on every machine.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,7 +18,8 @@ _ONE: Final = Decimal(1)
 
 @lru_cache(1 << 16)
 def log_nanos(price_micros: int) -> int:
-    """Natural logarithm of a price in dollars, in billionths; ValueError below one millionth."""
+    """Return the natural logarithm of a price in dollars, in billionths; the price is in millionths
+    of a dollar. ValueError if it is below 1."""
     if price_micros < 1:
         raise ValueError(f"no logarithm of {price_micros} micros")
     log = _EXACT.ln(Decimal(price_micros).scaleb(-6))
@@ -26,18 +27,18 @@ def log_nanos(price_micros: int) -> int:
 
 
 def price_micros(log: int) -> int:
-    """The price of a logarithm in billionths: rounded once, half to even."""
+    """Return the price (millionths) of a logarithm in billionths, rounded once, half to even."""
     return int(_EXACT.exp(Decimal(log).scaleb(-9)).scaleb(6).quantize(_ONE, context=_EXACT))
 
 
 def divide(number: int, by: int) -> int:
-    """``number / by``, half to even; ``by`` is positive."""
+    """Return ``number / by``, rounded half to even; ``by`` must be positive."""
     quotient, rest = divmod(number, by)
     return quotient + (2 * rest > by or (2 * rest == by and quotient % 2))
 
 
 def median(values: Iterable[int]) -> int:
-    """The middle value; of two middle ones their mean, half to even. ValueError for none."""
+    """Return the middle value, or the mean (half to even) of two; ValueError without values."""
     ordered = sorted(values)
     if not ordered:
         raise ValueError("no median of nothing")
@@ -48,9 +49,10 @@ def median(values: Iterable[int]) -> int:
 
 
 def weighted_median(votes: Iterable[tuple[int, int]]) -> int:
-    """The value at which half of the weight is reached, of (value, weight) pairs.
+    """Return the value at which half of the weight is reached, of (value, weight) pairs.
 
-    Where exactly half lies at or below a value, the mean of it and the next. ValueError for none.
+    If exactly half lies at or below a value, the result is the mean (half to even) of it and the
+    next. Pairs without positive weight are ignored; ValueError if none is left.
     """
     ordered = sorted(vote for vote in votes if vote[1] > 0)
     if not ordered:
@@ -67,7 +69,7 @@ def weighted_median(votes: Iterable[tuple[int, int]]) -> int:
 
 
 def spread(values: Sequence[int]) -> int:
-    """Robust standard deviation: 1.4826 x the median absolute deviation. 0 for fewer than two."""
+    """Return 1.4826 x the median absolute deviation; 0 for fewer than two values."""
     if len(values) < 2:
         return 0
     centre = median(values)
@@ -77,11 +79,12 @@ def spread(values: Sequence[int]) -> int:
 def capped_weights(
     weights: Mapping[str, int], routes: Mapping[str, str], cap_percent: int
 ) -> dict[str, int]:
-    """Shares of the whole in billionths, rounded down, no route's above the cap.
+    """Return each provider's share of the whole in billionths, with no route above the cap.
 
-    ``routes`` says through whom a provider's price reaches the panel: itself, or an aggregator.
-    What a cap takes goes to the other routes in proportion; where there are too few routes for the
-    cap, all have the same share. Rounded down and not topped up: no share depends on a name.
+    ``routes`` maps each provider to where its price comes from: itself, or an aggregator. Weight
+    above the cap goes to the other routes in proportion; with too few routes for the cap, all get
+    the same share. Shares are rounded down and not adjusted to a sum of one, since the choice of
+    whom to adjust would depend on names.
     """
     totals: dict[str, Fraction] = {}
     for provider, weight in weights.items():

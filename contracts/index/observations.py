@@ -1,11 +1,11 @@
-"""Price observations: one CSV file to observations, each unfit one rejected by name.
+"""Reads a CSV file of price observations; rejects each invalid one with a reason.
 
-A file that is not of the documented form is refused whole (RefusedFile); nothing of it is used. An
-observation that is of the form and unfit is rejected by itself, with its line, so that one seller's
-nonsense cannot silence the others. ``now_ns`` is only compared with: no feed moves a clock.
+A file that is not of the documented form is refused whole (RefusedFile). A well-formed but invalid
+observation is rejected alone, with its line, so that one seller's faulty data cannot suppress the
+others'. ``now_ns`` is only compared with observed times.
 
-The numbers of refusals and screens are frozen, in the index's band 2200 to 2299
-(docs/reference/index-methodology.md says what to do about each).
+The numbers of refusals and screens are frozen, in the index's band 2200 to 2299. What to do about
+each: docs/reference/index-methodology.md.
 """
 
 import csv
@@ -23,8 +23,8 @@ from contracts.index.methodology import Methodology, digest
 FILE_BYTES_MAX: Final = 256 << 20
 ROWS_MAX: Final = 2_000_000
 FIELD_CHARS_MAX: Final = 512
-PRICE_MICROS_MAX: Final = 10**12  # $1,000,000 an hour: far beyond, yet small enough to add up
-AHEAD_NS: Final = 300 * 10**9  # a capture this far ahead of the clock is in the future
+PRICE_MICROS_MAX: Final = 10**12  # $1,000,000 an hour: above any real price, sums stay small
+AHEAD_NS: Final = 300 * 10**9  # tolerated lead of an observation over the clock
 NS_OF_DAY: Final = 86_400 * 10**9
 REQUIRED: Final = ("provider", "gpu", "kind", "usd_hr", "fetched_at")
 EPOCH_DAY: Final = date(1970, 1, 1).toordinal()
@@ -36,41 +36,42 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class FileRefusal(IntEnum):
-    """Why a file was refused whole. The order is the order of the checks."""
+    """Why a file was refused whole, in the order of checks; REPLAYED is checked by ``run``."""
 
     FILE_TOO_LARGE = 2201
-    REPLAYED = 2202  # this very file was captured before
+    REPLAYED = 2202  # this file was used for these days before
     NOT_TEXT = 2203  # not UTF-8, or with a NUL
-    HEADER = 2204  # a column is missing, unknown or there twice
-    ROW_FORM = 2205  # a row has other fields than the header, or one that is too long
+    HEADER = 2204  # a column is missing, unknown or duplicated
+    ROW_FORM = 2205  # a row with another number of fields than the header, a field too long
     ROWS = 2206  # too many rows
     EMPTY = 2207  # no row at all
 
 
 class Screen(IntEnum):
-    """What became of an observation. The order is the order of the checks."""
+    """The outcome of an observation. Screens of one group are checked in this order, but for the
+    date column, whose fault is TIME and is checked after FUTURE."""
 
     ACCEPTED = 0
-    # Rejected when read: it is nobody's evidence of anything.
-    TIME = 2211  # no moment with a zone, or no date
+    # Rejected when read: invalid for every index.
+    TIME = 2211  # not a time with a zone, before 1970, or not a date
     FUTURE = 2212  # later than the clock
-    PRICE = 2213  # no decimal number: NaN, infinity and exponents too
+    PRICE = 2213  # not a plain decimal number; NaN, infinity and exponents are refused
     NONPOSITIVE = 2214
     PRICE_RANGE = 2215
     CURRENCY = 2216
     UNKNOWN_PROVIDER = 2217  # so its tier is unknown
     UNKNOWN_CLASS = 2218
     UNKNOWN_KIND = 2219
-    DUPLICATE = 2220  # the same observation again
+    DUPLICATE = 2220  # equal to an earlier row in all fields that are used
     # Screened out of one index and day.
-    OTHER_GOOD = 2231  # the schedule does not take it
+    OTHER_GOOD = 2231  # not in the index's schedule
     OTHER_VENUE = 2232
-    CARRIED = 2233  # captured on another day than it claims
+    CARRIED = 2233  # observed on another day than its date column says
     OUTSIDE_WINDOW = 2234
     ADMINISTERED = 2235  # a fixed ratio of another price of the same seller
-    STALE = 2236  # the feed's whole content has stood still for too long
+    STALE = 2236  # the provider's whole feed has not changed for too long
     # Screened out of the day's votes.
-    NO_ANCHOR = 2241  # too few days observed for a level of its own
+    NO_ANCHOR = 2241  # provider and series have no anchor in the month's table
     OUTLIER = 2242
 
 
@@ -85,19 +86,19 @@ class RefusedFile(ValueError):
 
 
 class Observation(NamedTuple):
-    """One price that was seen: millionths of a dollar per GPU-hour, nanoseconds since the epoch."""
+    """One observed price: millionths of a dollar per GPU-hour, nanoseconds since the epoch."""
 
-    day: int  # the proleptic ordinal of the date it claims
+    day: int  # proleptic ordinal of the stated date, by default the day of observation
     provider: str
     gpu: str
     kind: str
     price_micros: int
     observed_ns: int
-    place: str  # what tells two configurations of one seller apart: memory and region
+    place: str  # distinguishes configurations of one seller: memory and region
 
 
 class Rejected(NamedTuple):
-    """An observation that was not taken: its line in the file, and why."""
+    """A rejected observation: its line in the file, the reason, and the offending value."""
 
     line: int
     screen: Screen
@@ -105,7 +106,7 @@ class Rejected(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """What a file holds."""
+    """The content of a file: its digest, the observations and the rejected rows."""
 
     file_hash: bytes
     observations: list[Observation]
@@ -113,12 +114,15 @@ class Batch(NamedTuple):
 
     @property
     def days(self) -> list[date]:
-        """The days that anything was observed on, in order."""
+        """The days of the observations, in order."""
         return [date.fromordinal(day) for day in sorted({o.day for o in self.observations})]
 
 
 def read(content: bytes, *, now_ns: int, methodology: Methodology) -> Batch:
-    """The observations of a file; RefusedFile if it is not of the form."""
+    """Return the observations of a CSV file; RefusedFile if it is not of the documented form.
+
+    ``now_ns`` is the clock: observations more than ``AHEAD_NS`` later are rejected.
+    """
     if len(content) > FILE_BYTES_MAX:
         raise RefusedFile(FileRefusal.FILE_TOO_LARGE, FILE_BYTES_MAX, len(content))
     try:
@@ -149,7 +153,7 @@ def _columns(header: list[str]) -> dict[str, int]:
 
 
 class _Reader:
-    """Reads rows one by one. Texts repeat a great deal, so what they mean is remembered."""
+    """Reads rows one by one. Texts repeat often, so parsed values are cached."""
 
     def __init__(self, now_ns: int, methodology: Methodology, columns: dict[str, int]) -> None:
         self.observations: list[Observation] = []
@@ -169,7 +173,7 @@ class _Reader:
         self._seen: set[Observation] = set()
 
     def take(self, row: list[str], line: int) -> None:
-        """One row: an observation, a rejected one, or RefusedFile."""
+        """Take one row as an observation or a rejected one; RefusedFile ROW_FORM or ROWS."""
         if len(row) != self._width or len(max(row, key=len, default="")) > FIELD_CHARS_MAX:
             raise RefusedFile(FileRefusal.ROW_FORM, f"{self._width} fields", f"line {line}")
         if len(self.observations) + len(self.rejected) >= ROWS_MAX:
@@ -245,7 +249,7 @@ def _moment(text: str, latest_ns: int) -> int | Screen:
 
 
 def _micros(text: str) -> int | Screen:
-    """Millionths of a dollar, rounded once, half to even: sellers print sixteen digits."""
+    """Millionths of a dollar, rounded once, half to even: some sellers print sixteen digits."""
     if not _PRICE.fullmatch(text):
         return Screen.PRICE
     micros = int(Decimal(text).quantize(_MICRO, ROUND_HALF_EVEN).scaleb(6))
@@ -258,7 +262,7 @@ ByDay = dict[int, list[Observation]]
 
 
 def by_day(observations: Sequence[Observation]) -> ByDay:
-    """The observations of each day that they claim."""
+    """Return the observations by ``day``."""
     days: ByDay = {}
     for seen in observations:
         days.setdefault(seen.day, []).append(seen)
@@ -266,15 +270,15 @@ def by_day(observations: Sequence[Observation]) -> ByDay:
 
 
 def fresh(seen: Observation) -> bool:
-    """Whether it was captured on the day that it claims, UTC."""
+    """Whether an observation was made on its stated day, UTC."""
     return seen.observed_ns // NS_OF_DAY + EPOCH_DAY == seen.day
 
 
 def fingerprints(observations: Sequence[Observation]) -> dict[str, bytes]:
-    """A digest of each provider's whole feed of a day: every good and price, no time.
+    """Return a digest of each provider's fresh observations of a day: goods and prices, no times.
 
-    A seller whose pages are read again and again and never change, to the last digit of every good,
-    is more likely a feed that has died than a market that stands still.
+    A feed that repeats every price to the last digit for days is more likely dead than a market
+    without changes; see ``Screen.STALE``.
     """
     feeds: dict[str, list[tuple[str, str, str, int]]] = {}
     for seen in observations:
@@ -288,10 +292,10 @@ def fingerprints(observations: Sequence[Observation]) -> dict[str, bytes]:
 
 
 def administered(observations: Sequence[Observation], least: int = 3) -> set[tuple[str, str]]:
-    """(provider, kind) whose prices are a fixed ratio of the same seller's dearer kind.
+    """Return the (provider, kind) pairs priced at a fixed ratio of the seller's dearer kind.
 
-    So where at least ``least`` goods of a day have one and the same ratio, to four digits: a
-    formula set that price, no market.
+    These have the same ratio, to four digits, for at least ``least`` goods of a day: such prices
+    come from a formula, not from a market.
     """
     kinds: dict[tuple[str, str, str], dict[str, int]] = {}
     for seen in observations:

@@ -1,6 +1,6 @@
-"""Days of an observation file onto a tape, whole or not at all.
+"""Fixes days from an observation file onto a tape: all of them or none.
 
-``fix_through`` works on the tape given and returns a new one: an error leaves the old as it was.
+``fix_through`` and ``revise`` return a new tape and leave the given one unchanged, also on errors.
 """
 
 from collections import Counter
@@ -34,15 +34,15 @@ Advance = Callable[[int, int], None]
 
 
 class RunRefusal(IntEnum):
-    """Why days could not be fixed. Frozen numbers, as those of ``observations``."""
+    """Why days could not be fixed. The numbers are frozen, as those of ``observations``."""
 
-    ALREADY_FIXED = 2251  # ask for a revision
-    OUT_OF_ORDER = 2252  # a later day is fixed, or one before would be left out for good
-    NOT_FIXED = 2253  # nothing to revise
-    UNCHANGED = 2254  # the revision would say the same
-    RANGE = 2255  # the last day lies before the first, or too far from it
-    CLOCK = 2256  # the tape knows of a later moment than the one given
-    NOT_OVER = 2257  # the day is not over yet
+    ALREADY_FIXED = 2251  # to correct it, use a revision
+    OUT_OF_ORDER = 2252  # a later day is fixed, a day would be skipped, or indices are not level
+    NOT_FIXED = 2253  # nothing to revise or reproduce
+    UNCHANGED = 2254  # the revision would have the same inputs and rules
+    RANGE = 2255  # the last day is before the first, or ``DAYS_MAX`` or more after it
+    CLOCK = 2256  # the time given is before the tape's last entry
+    NOT_OVER = 2257  # the last day is not over yet
 
 
 class RefusedRun(ValueError):
@@ -64,11 +64,16 @@ def fix_through(
     first: date | None = None,
     advance: Advance | None = None,
 ) -> tuple[Tape, list[Fixing]]:
-    """Fix every day up to ``last`` that the tape has not got, from ``first`` on.
+    """Fix every day from ``first`` to ``last``; return the longer tape and the new fixings, by day
+    and code.
 
-    Without ``first`` from the day after the tape's last, or on an empty tape from the first day of
-    the file: a fixing rests on the days before it. Days without observations are withheld, not
-    skipped. Returns the longer tape and the new fixings, by day and code.
+    ``first`` is by default the day after the tape's last or, on a tape without fixings, the first
+    day observed in the file. Fixings depend on earlier days, so days without observations are
+    withheld, not skipped. ``recorded_ns`` is when the entries become known. ``advance(done, days)``
+    is called before each day.
+
+    Raises RefusedRun (CLOCK, OUT_OF_ORDER, RANGE, ALREADY_FIXED, NOT_OVER), RefusedFile (REPLAYED),
+    TapeError for an entry that is too long, LookupError for an unknown code.
     """
     grown = _copy(tape, recorded_ns)
     _refuse_uneven(grown, codes)
@@ -87,7 +92,7 @@ def _fix_days(
     recorded_ns: int,
     advance: Advance | None = None,
 ) -> list[Fixing]:
-    """A capture and the fixings of its days, onto the tape."""
+    """Append a capture, and the anchor tables and fixings of its days; return the fixings."""
     observed = by_day(batch.observations)
     feeds = _feeds_before(grown, observed, days[0])
     prints = _prints(observed, days)
@@ -111,10 +116,13 @@ def revise(
     *,
     recorded_ns: int,
 ) -> tuple[Tape, list[Fixing]]:
-    """Fix one day once more from other observations, beside the fixing that it revises.
+    """Fix one day again from other observations; return the longer tape and the new revisions.
 
-    The month's anchors and the gates' memory are as they were, later days stay as they are, and an
-    index whose inputs are the same is left alone.
+    The month's anchors and the previous day's gate state stay as first fixed, later days are not
+    changed, and an index with the same inputs and rules gets no revision.
+
+    Raises RefusedRun (CLOCK, NOT_FIXED, UNCHANGED), RefusedFile (REPLAYED), TapeError for an entry
+    that is too long, LookupError for an unknown code.
     """
     grown = _copy(tape, recorded_ns)
     _refuse_replay(grown, batch, codes, [on])
@@ -147,21 +155,22 @@ def revise(
 
 
 class Again(NamedTuple):
-    """What came of running a file once more."""
+    """The result of reproducing a file's captures."""
 
-    runs: int  # captures of it that were run again
-    other_rules: int  # and those that were not: these rules are not the ones they were fixed by
-    differ: list[str]  # entries that came out differently
+    runs: int  # captures that were reproduced
+    other_rules: int  # captures skipped because their fixings were made by other rules
+    differ: list[str]  # ranges of entries that came out differently
 
 
 def reproduce(
     tape: Tape, methodology: Methodology, file_hash: bytes, read_at: Callable[[int], Batch]
 ) -> Again:
-    """Run every capture of a file once more, on the tape as it stood before.
+    """Repeat every capture of a file on the tape as it was before, and compare the entries byte for
+    byte.
 
-    Each must give the same entries, byte for byte. ``read_at`` reads the file by the clock of a
-    moment in ns: what was in the future when it was captured is rejected again. RefusedRun
-    (NOT_FIXED) if the tape has no capture of the file.
+    ``read_at`` reads the file with the clock at a moment in ns, so that observations that were in
+    the future at the capture are rejected again. Raises RefusedRun (NOT_FIXED) if the tape has no
+    capture of the file.
     """
     runs, other_rules, differ = 0, 0, []
     for before, recorded in enumerate(tape):
@@ -200,7 +209,8 @@ def _has_these_rules(tape: Tape, capture: int, methodology: Methodology) -> bool
 
 
 def recompute(fixing: Fixing, index: Index, table: AnchorTable) -> int | None:
-    """The price that a fixing's own votes give with its table; None where no vote has a seat."""
+    """Return the price (millionths) of a fixing's own votes with its table; None if no vote has an
+    anchor."""
     seats = seats_of(table, fixing.votes)
     return price_micros(locate(seats, rules_of(index, table)).log) if seats else None
 
@@ -220,7 +230,8 @@ def _fix_day(
 
 
 def _new_table(tape: Tape, methodology: Methodology, index: Index, on: date) -> AnchorTable | None:
-    """The anchors of a month that has none yet, from the tape alone."""
+    """The anchor table of a month that has none yet, from the tape alone; None if there are too few
+    days or providers."""
     begun = [table for table in tape.tables(index.code) if table.level is not None]
     least_coverage, memory = index.gates.coverage_percent.keep, index.anchor_days
     past = []
@@ -229,7 +240,7 @@ def _new_table(tape: Tape, methodology: Methodology, index: Index, on: date) -> 
         assert fixing is not None
         if fixing.published or fixing.gates.get("coverage_percent", 0) >= least_coverage:
             log = fixing.log
-        else:  # one of the days that the index began from, or began anew from, is at its level
+        else:  # a day from which the index began, or began again, stands at that table's level
             before = (table for table in begun if 0 < (table.first_day - day).days <= memory)
             log = next((table.level for table in before), None)
         past.append(Past(day, fixing.votes, log))
@@ -273,7 +284,7 @@ def _days(
 
 
 def _refuse_uneven(tape: Tape, codes: Sequence[str]) -> None:
-    """Indices go on together from one day: of the later ones days would be left out for good."""
+    """Refuse indices with different last days: one run of days could not continue them all."""
     last = {code: days[-1] for code in codes if (days := tape.days(code))}
     if len(set(last.values())) > 1:
         said = ", ".join(f"{code} to {day}" for code, day in last.items())
@@ -297,7 +308,7 @@ def _refuse_fixed(tape: Tape, codes: Sequence[str], days: Sequence[date], now_ns
 
 
 def _refuse_replay(tape: Tape, batch: Batch, codes: Sequence[str], days: Sequence[date]) -> None:
-    """The very same file may go on with later days, never again with those it has served."""
+    """Refuse the same file for days that it was used for; it may be used for later days."""
     name = batch.file_hash.hex()
     for capture in tape.captures():
         again = capture.file_hash == name and set(codes) & set(capture.indices)
@@ -306,7 +317,7 @@ def _refuse_replay(tape: Tape, batch: Batch, codes: Sequence[str], days: Sequenc
 
 
 def _feeds_before(tape: Tape, observed: ByDay, first: date) -> Feeds:
-    """The feeds' ages as they stood before a day: from the tape, and the file's earlier days."""
+    """The feeds as of the day before ``first``: from the tape, and the file's earlier days."""
     prints: dict[date, dict[str, bytes]] = {
         date.fromordinal(day): fingerprints(observations)
         for day, observations in observed.items()
@@ -343,5 +354,5 @@ def _capture(
 
 
 def end_ns(day: date) -> int:
-    """The first instant after a day, UTC, in nanoseconds since the epoch."""
+    """Return the first instant after a day, UTC, in nanoseconds since the epoch."""
     return (day.toordinal() + 1 - EPOCH_DAY) * NS_OF_DAY

@@ -1,15 +1,16 @@
 """The final settlement price of a cash contract: the mean of its month's fixings, or the ladder.
 
-    step 0  MEAN          at least ``full_days`` fixings: their mean
-    step 1  SHORT_MEAN    at least ``short_days``: the mean of what there is
+    step 0  MEAN          at least ``full_days`` published fixings: their mean
+    step 1  SHORT_MEAN    at least ``short_days``: their mean
     step 2  MARKET_MEAN   fewer: the mean of the exchange's own last ``market_days`` settlement
                           prices of the expiring contract
-    step 3  UNDETERMINED  not even those: no number is made up; the market's rules name who decides
+    step 3  UNDETERMINED  fewer than ``market_days`` of those: no price; the market's rules name who
+                          decides
 
-A withheld day is left out, never filled. The revisions counted are those known at the cut,
-``revision_hours`` after the month; later ones are published and change no settlement. A day that
-became known only later counts as it was known first. The price is an integer of millionths of a
-dollar per GPU-hour, rounded once, half to even.
+A withheld day is left out, never filled. Of each day the latest revision known at the cut counts;
+the cut is ``revision_hours`` after the month. Later revisions are published but change no
+settlement. A day first fixed after the cut counts with its first fixing. The price is an integer in
+millionths of a dollar per GPU-hour, rounded once, half to even.
 """
 
 from bisect import bisect_left
@@ -39,7 +40,7 @@ class Step(IntEnum):
 
 
 class FinalPrice(msgspec.Struct, frozen=True, kw_only=True):
-    """A month's final settlement price, and what it rests on."""
+    """A month's final settlement price (None if undetermined) and its inputs."""
 
     index: str
     month: str
@@ -52,11 +53,11 @@ class FinalPrice(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Known(Protocol):
-    """What a fixing is to a settlement."""
+    """The part of a fixing that a settlement uses."""
 
     @property
     def date(self) -> date:
-        """The day it speaks of."""
+        """The day that was fixed."""
 
     @property
     def revision(self) -> int:
@@ -64,18 +65,18 @@ class Known(Protocol):
 
     @property
     def price_micros(self) -> int | None:
-        """None: withheld."""
+        """Price in millionths of a dollar per GPU-hour; None if withheld."""
 
     @property
     def inputs_hash(self) -> str:
-        """What it was made from."""
+        """Digest (hex) of the fixing's inputs."""
 
 
 class Fixings(Protocol):
-    """Fixings by index and day, each with the time from which it was known: a tape, a log."""
+    """Fixings by index and day, each with the time it became known, such as a ``Tape``."""
 
     def fixing(self, index: str, day: date, known_ns: int, /) -> Known | None:
-        """The latest revision of a day that was known then."""
+        """Return the latest revision of a day that was known at ``known_ns``; None if none was."""
 
 
 class MonthIncomplete(ValueError):
@@ -89,10 +90,11 @@ def final_price(
     market_micros: Sequence[int] = (),
     cut_ns: int | None = None,
 ) -> FinalPrice:
-    """The final settlement price of a month; ``market_micros`` in order, the last day last.
+    """Return the final settlement price of a month.
 
-    ``cut_ns`` goes before the rules' cut, for a look at what was known at another time and no
-    later. MonthIncomplete if a day was never fixed, or not by that time.
+    ``market_micros`` are the expiring contract's settlement prices in order of days. ``cut_ns``
+    replaces the rules' cut, to see the price as of another time; days first fixed after it are then
+    missing. Raises MonthIncomplete if a day has no fixing.
     """
     rules = index.settlement
     days = [month.first_day + timedelta(days=n) for n in range(month.days)]
@@ -130,7 +132,7 @@ def final_price(
 
 
 def _counted(tape: Fixings, code: str, day: date, cut_ns: int) -> Known | None:
-    """The latest revision known at the cut; of a day that had none then, what was known first."""
+    """The latest revision known at the cut; the first one of a day that had none by then."""
     at_cut = tape.fixing(code, day, cut_ns)
     if at_cut is not None or tape.fixing(code, day, FOREVER_NS) is None:
         return at_cut

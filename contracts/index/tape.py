@@ -1,10 +1,10 @@
-"""The tape: what was captured, anchored and fixed, and when it was known. Append-only, chained.
+"""The tape: an append-only, hash-chained record of captures, anchor tables and fixings.
 
-One JSON line an entry: ``[number, recorded_ns, previous, entry, hash]``. ``recorded_ns`` is when
-the entry became known and never runs backwards, an entry's ``date`` is what it speaks of: two
-times, so that a revision stands beside what it revises and any earlier view can be asked for
-(``known_ns``).
-Nothing is ever changed or taken away; a tape whose chain does not hold is refused with the line.
+An entry is one JSON line: ``[number, recorded_ns, previous, entry, hash]``. ``recorded_ns`` is when
+the entry became known and never decreases; a fixing's ``date`` is the day it is for. Both times are
+kept, so that a revision stands beside the fixing it revises and any earlier view can be queried
+(``known_ns``). Entries are never changed or removed; a tape with a broken chain is refused with the
+number of the line.
 """
 
 from collections.abc import Iterator
@@ -23,12 +23,12 @@ FOREVER_NS: Final = (1 << 63) - 1
 
 
 class Capture(msgspec.Struct, frozen=True, tag="capture", kw_only=True):
-    """One observation file that was used: its hash, what was rejected, and the feeds by day."""
+    """One use of an observation file: its hash, its rejected rows, and the feeds by day."""
 
     file_hash: str
-    indices: tuple[str, ...]  # what it was used for
+    indices: tuple[str, ...]  # codes of the indices fixed from it
     observations: int
-    rejected: dict[str, int]
+    rejected: dict[str, int]  # screen -> count
     prints: dict[str, dict[str, str]]  # day -> provider -> fingerprint of its whole feed
 
 
@@ -36,7 +36,7 @@ Entry: TypeAlias = Capture | AnchorTable | Fixing
 
 
 class Recorded(msgspec.Struct, frozen=True):
-    """An entry with its place on the tape."""
+    """An entry with its number, from 1, and when it became known."""
 
     number: int
     recorded_ns: int
@@ -44,7 +44,7 @@ class Recorded(msgspec.Struct, frozen=True):
 
 
 class TapeError(ValueError):
-    """The tape is damaged, or the entry does not belong on it."""
+    """The tape is damaged, or an entry does not follow from the tape."""
 
 
 _decode_line = msgspec.json.Decoder(tuple[int, int, str, msgspec.Raw, str]).decode
@@ -52,7 +52,7 @@ _decode_entry = msgspec.json.Decoder(Entry).decode
 
 
 class Tape:
-    """All entries in memory, by what they speak of."""
+    """A tape in memory: fixings by index and day, anchor tables by index."""
 
     def __init__(self) -> None:
         self._entries: list[Recorded] = []
@@ -63,7 +63,7 @@ class Tape:
 
     @classmethod
     def decode(cls, content: bytes) -> "Tape":
-        """The tape of a file's content; TapeError with the first line that does not hold."""
+        """Return the tape of a file's content; TapeError with the first faulty line."""
         tape = cls()
         if content and not content.endswith(b"\n"):
             raise TapeError("the last line of the tape has no end: it was cut short")
@@ -77,11 +77,11 @@ class Tape:
         return tape
 
     def encode(self) -> bytes:
-        """The content of the tape's file."""
+        """Return the content of the tape's file."""
         return b"".join(line + b"\n" for line in self._lines)
 
     def prefix(self, entries: int) -> "Tape":
-        """The tape as it was when it had so many entries."""
+        """Return the tape as it was with its first ``entries`` entries."""
         return Tape.decode(b"".join(line + b"\n" for line in self._lines[:entries]))
 
     @property
@@ -91,11 +91,11 @@ class Tape:
 
     @property
     def recorded_ns(self) -> int:
-        """When the last entry became known."""
+        """When the last entry became known, in ns; 0 for an empty tape."""
         return self._entries[-1].recorded_ns if self._entries else 0
 
     def hash_of(self, fixing: Fixing) -> str:
-        """Hash of the entry that holds a fixing; LookupError if none does."""
+        """Return the hash of the entry that holds this fixing object; LookupError if none does."""
         for recorded, line in zip(self._entries, self._lines, strict=True):
             if recorded.entry is fixing:
                 return _decode_line(line)[4]
@@ -108,7 +108,8 @@ class Tape:
         return iter(self._entries)
 
     def append(self, entry: Entry, recorded_ns: int) -> Recorded:
-        """Put an entry on the tape; TapeError if it does not follow from what is there."""
+        """Append an entry. Raises TapeError if it does not follow from the tape (an earlier time, a
+        wrong revision, a month that has its table) or is longer than ``ENTRY_BYTES_MAX``."""
         raw = msgspec.json.encode(entry)
         number = len(self._entries) + 1
         own = _hash(number, recorded_ns, self._head, raw)
@@ -151,11 +152,11 @@ class Tape:
         tables.append(table)
 
     def captures(self) -> Iterator[Capture]:
-        """Every capture, in order."""
+        """Iterate over the captures, in order."""
         return (r.entry for r in self._entries if isinstance(r.entry, Capture))
 
     def table(self, index: str, day: date) -> AnchorTable | None:
-        """The anchors that govern a day; None if there are none for its month."""
+        """Return the anchor table that applies on a day; None if its month has none by that day."""
         month = f"{day.year:04d}-{day.month:02d}"
         for table in reversed(self._tables.get(index, [])):
             if table.month == month:
@@ -163,15 +164,15 @@ class Tape:
         return None
 
     def tables(self, index: str) -> list[AnchorTable]:
-        """Every anchor table of an index, in order."""
+        """Return the anchor tables of an index, in order."""
         return list(self._tables.get(index, []))
 
     def days(self, index: str) -> list[date]:
-        """The days an index was fixed on, published or not, in order."""
+        """Return the days that have a fixing, published or withheld, in order."""
         return sorted(self._fixings.get(index, {}))
 
     def fixing(self, index: str, day: date, known_ns: int = FOREVER_NS) -> Fixing | None:
-        """The latest revision of a day that was known then; None if none was."""
+        """Return the latest revision of a day that was known at ``known_ns``; None if none was."""
         found = None
         for recorded_ns, fixing in self._fixings.get(index, {}).get(day, []):
             if recorded_ns <= known_ns:
@@ -179,7 +180,7 @@ class Tape:
         return found
 
     def revisions(self, index: str, day: date) -> list[tuple[int, Fixing]]:
-        """(when it became known, fixing) of every revision of a day, the first first."""
+        """Return (when it became known in ns, fixing) of every revision of a day, in order."""
         return list(self._fixings.get(index, {}).get(day, []))
 
 

@@ -1,4 +1,4 @@
-"""A day's observations to votes: one per provider and series, of what passes the screens."""
+"""Screens a day's observations and combines them into one vote per provider and series."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -22,7 +22,7 @@ _TIERS: Final = tuple(Tier)  # the strongest first
 
 
 class Vote(msgspec.Struct, frozen=True):
-    """What one provider says of one series on one day, restated to the index's good."""
+    """One provider's median price of one series on one day, restated to the index's good."""
 
     provider: str
     series: str
@@ -33,16 +33,16 @@ class Vote(msgspec.Struct, frozen=True):
 
 
 class Day(NamedTuple):
-    """One day's observations with what holds for every index."""
+    """One day's observations, and the facts about them that all indices share."""
 
     date: date
     observations: Sequence[Observation]
-    ages: Mapping[str, int]  # days for which a provider's feed has been what it is
-    administered: set[tuple[str, str]]
+    ages: Mapping[str, int]  # days since each provider's feed last changed
+    administered: set[tuple[str, str]]  # (provider, kind)
 
 
 class Ballot(NamedTuple):
-    """A day's votes, what was screened out and why, and a digest of what was taken."""
+    """A day's votes, screened-out observations by reason, and a digest of the accepted ones."""
 
     votes: tuple[Vote, ...]
     screened: dict[str, int]
@@ -50,13 +50,13 @@ class Ballot(NamedTuple):
 
 
 class Feeds:
-    """How long each provider's feed has had the same content, day after day."""
+    """Tracks how long each provider's feed has had the same content."""
 
     def __init__(self) -> None:
         self._known: dict[str, tuple[bytes, int]] = {}
 
     def note(self, day: date, prints: Mapping[str, bytes]) -> dict[str, int]:
-        """Take a day's fingerprints; the age of each feed in days, 0 for one that changed."""
+        """Take a day's fingerprints; return the days since each feed changed, 0 if it did now."""
         ordinal = day.toordinal()
         for provider, found in prints.items():
             known = self._known.get(provider)
@@ -68,12 +68,13 @@ class Feeds:
 def day_of(
     on: date, observations: Sequence[Observation], prints: Mapping[str, bytes], feeds: Feeds
 ) -> Day:
-    """A day with its feeds' ages, from its fingerprints; the days must come in order."""
+    """Return a day with its feeds' ages. Updates ``feeds``: call it in order of days."""
     return Day(on, observations, feeds.note(on, prints), administered(observations))
 
 
 def ballot(index: Index, methodology: Methodology, day: Day, *, extended: bool = False) -> Ballot:
-    """The votes of one index on one day, inside the capture window or its extension."""
+    """Return the votes of one index on one day, of the capture window or, with ``extended``, of the
+    extended one."""
     screened: Counter[str] = Counter()
     taken: dict[tuple[str, str], list[Observation]] = {}
     schedule = {(series.gpu, series.kind): series for series in index.series}
@@ -104,7 +105,7 @@ def ballot(index: Index, methodology: Methodology, day: Day, *, extended: bool =
 
 
 def restated(price_micros: int, factor_e4: int) -> int:
-    """A price times its schedule's factor, rounded once, half to even; at least one millionth."""
+    """Return a price (millionths) times a factor (1e-4), rounded half to even, at least 1."""
     if factor_e4 == FACTOR_ONE:
         return price_micros
     return max(1, divide(price_micros * factor_e4, FACTOR_ONE))

@@ -1,1 +1,1 @@
-"""The way in and out: connections, keys, requests to command records, events to reports."""
+"""The gateway: connections, keys, requests to command records, events to reports."""

@@ -1,8 +1,8 @@
-"""The judgement of a proof: signatures, the time window, lockouts, address lists. Sans-IO.
+"""Checks of a client's proof: signature, time window, nonce, lockout, address list. Sans-IO.
 
-No file, socket or clock is here: ``Judge`` is given the stored key, the address and the time, and
-every protocol of the gateway asks it. An unknown key takes the very steps of a known one: it is
-judged by a decoy's secret, so neither the answer nor the work done tells which keys exist.
+Nothing here uses a file, socket or clock: ``Judge`` is given the stored key, the address and the
+time, and every protocol of the gateway uses it. An unknown key id is checked in the same steps as a
+known one, against a decoy secret, so that neither the answer nor its timing tells which keys exist.
 """
 
 import hmac
@@ -36,11 +36,11 @@ from exchange.messages.wire import (
 from exchange.messages.wire_mass import Kill, MassCancel, Protect, Quote
 
 AHEAD_MS: Final = 1_000  # a timestamp must be less than this ahead of the gateway's clock
-WINDOW_MS: Final = 5_000  # and at most this behind it
+WINDOW_MS: Final = 5_000  # a timestamp may be at most this behind it
 NONCE_MAX: Final = (1 << 64) - 1
 ED25519_DIGITS: Final = 128  # hexadecimal digits of a signature; HMAC-SHA256 has 64
 
-# The right that each request of a session needs; a test asks for every one of them.
+# The right that each request of a session needs; a test covers every request.
 NEEDS: Final[dict[type, Right]] = {
     Logon: Right.PUBLIC, Subscribe: Right.PUBLIC, Unsubscribe: Right.PUBLIC,
     ListInstruments: Right.PUBLIC, Ping: Right.PUBLIC,
@@ -55,45 +55,45 @@ Algorithm: TypeAlias = Literal["hmac-sha256", "ed25519"]
 
 
 class Key(msgspec.Struct, frozen=True):
-    """Whose key it is and what it may do; nothing of it is secret."""
+    """An API key without its secret: its account, scope, and the limits on its use."""
 
     key_id: str
     account: int
     scope: Scope
     algorithm: Algorithm = "hmac-sha256"
-    addresses: tuple[str, ...] = ()  # networks that it may be used from; none: any
-    expires_ms: int | None = None
-    person: str = ""  # whose it is: the first key id of the rotations that it came of
+    addresses: tuple[str, ...] = ()  # networks that it may be used from; empty: any
+    expires_ms: int | None = None  # milliseconds since the epoch
+    person: str = ""  # its holder: the key id of the first key of its chain of rotations
 
     def is_good(self, now_ms: int) -> bool:
-        """Whether it has not expired."""
+        """Whether the key has not expired."""
         return self.expires_ms is None or self.expires_ms > now_ms
 
     def may(self, right: Right) -> bool:
-        """Whether the key's scope has that right. The one place where a scope is read."""
+        """Whether the key's scope has a right. Scopes are interpreted only here."""
         return right in SCOPES[self.scope]
 
 
-NOBODY: Final = Key("", 0, "read")  # in the place of a key that there is not: no id
+NOBODY: Final = Key("", 0, "read")  # stands for an unknown key: it has no id
 
 
 class Stored(msgspec.Struct, frozen=True):
-    """A key with what verifies it: an HMAC secret or a public key, which no ``repr`` shows."""
+    """A key with its verification material: an HMAC secret or a public key; not in ``repr``."""
 
     key: Key
     material: str
-    nonce: int = -1  # the last one used
+    nonce: int = -1  # the last nonce used
 
     def __repr__(self) -> str:
         return f"Stored({self.key!r})"
 
 
 class Proof(msgspec.Struct, frozen=True):
-    """What a client brings: ``text`` signed under a key, in hexadecimal.
+    """A client's evidence that it holds a key: ``text`` with its signature in hexadecimal.
 
-    ``nonce`` None asks for the time window alone, and with ``once`` for a text that was not signed
-    before. A protocol in which the secret itself is presented signs any text with it and brings
-    that.
+    With ``nonce`` None only the time window is checked, and with ``once`` also that this text was
+    not used before. A protocol in which clients present the secret itself signs a text with it to
+    make its proof.
     """
 
     key_id: str
@@ -114,7 +114,7 @@ def sign(secret: str, text: bytes) -> str:
 
 
 def is_signed(algorithm: Algorithm, material: str, text: bytes, signature: str) -> bool:
-    """Return whether the signature is good, comparing in constant time."""
+    """Return whether a signature is valid; an HMAC is compared in constant time."""
     given = signature.encode("utf-8", "replace")
     if algorithm == "hmac-sha256":
         return hmac.compare_digest(sign(material, text).encode(), given)
@@ -124,7 +124,7 @@ def is_signed(algorithm: Algorithm, material: str, text: bytes, signature: str) 
         key.verify(raw, text)
     except (InvalidSignature, ValueError):
         return False
-    return raw.hex().encode() == given  # one spelling alone, as of an HMAC
+    return raw.hex().encode() == given  # lower case only, as for an HMAC
 
 
 def is_timely(timestamp_ms: int, now_ms: int) -> bool:
@@ -133,17 +133,17 @@ def is_timely(timestamp_ms: int, now_ms: int) -> bool:
 
 
 def is_fresh(nonce: int, last: int) -> bool:
-    """Return whether a nonce rises; the largest is the last that a key can use."""
+    """Return whether a nonce is above the last one and at most ``NONCE_MAX``."""
     return last < nonce <= NONCE_MAX
 
 
 def networks(texts: tuple[str, ...]) -> tuple[str, ...]:
-    """Return addresses and networks in their canonical form. ValueError for what is neither."""
+    """Return addresses and networks in canonical form. ValueError for anything else."""
     return tuple(str(ip_network(text)) for text in texts)
 
 
 def peer(address: str) -> IPv4Address | IPv6Address | None:
-    """Return a peer's address; None if it is none. An IPv4 address in IPv6 form is an IPv4 one."""
+    """Return a peer's address, None if malformed. An IPv4-mapped IPv6 address becomes IPv4."""
     try:
         found = ip_address(address.partition("%")[0])
     except ValueError:
@@ -159,7 +159,7 @@ def is_loopback(address: str) -> bool:
 
 
 def is_allowed(address: str, allowed: tuple[str, ...]) -> bool:
-    """Return whether a peer's address is in one of the networks; none of them: any is."""
+    """Return whether a peer's address is in one of the networks; True if there are none."""
     if not allowed:
         return True
     found = peer(address)
@@ -167,7 +167,7 @@ def is_allowed(address: str, allowed: tuple[str, ...]) -> bool:
 
 
 class Failures(Protocol):
-    """Counts bad signatures in a row of a (key id, address)."""
+    """Counts consecutive bad signatures of each (key id, address); see ``Lockouts``."""
 
     def count(self, who: tuple[str, str], now_ms: int) -> int: ...
     def fail(self, who: tuple[str, str], now_ms: int) -> bool: ...
@@ -188,10 +188,9 @@ class Judge:
     def judge(self, proof: Proof, stored: Stored, now_ms: int) -> tuple[AnyReason | None, bool]:
         """Return why the proof is refused, None if it is good; and whether it locked the key.
 
-        ``stored`` is the key that the proof names, or one without an id.
-
-        Order: lockout, signature, address, time window, nonce. A locked pair's failures are not
-        counted, so its lock ends ``LOCK_MS`` after it began.
+        ``stored`` is the key that the proof names, or ``NOBODY`` with a decoy secret. Checked in
+        order: lockout, signature, address, time window, nonce. Failures of a locked (key id,
+        address) are not counted, so a lock ends ``LOCK_MS`` after it began.
         """
         algorithm: Algorithm = (
             "ed25519" if len(proof.signature) == ED25519_DIGITS else "hmac-sha256"

@@ -1,9 +1,9 @@
-"""Orders, cash and positions of every account, rebuilt from released events alone.
+"""Orders, cash and positions of every account, computed from released events alone.
 
-The gateway answers queries from these figures and names them by the sequence they are true for;
-the engine is never asked. The formulas are those of docs/reference/engine.md. An order's text,
-its client order id, is kept while it works and, for late duplicates and replays, for the last
-FINISHED_ORDERS that ended.
+The gateway answers queries from these figures, with the sequence that they are as of; the engine is
+never queried. The formulas are those of docs/reference/engine.md. An order's client order id is
+kept while the order works and, for late duplicates and replays, among the last ``FINISHED_ORDERS``
+that ended.
 """
 
 from collections import deque
@@ -25,10 +25,10 @@ from exchange.messages import (
 from exchange.messages.wire import Replace
 
 FINISHED_ORDERS: Final = 1 << 17
-EXCHANGE: Final = -1  # in ``Accounts.stopped``: every member
+EXCHANGE: Final = -1  # in ``Accounts.stopped``: all members
 _BY_SETTING, _BY_KILL = 1, 2
 _QUOTE: Final = int(OrderFeature.QUOTE)
-# Plain integers: an enumeration's own operators cost more than all else done per event.
+# Plain integers: the operators of enumerations cost more than all other work per event.
 _DUPLICATE: Final = int(EventFlag.DUPLICATE)
 _SELL: Final = int(EventFlag.SELL)
 _ACCEPTED: Final = int(EventKind.ORDER_ACCEPTED)
@@ -42,22 +42,22 @@ _RETURNED: Final = int(EventKind.ORDER_RETURNED)
 _WAITING: Final = int(EventKind.ORDER_WAITING)
 _ELECTED: Final = int(EventKind.ORDER_ELECTED)
 _REPLACED_AWAY: Final = int(CancelReason.REPLACED)
-_REPRICED: Final = 2  # ORDER_REPLACED: by an auction, not by a request
+_REPRICED: Final = 2  # reason of an ORDER_REPLACED made by an auction, not by a request
 _ASKED: Final = frozenset((int(EventKind.REJECTED), int(EventKind.QUOTED)))
 # id, account, instrument, text, sell, price, quantity, leaves, time in force, dormant, waiting
 Terms: TypeAlias = tuple[int, int, int, str, bool, int, int, int, int, bool, bool]
 
 
 def quote_name(code: str, sell: bool) -> str:
-    """Return what stands for the client order id of one side of a quote, which has none."""
+    """Return the substitute client order id of one side of a quote, which has none of its own."""
     return f"quote.{code}.{'sell' if sell else 'buy'}"
 
 
 class Order:
-    """One order, working or ended lately: what its reports and queries need.
+    """One order, working or recently ended: what its reports and queries need. Price in ticks.
 
-    Plain numbers and one text: there may be a million of them, none for the collector to look at.
-    It is made empty and then filled: to pass its terms costs twice what the order does.
+    Holds only numbers and one text, so that a million orders give the garbage collector no work. It
+    is created empty and then filled, since passing the fields as arguments doubles the cost.
     """
 
     __slots__ = (
@@ -70,10 +70,10 @@ class Order:
         self.price = self.quantity = self.leaves = 0
         self.text = ""
         self.sell = self.dormant = False
-        self.waiting = False  # a stop that no trade has elected
+        self.waiting = False  # a stop that has not been elected
 
     def terms(self) -> Terms:
-        """Return all of it, for ``order_of``."""
+        """Return all fields, for ``order_of``."""
         return (
             self.id, self.account, self.instrument, self.text, self.sell, self.price,
             self.quantity, self.leaves, self.tif, self.dormant, self.waiting,
@@ -91,7 +91,7 @@ def order_of(terms: Terms) -> Order:
 
 
 class Holding:
-    """A position: signed lots and what they cost since last settled, in micro-dollars."""
+    """A position: signed lots and their cost since the last settlement, in micro-dollars."""
 
     __slots__ = ("cost", "net")
 
@@ -101,23 +101,23 @@ class Holding:
 
 
 class Account:
-    """What one account has; money in micro-dollars. ``orders`` are those that work."""
+    """One account; money in micro-dollars. ``orders`` are the working ones, by order id."""
 
     __slots__ = ("bucket", "cash", "group", "holdings", "ids", "killed", "member", "orders")
 
     def __init__(self, member: int = 0, bucket: Bucket | None = None, group: int = 0) -> None:
-        self.bucket = bucket or Bucket()  # its throttle
+        self.bucket = bucket or Bucket()  # throttle
         self.cash = 0
         self.member = member
-        self.group = group  # of accounts that never trade with each other
-        self.killed = 0  # bits: its kill switch by SET_ACCOUNT, by KILL
-        self.holdings: dict[int, Holding] = {}
+        self.group = group  # self-trade group: its accounts never trade with each other
+        self.killed = 0  # bits: kill switch set by SET_ACCOUNT, by KILL
+        self.holdings: dict[int, Holding] = {}  # by instrument id
         self.orders: dict[int, Order] = {}
         self.ids: dict[str, int] = {}  # client order id -> order id, finished ones included
 
 
 class Exposure:
-    """One instrument's part of an account's requirement."""
+    """One instrument's share of an account's requirement: lots, and money in micro-dollars."""
 
     __slots__ = ("adverse", "cost", "net", "working_buy", "working_sell")
 
@@ -132,43 +132,45 @@ class Exposure:
             self.working_buy += lots
 
     def leaning(self) -> int:
-        """Return most lots it could come to be long, less most it could come to be short."""
+        """Return the most lots it could become long minus the most it could become short."""
         return max(0, self.net + self.working_buy) - max(0, self.working_sell - self.net)
 
 
 class Accounts:
-    """Every account with its working orders, and these and the ones that ended lately by id."""
+    """All accounts, and all working and recently ended orders by id."""
 
     def __init__(self, instruments: Instruments) -> None:
         self.by_id: dict[int, Account] = {HOUSE_ACCOUNT: Account()}
-        self.orders: dict[int, Order] = {}  # those that work and those in ``finished``
-        self.finished: deque[Order] = deque()  # oldest first
-        self.stopped: set[int] = set()  # members whose kill switch is on, EXCHANGE for all
-        self.now = 0  # stamp of the batch that is being taken in, or was last
+        self.orders: dict[int, Order] = {}  # working ones and those in ``finished``
+        self.finished: deque[Order] = deque()  # the oldest first
+        self.stopped: set[int] = set()  # members whose kill switch is on; EXCHANGE for all
+        self.now = 0  # stamp of the current or last batch
         self._instruments, self._listed = instruments, instruments.by_id
 
     def tokens(self, account: int, stamp: int) -> int | None:
-        """Return what an account's throttle has left; None of a stamp that has passed."""
+        """Return the tokens left in an account's throttle; None for a stamp other than ``now``."""
         if stamp != self.now:
             return None
         known = self.by_id[account]
         return known.bucket.left(stamp)
 
     def is_killed(self, account: Account) -> bool:
-        """Return whether a kill switch stops the account, that of a session left aside."""
+        """Return whether a kill switch of the account, its member or the exchange is on; those of
+        sessions do not count."""
         return bool(account.killed or self.stopped & {account.member, EXCHANGE})
 
     def text_of(self, order_id: int) -> str:
-        """Return an order's client order id; empty if it ended too long ago."""
+        """Return an order's client order id; empty if the order is no longer kept."""
         order = self.orders.get(order_id)
         return "" if order is None else order.text
 
     def known(self, order_id: int) -> Order | None:
-        """Return an order that works or ended lately."""
+        """Return an order that works or ended recently; None if there is none of that id."""
         return self.orders.get(order_id)
 
     def target_instrument(self, request: Replace, account: int) -> Instrument | None:
-        """Return the instrument of the order that a replace names, if that is the account's."""
+        """Return the instrument of the order that a replace names; None if the account has no
+        such order."""
         order_id = -1
         if request.client_order_id is not None:
             order_id = self.by_id[account].ids.get(request.client_order_id, -1)
@@ -180,9 +182,8 @@ class Accounts:
         return self._listed[order.instrument]
 
     def apply(self, row: Row, text: str | None) -> Order | None:
-        """Take one event in; ``text`` came with its command. Return the order that it changed, of
-        a trade the incoming one.
-        """
+        """Apply one event; ``text`` came with its command. Return the order that it changed; of a
+        trade the incoming one."""
         kind, flags = row[2], row[3]
         if flags & _DUPLICATE:
             return None
@@ -205,7 +206,7 @@ class Accounts:
             if row[4] == _REPLACED_AWAY and not row[1]:
                 self.by_id[row[6]].bucket.spend(self.now)
             self._finish(order)
-        elif kind == _EXECUTED:  # with an implied price: legs move the rest
+        elif kind == _EXECUTED:  # at an implied price: positions follow in leg events
             self._leave(order, row[10])
         elif kind == _REDUCED:
             order.quantity -= row[9]
@@ -218,7 +219,7 @@ class Accounts:
                 self.by_id[row[6]].bucket.spend(self.now)
         elif kind == _WAITING:
             order.waiting = True
-        elif kind == _ELECTED:  # one at the market gets its limit now
+        elif kind == _ELECTED:  # a stop market order gets its limit price now
             order.waiting, order.price = False, row[8]
         else:
             order.dormant = kind == _DORMANT
@@ -260,7 +261,7 @@ class Accounts:
             if kind == EventKind.FEE_CHARGED and row[6] != HOUSE_ACCOUNT:
                 self.by_id[HOUSE_ACCOUNT].cash += row[8]
         elif kind == EventKind.TRADE_BUSTED or kind == EventKind.TRADE_ADJUSTED:
-            if not row[4]:  # else of a combination: see _trade
+            if not row[4]:  # a combination's legs are corrected by their own events
                 self._correct(row, self._listed[row[5]].tick_value)
         elif kind == EventKind.LEG_BUSTED or kind == EventKind.LEG_ADJUSTED:
             self._correct(row, self._listed[row[5]].multiplier)
@@ -286,7 +287,7 @@ class Accounts:
             self._kill(row, kind == EventKind.KILLED)
 
     def _drop_flat(self, instrument: int) -> None:
-        """Forget positions that an expiry has nothing to settle of: the others are told next."""
+        """Delete the flat positions of an expired instrument: no settlement event follows them."""
         for account in self.by_id.values():
             holding = account.holdings.get(instrument)
             if holding is not None and not holding.net and not holding.cost:
@@ -309,7 +310,7 @@ class Accounts:
         order = self.orders[row[7]]
         self._leave(order, row[10])
         self._leave(self.orders[row[11]], maker >> 32)
-        if row[4]:  # of a combination: what it moves is said leg by leg
+        if row[4]:  # a combination: its leg events move the positions
             return order
         self._book(row[6], row[5], lots, value, row[13])
         self._book(maker & 0xFFFF_FFFF, row[5], -lots, -value, row[14])
@@ -319,8 +320,8 @@ class Accounts:
         return order
 
     def _correct(self, row: Row, unit: int) -> None:
-        """A trade, or a leg of one, was taken back or got another price in units of ``unit``
-        micro-dollars a lot: see _trade."""
+        """Apply the bust or price adjustment of a trade or leg; prices are in units of ``unit``
+        micro-dollars per lot. Fields as in ``_trade``."""
         busted = row[2] == EventKind.TRADE_BUSTED or row[2] == EventKind.LEG_BUSTED
         bought = -row[9] if row[3] & _SELL else row[9]
         lots = -bought if busted else 0
@@ -358,7 +359,7 @@ class Accounts:
                 del ids[oldest.text]
 
     def exposures(self, account: Account) -> dict[int, Exposure]:
-        """Return the account's exposure per instrument id: positions and working orders."""
+        """Return the account's exposure by instrument id: positions and working orders."""
         found: dict[int, Exposure] = {}
         for number, holding in account.holdings.items():
             exposure = found[number] = Exposure()
@@ -381,12 +382,12 @@ class Accounts:
         return self._listed[number].rate * max(buys, sells) + exposure.adverse
 
     def credit(self, exposures: dict[int, Exposure]) -> int:
-        """Return what an account's pairs of lots in spreads need not hold, in micro-dollars."""
+        """Return the spread credit on an account's requirement, in micro-dollars."""
         return self._instruments.credit(
             {number: exposure.leaning() for number, exposure in exposures.items()}
         )
 
     def unrealized(self, number: int, exposure: Exposure) -> int:
-        """Return the gain since last settled at the mark, in micro-dollars."""
+        """Return the gain at the mark since the last settlement, in micro-dollars."""
         instrument = self._listed[number]
         return exposure.net * instrument.mark * instrument.multiplier - exposure.cost

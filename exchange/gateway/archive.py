@@ -1,7 +1,7 @@
-"""Pages of the released stream: what a bounded part of it holds for one who asks.
+"""Pages of history from the released stream, for HTTP queries.
 
-A page is scanned in a thread, on the tape alone, and built on the loop, where the reports' state
-is. Nothing here keeps a place between two pages: a cursor names the last event that was looked at.
+A page is scanned in a thread, from the tape alone, and built on the event loop, which owns the
+state of the reports. No state is kept between two pages: a cursor names the last event scanned.
 """
 
 import time
@@ -16,44 +16,44 @@ from exchange.messages import EVENT, EventKind
 from exchange.messages.rest import OfHistory
 from exchange.messages.wire import Position
 
-SCAN_EVENTS: Final = 65_536  # of one page; more begin the next
+SCAN_EVENTS: Final = 65_536  # events scanned for one page, to the end of their batch
 NANOSECONDS_PER_MS: Final = 1_000_000
 _TRADE: Final = int(EventKind.TRADE)
 _KIND: Final = 12  # offset of the kind byte in an event
-READ_SECONDS: Final = 5.0  # of candles
+READ_SECONDS: Final = 5.0  # longest time to compute candles
 # Start in ns; open, high, low, close in ticks; lots, trades.
 CandleRow: TypeAlias = tuple[int, int, int, int, int, int, int]
 Select = Callable[[Row], bool]
 
 
 class Stream(Protocol):
-    """The released stream, from an event or a time on; may be read in any thread."""
+    """The released stream, after an event or from a stamp on; may be read in any thread."""
 
     def read(self, epoch: int, sequence: int, index: int) -> Iterator[Released]: ...
     def since(self, stamp: int) -> Iterator[Released]: ...
 
 
 class Found(NamedTuple):
-    """What a page holds: events with their batch's stamp and the text that came with each
-    command, and where to go on."""
+    """A page: (event, its batch's stamp, the text of its command), and the next page's place,
+    None at the end."""
 
     rows: list[tuple[Row, int, str | None]]
     next: Place | None
 
 
 def cursor_text(place: Place | None) -> str | None:
-    """Return a cursor as clients see it."""
+    """Return a place as the cursor that clients see."""
     return None if place is None else ".".join(map(str, place))
 
 
 def place_of(cursor: str, epochs: Epochs) -> Place:
-    """Return the place that a well-formed cursor names."""
+    """Return the place of a well-formed cursor."""
     epoch, sequence, index = map(int, cursor.split("."))
     return epochs.place(Position(epoch, sequence, index))
 
 
 def parties(row: Row) -> tuple[int, ...]:
-    """Return the accounts that an event is about."""
+    """Return the accounts that an event concerns: both of a trade, correction or transfer."""
     if row[2] == _TRADE:
         return row[6], maker_of(row[12])[0]
     if row[2] == TRANSFERRED:
@@ -62,9 +62,9 @@ def parties(row: Row) -> tuple[int, ...]:
 
 
 def scan(stream: Stream, query: OfHistory, after: Place | None, select: Select) -> Found:
-    """Return the events of the query's stretch that are selected, and the next page's place.
+    """Return the selected events of the query's period, and the next page's place.
 
-    Raises what ``stream.read`` does for a place that is none.
+    Raises what ``stream.read`` does for an invalid place.
     """
     until = query.to_ms * NANOSECONDS_PER_MS
     start = query.from_ms * NANOSECONDS_PER_MS
@@ -87,22 +87,24 @@ def scan(stream: Stream, query: OfHistory, after: Place | None, select: Select) 
 
 
 def _records(stream: Stream, start: int, after: Place | None) -> Iterator[Released]:
-    """Return what there is from a stamp on, behind a place if there is one."""
+    """Return the batches from a stamp on and, if a place is given, after it."""
     if after is None:
         return stream.since(start)
     records = stream.read(*after)
     first = next(records, None)
     if first is None or first.stamp >= start:
         return iter(()) if first is None else chain((first,), records)
-    return stream.since(start)  # later than the place: what lies between is not read
+    return stream.since(start)  # skips the batches between the place and the start
 
 
 def candles(
     stream: Stream, instrument: int, seconds: int, start: int, most: int
 ) -> tuple[list[CandleRow], int | None]:
-    """Return the candles of so many intervals from the first trade on, and where to go on.
+    """Return the candles of up to ``most`` intervals from the first trade on, and the stamp to
+    continue from, None at the end.
 
-    Of an instrument whose trades are booked in others. Raises TimeoutError.
+    For combinations, whose trades are booked in their legs; other instruments' candles come from
+    clearing. ``start`` is in ns. Raises TimeoutError after ``READ_SECONDS``.
     """
     length, deadline = seconds * 1_000_000_000, time.monotonic() + READ_SECONDS
     made: dict[int, CandleRow] = {}

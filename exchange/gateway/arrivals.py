@@ -1,9 +1,9 @@
-"""Connections as they come, while nothing is known of them but their address.
+"""Limits on connections by address, before a client is known.
 
-So many of an address, and each makes its requests in time: the first one's head, and every body
-behind its head; and takes their answers in time. What takes longer is cut off, so that nobody holds
-a socket by being slow. And each is read a piece at a time, as far as its owner has time in hand
-(``pace``), so that nobody holds the others up by being quick.
+An address may have a limited number of connections. Each must send its first request's headers, and
+the body of every request, in time, and must read its answers in time; otherwise it is aborted, so
+that slow clients do not hold sockets. Each is read in pieces, as long as its owner has processor
+time left (``pace``), so that fast clients do not delay others.
 """
 
 import asyncio
@@ -25,32 +25,32 @@ from exchange.gateway.seats import connections_allowed
 from exchange.messages import Reason
 
 HANDSHAKE_SECONDS: Final = 5.0  # for the first request's headers, TLS included
-BODY_SECONDS: Final = 10.0  # for a request's body, behind its headers
-SEND_SECONDS: Final = 30.0  # for a full socket to take what waits for it, over HTTP
+BODY_SECONDS: Final = 10.0  # for a request's body, after its headers
+SEND_SECONDS: Final = 30.0  # for an HTTP client to read the data that fills its socket
 KEEPALIVE_SECONDS: Final = 15.0  # between two HTTP requests of a connection
-SOCKETS_PER_SEAT: Final = 2  # of an address, HTTP's included, for each WebSocket that it may have
-READ_BYTES: Final = 16_384  # of a connection that are taken before others have their turn
-OWING_BYTES: Final = 1_024  # the same of one that had to wait
-# What a connection and an HTTP request cost, of their address's time, whatever they really take.
+SOCKETS_PER_SEAT: Final = 2  # connections of an address, HTTP included, per WebSocket allowed
+READ_BYTES: Final = 16_384  # taken from a connection before others have their turn
+OWING_BYTES: Final = 1_024  # the same for a connection that had to wait
+# Flat charges to the address's time; see ``pace``.
 CONNECTION_NS: Final = 200_000
 REQUEST_NS: Final = 200_000
-COSTLY_NS: Final = {"/metrics": 2_000_000}  # of paths that take far longer
-OVERDRAWN_SECONDS: Final = 2.0  # an address that has to wait for longer gets no new connection
+COSTLY_NS: Final = {"/metrics": 2_000_000}  # by path, instead of REQUEST_NS
+OVERDRAWN_SECONDS: Final = 2.0  # an address that would wait longer gets no new connection
 DETAIL_CHARS: Final = 80
 _log = logging.getLogger(__name__)
 
 
-Spend: TypeAlias = Callable[[int], float]  # nanoseconds; the seconds to wait for then
+Spend: TypeAlias = Callable[[int], float]  # takes nanoseconds, returns the seconds to wait
 
 
 class Asker(Protocol):
     """The session of a connection."""
 
-    trading_account: int  # below zero: none that may enter commands
+    trading_account: int  # negative: no account that may enter commands
 
 
 class Arrivals:
-    """The connections of one gateway and what each still owes."""
+    """The connections of one gateway and the deadlines of their requests."""
 
     def __init__(self) -> None:
         self._of_address: Counter[str] = Counter()
@@ -58,13 +58,13 @@ class Arrivals:
         self.pace = Pace()
 
     def greet(self, server: web.Server) -> web.RequestHandler:
-        """Take a connection in; it goes unless the head of a request is there in time."""
+        """Return the protocol of a new connection, aborted unless a request's head is in time."""
         protocol = _Arrival(self, server)
         self._expect(protocol, HANDSHAKE_SECONDS)
         return protocol
 
     def head(self, request: web.Request) -> None:
-        """A request's head is there; its body is due, if it has one."""
+        """Note that a request's head has come; start the deadline of its body, if it has one."""
         protocol = request.protocol
         self.settle(protocol)
         if not request.content.is_eof():
@@ -72,7 +72,7 @@ class Arrivals:
             request.content.on_eof(partial(self.settle, protocol))
 
     async def ask(self, request: web.Request) -> None:
-        """Charge a request to its address, and let it wait for that one's time."""
+        """Charge a request's flat cost, and wait until its owner has time again."""
         protocol = request.protocol
         if isinstance(protocol, _Arrival):
             wait = protocol.spend(COSTLY_NS.get(request.path, REQUEST_NS))
@@ -80,32 +80,34 @@ class Arrivals:
                 await asyncio.sleep(wait)
 
     def attend(self, request: web.Request, asker: Asker) -> Spend:
-        """Learn whose a WebSocket is: from when it may trade it is read at its account's pace.
-        Return what charges it for what is taken of it elsewhere."""
+        """Set the session of a WebSocket, which is charged to its account once it may trade.
+
+        Return the function that charges it for messages not taken in its parser.
+        """
         protocol = request.protocol
         assert isinstance(protocol, _Arrival), "greeted here"
         protocol.asker = asker
         return protocol.spend
 
     def settle(self, protocol: web.RequestHandler) -> None:
-        """Nothing is due of a connection."""
+        """Cancel the deadline of a connection, if any."""
         due = self._due.pop(protocol, None)
         if due is not None:
             due.cancel()
 
     def admit(self, address: str) -> bool:
-        """Count a connection; return whether its address may have it."""
+        """Count a new connection; return whether its address may have it."""
         self._of_address[address] += 1
         return self._of_address[address] <= SOCKETS_PER_SEAT * connections_allowed(address)
 
     def leave(self, address: str) -> None:
-        """Count a connection no longer."""
+        """Stop counting a connection."""
         self._of_address[address] -= 1
         if not self._of_address[address]:
             del self._of_address[address]
 
     def close(self) -> None:
-        """Wait for nothing any more."""
+        """Cancel all deadlines."""
         for due in self._due.values():
             due.cancel()
         self._due.clear()
@@ -121,9 +123,10 @@ class Arrivals:
 
 
 class _Arrival(web.RequestHandler):
-    """One connection; one of an address that has too many ends at once.
+    """One connection; it is aborted at once if its address has too many.
 
-    aiohttp has no public place for what it reads: tests fail where that changes.
+    Uses private attributes of aiohttp, which has no public way to limit reading; tests fail if
+    these change.
     """
 
     __slots__ = ("_address", "_arrivals", "_later", "_local", "_owes", "_stuck", "_turn", "asker")
@@ -133,18 +136,18 @@ class _Arrival(web.RequestHandler):
         kept: Any = {"keepalive_timeout": KEEPALIVE_SECONDS, "access_log": None}
         super().__init__(server, loop=loop, **kept)
         self._arrivals = arrivals
-        self._address: str | None = None  # counted under; None: not
-        self._local = True  # of this machine
+        self._address: str | None = None  # that it is counted for; None: a Unix socket
+        self._local = True  # from this machine
         self.asker: Asker | None = None
-        self._later = b""  # read, and not taken yet
-        self._owes = False  # it had to wait for its time
-        self._turn: asyncio.TimerHandle | None = None  # when it is read again; None: now
-        self._stuck: asyncio.TimerHandle | None = None  # its end, while it takes no answer
+        self._later = b""  # read, and not processed yet
+        self._owes = False  # its last piece used up the owner's time
+        self._turn: asyncio.TimerHandle | None = None  # resumes reading; None: not paused
+        self._stuck: asyncio.TimerHandle | None = None  # aborts it while it reads no answer
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
         peer = transport.get_extra_info("peername")
-        if isinstance(peer, tuple):  # else a Unix socket's, which only its owner opens
+        if isinstance(peer, tuple):  # otherwise a Unix socket, which only its owner can open
             self._address = str(peer[0])
             self._local = is_loopback(self._address)
             admitted = self._arrivals.admit(self._address) and self.spend(0) <= OVERDRAWN_SECONDS
@@ -164,10 +167,11 @@ class _Arrival(web.RequestHandler):
             self._arrivals.leave(self._address)
             self._address = None
         super().connection_lost(exc)
-        self._data_received_cb = None  # of a WebSocket, which leads back here
+        self._data_received_cb = None  # breaks a WebSocket's reference cycle
 
     def pause_writing(self) -> None:
-        """Wait for so long until who asks takes the answer; of a WebSocket its session decides."""
+        """Abort an HTTP client that reads nothing for ``SEND_SECONDS``; a WebSocket's session has
+        its own rule."""
         super().pause_writing()
         if self.asker is None and self.transport is not None:
             self._stuck = self._loop.call_later(SEND_SECONDS, self.transport.abort)
@@ -182,14 +186,15 @@ class _Arrival(web.RequestHandler):
             self._stuck = None
 
     def data_received(self, data: bytes) -> None:
-        """Take a piece of what was read, and the rest when it is this one's turn again."""
+        """Process a piece of the data, and the rest when the connection has its turn again."""
         if self._later:
             self._later += data
             return
         most = OWING_BYTES if self._owes else READ_BYTES
         if len(data) > most:
             data, self._later = data[:most], data[most:]
-        begun = 0 if self._is_unheld() else thread_time_ns()  # a machine that stalls is not his
+        # Processor time: the client is not charged for a machine that stalls.
+        begun = 0 if self._is_unheld() else thread_time_ns()
         super().data_received(data)
         wait = self.spend(thread_time_ns() - begun) if begun else 0.0
         self._owes = wait > 0
@@ -198,13 +203,13 @@ class _Arrival(web.RequestHandler):
             self._turn = self._loop.call_later(wait, self._go_on)
 
     def _is_unheld(self) -> bool:
-        """Whether nothing is charged: it trades on this machine, or is a Unix socket's owner."""
+        """Whether nothing is charged: a local client that may trade, or a Unix socket."""
         trades = self.asker is not None and self.asker.trading_account >= 0
         return self._local and (trades or self._address is None)
 
     def spend(self, spent_ns: int) -> float:
-        """Charge what it asked for, in time of the processor, to its account, if it trades, or to
-        its address; return the seconds until it is read again."""
+        """Charge processor time to the account, if it may trade, or else to the address; return
+        the seconds until the connection is read again."""
         if self._is_unheld():
             return 0.0
         account = -1 if self.asker is None else self.asker.trading_account
@@ -232,7 +237,7 @@ class _Arrival(web.RequestHandler):
         exc: BaseException | None = None,
         message: str | None = None,
     ) -> web.StreamResponse:
-        """Answer bytes that are no request: nothing of them is logged, which may be a secret."""
+        """Answer bytes that are no HTTP request. They are not logged: they may hold a secret."""
         if not isinstance(exc, HttpProcessingError):
             return super().handle_error(request, status, exc, message)
         _log.debug("no HTTP request from %s: %s", request.remote, type(exc).__name__)

@@ -1,4 +1,4 @@
-"""The AsyncAPI document of the WebSocket, made of the wire's own types.
+"""The AsyncAPI document of the WebSocket, generated from the wire's types.
 
 python -m exchange.gateway.asyncapi > docs/reference/asyncapi.json
 """
@@ -29,7 +29,8 @@ _DESCRIPTION: Final = (
 
 
 class Public(NamedTuple):
-    """A public channel: its name, what a new member gets, what then comes, how it may be cut."""
+    """A public channel: its name, its first messages, the later ones, and its limited, grouped and
+    conflated forms."""
 
     name: str
     first: tuple[str, ...]
@@ -56,9 +57,8 @@ PUBLIC: Final = (
 def schema_components(
     types: Sequence[Any], references: str
 ) -> tuple[tuple[dict[str, Any], ...], dict[str, Any]]:
-    """The types' JSON schemas, described in the same words whether or not Python keeps the
-    indentation of a docstring (until 3.13).
-    """
+    """Return the types' JSON schemas, with docstrings without indentation: Python before 3.13 keeps
+    it, and the documents must not depend on the version."""
     schemas, components = msgspec.json.schema_components(types, ref_template=references)
     for one in components.values():
         if "description" in one:
@@ -108,7 +108,7 @@ def _refer(where: str, name: str) -> dict[str, str]:
 
 
 def _operation(action: str, kinds: tuple[type, ...]) -> dict[str, Any]:
-    """Return what the gateway does with messages of those kinds."""
+    """Return an operation of the gateway on messages of those kinds."""
     return {
         "action": action,
         "channel": _refer("channels", "ws"),
@@ -118,7 +118,7 @@ def _operation(action: str, kinds: tuple[type, ...]) -> dict[str, Any]:
 
 @cache
 def encoded() -> bytes:
-    """Return the document as it is served and checked in, made once."""
+    """Return the document as it is served and checked in; cached."""
     return msgspec.json.format(msgspec.json.encode(document()), indent=1) + b"\n"
 
 

@@ -1,8 +1,8 @@
-"""API keys: where they are kept, and the check of a proof against them.
+"""API keys: their file, and the check of proofs against it.
 
-Keys live in ``DIR/keys.db``, outside the log: a secret never enters it. A key belongs to one
-account and has one scope; ``exchange.gateway.access`` has the rules by which a proof is judged.
-A key that took another's place, in a chain of rotations however long, is of the first one's person.
+Keys are stored in ``DIR/keys.db``, outside the log, which never contains a secret. A key belongs to
+one account and has one scope; the rules of a proof are in ``exchange.gateway.access``. A rotated
+key has the same person as the first key of its chain of rotations.
 """
 
 import logging
@@ -37,10 +37,10 @@ CREATE TABLE IF NOT EXISTS keys (
     algorithm TEXT NOT NULL DEFAULT 'hmac-sha256', addresses TEXT NOT NULL DEFAULT '',
     expires_ms INTEGER
 ) STRICT
-"""  # a nonce may pass SQLite's signed 64 bits, so it is kept as text; a public key is no secret
+"""  # nonces are text, since they may exceed SQLite's signed 64 bits; ``secret`` or a public key
 _FOLLOWERS: Final = """
 CREATE TABLE IF NOT EXISTS followers (key_id TEXT PRIMARY KEY, person TEXT NOT NULL) STRICT
-"""  # of keys that took another's place: the first key of their chain
+"""  # rotated keys, with the first key of their chain
 _COLUMNS: Final = (
     "key_id, account, scope, algorithm, addresses, expires_ms, coalesce(person, key_id)"
 )
@@ -56,10 +56,10 @@ def create_key(
     addresses: tuple[str, ...] = (),
     public_key: str = "",
 ) -> tuple[str, str]:
-    """Make a key and return (key_id, secret); the secret is shown this once.
+    """Create a key and return (key_id, secret); the secret cannot be read again.
 
-    With ``public_key``, an Ed25519 one in hexadecimal, the secret is its owner's and "" is
-    returned. Raises ValueError for an unknown scope, address or public key.
+    With ``public_key``, an Ed25519 one in hexadecimal, the owner has the private key and the secret
+    returned is "". Raises ValueError for an unknown scope or an invalid address or public key.
     """
     if scope not in SCOPES:
         raise ValueError(f"scope must be one of {', '.join(SCOPES)}")
@@ -91,7 +91,7 @@ def _insert(
 
 
 def read_public_key(pem: bytes) -> str:
-    """Return an Ed25519 public key of a PEM file in hexadecimal. Raises ValueError."""
+    """Return the Ed25519 public key of a PEM file in hexadecimal; ValueError if it has none."""
     found = load_pem_public_key(pem)
     if not isinstance(found, Ed25519PublicKey):
         raise ValueError("it is a key of another kind")
@@ -101,10 +101,12 @@ def read_public_key(pem: bytes) -> str:
 def rotate_key(
     directory: Path, key_id: str, until_ms: int, *, public_key: str = ""
 ) -> tuple[str, str]:
-    """Make a key like another, which ends at ``until_ms``: both are good until then.
+    """Create a key like another, which then expires at ``until_ms`` or before; both are valid until
+    then.
 
-    Returns (key_id, secret) of the new one. Raises LookupError for an unknown key, ValueError for
-    an Ed25519 one without a public key to follow it.
+    Returns (key_id, secret) of the new key, as ``create_key`` does. Raises LookupError for an
+    unknown key, ValueError for an invalid public key or for an Ed25519 key without one for the new
+    key.
     """
     with closing(_open(directory)) as database, database:
         database.execute("BEGIN IMMEDIATE")
@@ -134,7 +136,7 @@ def revoke_key(directory: Path, key_id: str) -> None:
 
 
 def list_keys(directory: Path) -> list[Key]:
-    """Return every key, without its secret, oldest first."""
+    """Return every key, also expired ones, without secrets, the oldest first."""
     with closing(_open(directory)) as database:
         rows = database.execute(f"SELECT {_COLUMNS} FROM {_KEYS} ORDER BY created, keys.rowid")
         return [_key(row) for row in rows]
@@ -151,14 +153,14 @@ def find_key(directory: Path, key_id: str, now_ms: int) -> Key | None:
 
 
 def _open(directory: Path) -> sqlite3.Connection:
-    """Open the key file, made with mode 0600 before SQLite writes to it; each statement commits.
+    """Open the key file, created with mode 0600 before SQLite writes to it; autocommit.
 
-    With a write-ahead log a used nonce costs no wait for the disk: what a loss of power takes
-    back is older than the time window by the time anybody can log on again.
+    With a write-ahead log and synchronous NORMAL, spending a nonce does not wait for the disk.
+    Nonces lost in a power failure are outside the time window before anybody can log on again.
 
-    A file that is there is not opened beside SQLite: to close it would take away the locks of
-    every connection of this process, and the next process to close its own would take the
-    write-ahead log from under them.
+    An existing file is not opened except by SQLite: closing it would release the POSIX locks of all
+    connections of this process, and another process that closes the file could then delete the
+    write-ahead log.
     """
     path = directory / FILE
     try:
@@ -177,15 +179,14 @@ def _open(directory: Path) -> sqlite3.Connection:
 
 
 def logon_proof(logon: Logon, address: str) -> Proof:
-    """Return the proof that a logon of the native protocol brings."""
+    """Return the proof of a logon of the native protocol."""
     text = signed_text(logon.timestamp_ms, logon.nonce, logon.key_id, logon.resume_session)
     return Proof(logon.key_id, text, logon.signature, logon.timestamp_ms, logon.nonce, address)
 
 
 class Keys:
-    """Checks proofs. Every call reads the file, so a revoked key fails at its next use; the
-    gateway asks with every beat which keys of its connections are gone.
-    """
+    """Checks proofs against the key file. Every call reads the file, so a revoked key fails at its
+    next use; the gateway checks the keys of its open connections with every heartbeat."""
 
     def __init__(self, directory: Path) -> None:
         self._database = _open(directory)
@@ -193,14 +194,14 @@ class Keys:
         self._judge = Judge(Lockouts(self._database))
         self.tokens = Tokens(self._database)
         self._signatures = Signatures(self._database)
-        # In the place of an unknown key's row: what follows is the same work.
+        # Used for an unknown key, so that it takes the same work as a known one.
         self._nobody = ("", 0, "read", "hmac-sha256", "", None, "", secrets.token_hex(32), "-1")
 
     def check(self, proof: Proof, now_ms: int) -> Key | AnyReason:
-        """Return the key that made the proof, or why it is refused.
+        """Return the key of a valid proof, or why it is refused.
 
-        A good signature clears the count of bad ones, and an accepted nonce is spent, as is a
-        signature that is good once, whatever becomes of the request afterwards.
+        A good signature clears the count of bad ones. The nonce of an accepted proof, or with
+        ``once`` its text, is spent, whatever happens to the request afterwards.
         """
         stored = self._stored(proof.key_id, now_ms)
         reason, locked = self._judge.judge(proof, stored, now_ms)
@@ -217,7 +218,7 @@ class Keys:
                 "UPDATE keys SET nonce = ? WHERE key_id = ? AND nonce = ?",
                 (str(proof.nonce), proof.key_id, str(stored.nonce)),
             )
-            if not spent.rowcount:  # another gateway spent one of this key meanwhile
+            if not spent.rowcount:  # another gateway spent a nonce of this key meanwhile
                 return self.check(proof, now_ms)
         return stored.key
 
@@ -227,17 +228,17 @@ class Keys:
         return found if found.key_id else None
 
     def revoked(self, key_ids: Set[str], now_ms: int) -> Set[str]:
-        """Return those of the keys that are there no longer, or have expired."""
+        """Return those of the keys that were deleted or have expired."""
         query = "SELECT key_id FROM keys WHERE expires_ms IS NULL OR expires_ms > ?"
         return key_ids - {key_id for (key_id,) in self._database.execute(query, (now_ms,))}
 
     def of_account(self, account: int) -> list[Key]:
-        """Return the account's keys, oldest first."""
+        """Return the account's keys, also expired ones, the oldest first."""
         query = f"SELECT {_COLUMNS} FROM {_KEYS} WHERE account = ? ORDER BY created, keys.rowid"
         return [_key(row) for row in self._database.execute(query, (account,))]
 
     def _stored(self, key_id: str, now_ms: int) -> Stored:
-        """Return the key of that id; nobody's if there is none or it has expired."""
+        """Return the key of that id; a decoy without id if there is none or it has expired."""
         row = self._database.execute(
             f"SELECT {_COLUMNS}, secret, nonce FROM {_KEYS} WHERE key_id = ?1"
             " AND (expires_ms IS NULL OR expires_ms > ?2)",

@@ -1,4 +1,4 @@
-"""Many commands in one frame: an array, read in one go, of which a bad one spoils itself alone."""
+"""Reads frames that are arrays of commands. Each command succeeds or fails by itself."""
 
 from collections.abc import Callable
 from typing import Final, TypeAlias
@@ -46,9 +46,11 @@ def _opens_array(text: str) -> bool:
 
 
 def read_batch(data: str | bytes) -> list[AnyRequest | Refused]:
-    """Return a frame's requests, in the place of what is none the reason; raises Refused.
+    """Return a frame's requests in order, with the Refused of each that is malformed.
 
-    Where not all of them are commands each is read by itself, to tell what is wrong with which.
+    The whole array is decoded at once. Only if that fails is each element decoded by itself, to
+    find the faulty ones. Raises Refused for a frame that is no array of objects, is empty, or has
+    more than ``BATCH_REQUESTS``.
     """
     try:
         commands = _typed_json(data) if isinstance(data, str) else _typed_msgpack(data)
@@ -59,7 +61,7 @@ def read_batch(data: str | bytes) -> list[AnyRequest | Refused]:
 
 
 def _is_single(data: str | bytes, commands: list[AnyCommand]) -> bool:
-    """Whether it is sure that no field came twice: see ``decode.read_json``."""
+    """Whether certainly no object has a field twice: see ``decode.read_json``."""
     if isinstance(data, bytes):
         announced = sum(map_length(bytes(part)) for part in _parts_msgpack(data))
         return announced == sum(map(len, any_msgpack(data)))

@@ -1,8 +1,8 @@
-"""The accounts' throttles as the released stream tells them: how many tokens each has left.
+"""The accounts' throttles, computed from the released stream: how many tokens each has left.
 
-The engine decides, on log time (docs/reference/engine.md); this repeats its arithmetic so that a
-reply can say what remains. One case cannot be told apart in the stream and counts as free: a
-replace at price 0 that is rejected for its quantity, which looks as a reduce does.
+The engine decides, on log time (docs/reference/engine.md); this repeats its arithmetic so that
+replies can state what is left. One case is ambiguous in the stream and counts as free: a replace at
+price 0 that is rejected for its quantity looks like a reduce.
 """
 
 from typing import Final
@@ -32,7 +32,7 @@ _OF_REDUCE: Final = frozenset({int(Reason.QUANTITY_RANGE), int(Reason.LOT)})
 
 
 class Bucket:
-    """One account's: ``tat`` is when it would be full but for one token, in log time."""
+    """One account's throttle (GCRA): ``tat`` is when all tokens are back; ns of log time."""
 
     __slots__ = ("burst", "interval", "tat")
 
@@ -44,7 +44,7 @@ class Bucket:
         self.tat = (self.tat if self.tat > now else now) + self.interval
 
     def left(self, now: int) -> int:
-        """Return the whole tokens that are there."""
+        """Return the whole tokens left."""
         ahead = self.tat - now
         if ahead <= 0 or not self.interval:
             return self.burst
@@ -52,9 +52,9 @@ class Bucket:
 
 
 def spends(row: Row, text: str | None) -> bool:
-    """Return whether a REJECTED or QUOTED, not a duplicate, says that its command spent a token.
+    """Return whether the command of a REJECTED or QUOTED event spent a token.
 
-    ``text`` came with the command.
+    The event is not a duplicate's; ``text`` came with the command.
     """
     if row[2] == _REJECTED:
         return row[4] in _BEHIND and _is_dear(row, text)
@@ -62,8 +62,10 @@ def spends(row: Row, text: str | None) -> bool:
 
 
 def _is_dear(row: Row, text: str | None) -> bool:
-    """Whether a reject that may have spent a token is of a request that does: of a client's, whose
-    text is its id."""
+    """Whether a reject with a reason after THROTTLED is of a client's request that spends tokens.
+
+    A client's request has its id as text.
+    """
     if text is not None:
         if not is_id(text):
             return False

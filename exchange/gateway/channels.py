@@ -1,7 +1,7 @@
-"""Who is in which public channel, and what each channel has said lately.
+"""The subscribers of each public channel, and its recent messages.
 
-A message is encoded once per codec, whoever gets it. A channel that everybody has left is followed
-for ``LINGER_BEATS`` more, so that one whose connection broke can go on where it was.
+A message is encoded once per codec for all subscribers. A channel without subscribers is kept for
+``LINGER_BEATS`` heartbeats, so that a client whose connection broke can resume it.
 """
 
 from collections import deque
@@ -18,46 +18,50 @@ from exchange.messages.access import GatewayReason
 from exchange.messages.wire import Response
 from exchange.messages.wire_market import PICTURES, QUEUE_ORDERS, RESUME_MESSAGES
 
-LINGER_BEATS: Final = 6  # heartbeats for which a channel without members is followed
+LINGER_BEATS: Final = 6  # heartbeats for which a channel without subscribers is kept
 
 
 class Recent:
-    """The last messages of a channel. ``floor``: all that came after that sequence are here."""
+    """The last messages of a channel: all after the sequence ``floor``."""
 
     def __init__(self, floor: int) -> None:
         self.floor = floor
         self._messages: deque[Response] = deque()
 
     def note(self, message: Response) -> None:
-        """Remember one more."""
+        """Add a message; the oldest beyond ``RESUME_MESSAGES`` is dropped."""
         self._messages.append(message)
         if len(self._messages) > RESUME_MESSAGES:
             self.floor = _sequence(self._messages.popleft())
 
     def since(self, after: int) -> list[Response] | None:
-        """Return what came after a sequence; None if some of it is forgotten."""
+        """Return the messages after a sequence; None if some of them were dropped."""
         if after < self.floor:
             return None
         return [message for message in self._messages if _sequence(message) > after]
 
 
 class Channels:
-    """The public channels that connections have joined. ``in`` tells whether one is followed."""
+    """The subscribed public channels. ``name in channels`` tells whether one is followed."""
 
     def __init__(self, feed: Feed) -> None:
         self._feed = feed
         self._members: dict[str, dict[int, Session]] = {}  # by connection number
         self._recent: dict[str, Recent] = {}
-        self._lingering: dict[str, int] = {}  # beats left, of channels without members
-        self._looks = 0
-        self._shown: dict[str, Sequence[Response]] = {}  # queues as of ``_shown_at``, a sequence
+        self._lingering: dict[str, int] = {}  # heartbeats left of channels without subscribers
+        self._looks = 0  # ticks counted, for the conflated channels
+        self._shown: dict[str, Sequence[Response]] = {}  # queue snapshots at sequence ``_shown_at``
         self._shown_at = -1
 
     def __contains__(self, channel: object) -> bool:
         return channel in self._members
 
     def check(self, names: Iterable[str]) -> None:
-        """Refuse names that are no channels', and more pictures than there may be."""
+        """Check the names of a subscription.
+
+        Raises Refused NOT_FOUND for an unknown channel, SUBSCRIPTIONS_FULL beyond ``PICTURES``
+        conflated or limited channels of all connections, QUEUE_TOO_LONG.
+        """
         feed = self._feed
         found: dict[str, Name] = {}
         for name in names:
@@ -77,7 +81,8 @@ class Channels:
             self._check_queue(name, one)
 
     def join(self, session: Session, names: list[str], after: int | None) -> list[str]:
-        """Add a connection to channels that exist; return those that go on after the sequence."""
+        """Add a connection to channels that ``check`` accepted; return those that resume after the
+        sequence ``after``."""
         resumed = []
         for name in names:
             if name not in self._members:
@@ -93,20 +98,22 @@ class Channels:
         return resumed
 
     def _goes_on(self, name: str, after: int) -> bool:
-        """Whether all that came after a sequence is remembered; what a conflated channel has still
-        to say may be of before it."""
+        """Whether a channel can resume after a sequence: all messages since are kept.
+
+        A conflated channel cannot: its pending message may cover changes before the sequence.
+        """
         return not self._feed.named(name).period and self._recent[name].since(after) is not None
 
     def missed(self, name: str, after: int) -> list[Response]:
-        """Return what a channel that was resumed said after the sequence, and where it stands."""
+        """Return a resumed channel's messages after the sequence, and its heartbeat."""
         missed = self._recent[name].since(after)
         assert missed is not None, "resumed"
         return [*missed, self._feed.heartbeat(name)]
 
     def snapshot(self, name: str, sequence: int) -> Sequence[Response]:
-        """Return a channel's first messages; raises Refused of a queue that is too long.
+        """Return a channel's first messages; raises Refused QUEUE_TOO_LONG.
 
-        A queue's is made once for all who ask before the next batch.
+        A queue's snapshot is made once for all subscriptions before the next batch.
         """
         found = self._feed.named(name)
         self._check_queue(name, found)
@@ -129,7 +136,7 @@ class Channels:
                 )
 
     def leave(self, session: Session, names: list[str]) -> None:
-        """Take a connection from channels that it has."""
+        """Remove a connection from channels that it is subscribed to."""
         for name in names:
             members = self._members[name]
             del members[session.number]
@@ -139,7 +146,10 @@ class Channels:
         session.forget(names)
 
     def publish(self, name: str, message: Response, *, news: bool = True) -> dict[int, Session]:
-        """Queue a message, encoded once per codec; return the channel's members."""
+        """Queue a message for the subscribers, encoded once per codec; return the subscribers.
+
+        ``news`` keeps it for resumption.
+        """
         members = self._members[name]
         if news:
             self._recent[name].note(message)
@@ -156,7 +166,7 @@ class Channels:
         return members
 
     def beat(self) -> None:
-        """Send every channel's heartbeat; forget those that nobody has come back to."""
+        """Publish every channel's heartbeat; drop channels without subscribers for too long."""
         for name in list(self._lingering):
             self._lingering[name] -= 1
             if not self._lingering[name]:
@@ -169,7 +179,7 @@ class Channels:
                 self.publish(name, message, news=news)
 
     def tick(self) -> dict[int, Session]:
-        """Send what the conflated channels have to say; return who is told."""
+        """Publish the pending messages of conflated channels; return their subscribers."""
         self._looks += 1
         told: dict[int, Session] = {}
         for name, message in self._feed.tick(self._looks):
@@ -178,6 +188,6 @@ class Channels:
 
 
 def _sequence(message: Any) -> int:
-    """Return the sequence that every public message has."""
+    """Return a public message's sequence."""
     sequence: int = message.sequence
     return sequence

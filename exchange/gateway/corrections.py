@@ -1,7 +1,6 @@
-"""Events of two accounts and of no order as reports: corrections, legs, residuals, transfers.
+"""Reports of events with two accounts and no order: corrections, legs, residuals, transfers.
 
-Each is laid out as a trade is. A report is made for the account that the event names, and another
-for the account that it says was on the other side.
+Corrections, legs and residuals have the layout of a trade. Each account gets its own report.
 """
 
 from collections.abc import Callable
@@ -33,8 +32,8 @@ CORRECTIONS: Final = frozenset(
             EventKind.RESIDUAL_CORRECTED,
         ),
     )
-)  # laid out as a trade, the other account in ``maker_account``, and of no order
-TRANSFERRED: Final = int(EventKind.LOTS_TRANSFERRED)  # of two accounts: the other in ``order_id``
+)  # laid out as a trade, with the other account in ``maker_account`` and without an order
+TRANSFERRED: Final = int(EventKind.LOTS_TRANSFERRED)  # the other account is in ``order_id``
 _TRANSFER_TEXT: Final[tuple[TransferText, ...]] = ("give_up", "block", "efp", "porting")
 _SELL: Final = int(EventFlag.SELL)
 
@@ -48,7 +47,7 @@ def _other_side(row: Row) -> SideText:
 
 
 class CorrectionReports:
-    """Builds them; ``kinds`` maps an event kind to the report of the account it names."""
+    """Builds the reports; ``kinds`` maps an event kind to the builder for its first account."""
 
     def __init__(self, instruments: Instruments) -> None:
         self._instruments = instruments
@@ -63,7 +62,7 @@ class CorrectionReports:
         }
 
     def other(self, row: Row, time: int) -> Corrected | LegTraded | ResidualPosted:
-        """Return the other account's report of an event of two accounts and no order."""
+        """Return the other account's report of an event of ``CORRECTIONS``."""
         side = _other_side(row)
         if row[2] == EventKind.LEG_TRADE:
             return self._leg_of(row, time, side, row[14])
@@ -72,7 +71,7 @@ class CorrectionReports:
         return self._correction(row, time, side, row[14])
 
     def transferred(self, row: Row, time: int, account: int) -> Transferred:
-        """Return the report of lots off the book to one of the two accounts."""
+        """Return the report of an off-book transfer of lots for one of its two accounts."""
         took = account == row[6]
         return Transferred(
             sequence=row[0],
@@ -94,7 +93,7 @@ class CorrectionReports:
         busted = row[2] in (EventKind.TRADE_BUSTED, EventKind.LEG_BUSTED)
         whole = row[2] in (EventKind.TRADE_BUSTED, EventKind.TRADE_ADJUSTED)
         place = 0 if whole else row[4] & 0xFF
-        price_text = instrument.price_text if whole else micros_text  # of a leg a clearing price
+        price_text = instrument.price_text if whole else micros_text  # legs are in micro-dollars
         return Corrected(
             sequence=row[0],
             index=row[1],

@@ -1,10 +1,10 @@
-"""Dead man's switches: sessions whose orders are cancelled unless their client is heard again.
+"""Dead man's switches: cancel a session's orders unless its client renews the switch in time.
 
-Each is a function of the log. What a client asks for is a RECORD command. A switch is due by the
-stamp of the last one, is thrown once the log's time has come that far, and is done with when the
-mass cancel that bears its name is in the log. So a client that was heard in time, by the log, is
-never cut off; no gateway that dies takes a switch along, and a market that was down throws late
-what fell due meanwhile, once.
+Their state is a function of the log. A client's request becomes a RECORD command; a switch is due
+its timeout after the stamp of the latest one. It is thrown when log time reaches that, and done
+when the mass cancel with its name is in the log. So a client whose renewal the log has in time is
+never cancelled, a gateway that crashes loses no switch, and a market that was down throws the
+switches that fell due meanwhile late, and once.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -27,7 +27,7 @@ from exchange.messages.wire import CancelAfter
 
 TIMEOUT_MS_LEAST: Final = 1_000
 TIMEOUT_MS_MOST: Final = 3_600_000
-SWITCHES: Final = 64  # of one account; one more throws that which is due first
+SWITCHES: Final = 64  # per account; one more throws the one that is due first
 NS_PER_MS: Final = 1_000_000
 _KIND: Final = 12  # offset of the kind byte in an event
 _RECORDED: Final = int(EventKind.RECORDED)
@@ -36,19 +36,19 @@ Texts: TypeAlias = Mapping[int, str] | Iterable[tuple[int, str]]  # by sequence
 
 
 class Hold(msgspec.Struct, frozen=True, tag_field="operation", tag="cancel_after", kw_only=True):
-    """The text of the RECORD that a ``cancel_after`` becomes."""
+    """The text of the RECORD command of a ``cancel_after`` request."""
 
     session: int
-    timeout_ms: int  # 0: the switch is taken back
+    timeout_ms: int  # 0: the switch is removed
     request_id: str
 
     def due_ms(self, stamp: int) -> int:
-        """Return when it is due, in milliseconds of log time, if its command bears that stamp."""
+        """Return when the switch is due, in ms of log time, for its command's stamp in ns."""
         return stamp // NS_PER_MS + self.timeout_ms
 
 
 class Switch(NamedTuple):
-    """A session's switch; they are thrown in this order."""
+    """A session's switch; switches are thrown in the order of these fields."""
 
     due_ms: int
     session: int
@@ -56,12 +56,12 @@ class Switch(NamedTuple):
 
     @property
     def name(self) -> str:
-        """Under which its mass cancel goes, and is reported."""
+        """The request id of its mass cancel, and in the reports of that."""
         return f"after.{self.session}.{self.due_ms}"
 
     @property
     def record(self) -> bytes:
-        """Its mass cancel."""
+        """The command record of its mass cancel."""
         return cancel_session(self.account, self.session)
 
 
@@ -70,7 +70,10 @@ _decode = msgspec.json.Decoder(Hold).decode
 
 
 def hold(request: CancelAfter, account: int, session: int) -> tuple[bytes, str]:
-    """Return the command that sets a session's switch, or takes it back; raises Refused."""
+    """Return the command record and text that set a session's switch, or remove it.
+
+    Raises Refused for an invalid request id, and PARAMETER_RANGE for a timeout outside 1 s to 1 h.
+    """
     checked_id(request.request_id, "request_id")
     timeout_ms = request.timeout_ms
     if timeout_ms and not TIMEOUT_MS_LEAST <= timeout_ms <= TIMEOUT_MS_MOST:
@@ -85,22 +88,22 @@ def hold(request: CancelAfter, account: int, session: int) -> tuple[bytes, str]:
 
 
 def read_hold(row: Row, text: str | None) -> Hold | None:
-    """Return what a RECORDED event says of a switch, if it does; other records are the house's."""
+    """Return the switch request of a RECORDED event; None for any other record."""
     if text is None or row[6] == HOUSE_ACCOUNT:
         return None
     try:
         return _decode(text)
     except msgspec.MsgspecError:
-        return None  # what a later version, or a hand, has recorded of an account
+        return None  # recorded for an account by a later version or an operator
 
 
 def request_of(text: str) -> str:
-    """Return the id of the request that a switch's text came of."""
+    """Return the id of the request that a switch's text was made from."""
     return _decode(text).request_id
 
 
 def cancel_session(account: int, session: int) -> bytes:
-    """Return the record of a MASS_CANCEL of what an account entered in a session."""
+    """Return the record of a MASS_CANCEL of the orders that an account entered in a session."""
     return RECORD.pack(
         CommandKind.MASS_CANCEL, UNSTATED, Selection.SESSION, 0, 0, account, 0, 0, 0, 0, 0, 0,
         session.to_bytes(16, "little"), NO_ID,
@@ -108,10 +111,10 @@ def cancel_session(account: int, session: int) -> bytes:
 
 
 class Deadlines:
-    """Every switch, as the released stream has them.
+    """All switches, computed from the released stream.
 
-    ``thrown`` are those whose time has come, in that order; their mass cancels are not in the log
-    yet. ``first_ms``: none of the others is due before; 0: there is none.
+    ``thrown`` are those that fell due and whose mass cancels are not in the log yet, in order.
+    ``first_ms`` is the earliest due time of the others, 0 without any.
     """
 
     def __init__(self, switches: Iterable[Switch] = (), thrown: Iterable[Switch] = ()) -> None:
@@ -122,11 +125,11 @@ class Deadlines:
         self.first_ms = min((one.due_ms for one in self), default=0)
 
     def __iter__(self) -> Iterator[Switch]:
-        """Yield those that are not due."""
+        """Iterate over the switches that were not thrown."""
         return (one for of in self._set.values() for one in of.values())
 
     def advance(self, now_ms: int) -> None:
-        """Throw what is due by that time."""
+        """Throw the switches that are due by that time, in ms of log time."""
         if not self.first_ms or now_ms < self.first_ms:
             return
         for one in sorted(one for one in self if one.due_ms <= now_ms):
@@ -134,7 +137,7 @@ class Deadlines:
         self.first_ms = min((one.due_ms for one in self), default=0)
 
     def take(self, stamp: int, events: bytes, texts: Texts) -> None:
-        """Take a released batch in: its stamp first, as what is due comes before its commands."""
+        """Apply a released batch: first its stamp, since due switches precede its commands."""
         self.advance(stamp // NS_PER_MS)
         kinds = events[_KIND::EVENT_BYTES]
         if _RECORDED not in kinds and (_DONE not in kinds or not self.thrown):

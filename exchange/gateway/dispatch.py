@@ -1,7 +1,7 @@
-"""A released batch applied to the accounts, and its private reports by who reads them.
+"""Applies a released batch to the accounts and queues its private reports for their readers.
 
-What most orders get goes from its event straight to text; an account that has a connection for
-MessagePack, and any other report, goes the general way over ``reports.Reports``.
+The most frequent reports are written from the event straight to JSON text (``Page``). All others,
+and those of an account with a MessagePack connection, are built by ``reports.Reports``.
 """
 
 from collections.abc import Callable
@@ -31,15 +31,15 @@ _MARKET: Final = int(EventFlag.MARKET)
 
 
 class Readers:
-    """An account's live connections, and what they are to be told of the batch at hand."""
+    """An account's live connections, and their reports of the current batch."""
 
     __slots__ = ("_messages", "_reads_json", "page", "plain", "sessions", "waits")
 
     def __init__(self) -> None:
         self.sessions: list[Session] = []
-        self.waits = False  # whether this batch has something for them
-        self.page = Page()  # for those that read JSON
-        self._messages: list[Response] = []  # for those that read MessagePack
+        self.waits = False  # whether it is in the dispatch's list for this batch
+        self.page = Page()  # for JSON connections
+        self._messages: list[Response] = []  # for MessagePack connections
         self._look()
 
     def _look(self) -> None:
@@ -52,19 +52,19 @@ class Readers:
         self._look()
 
     def leave(self, session: Session) -> None:
-        """Take a connection away."""
+        """Remove a connection."""
         self.sessions.remove(session)
         self._look()
 
     def add(self, report: Response) -> None:
-        """Note a report that was built."""
+        """Add a report that was built by ``Reports``."""
         if self._reads_json:
             self.page.add(encode_json(report))
         if not self.plain:
             self._messages.append(report)
 
     def tell(self, told: dict[int, Session]) -> None:
-        """Queue what was noted, encoded once for each way to read it, and forget it."""
+        """Queue the collected reports, encoded once per codec; add the sessions to ``told``."""
         self.waits = False
         count = self.page.count or len(self._messages)
         if not count:
@@ -79,7 +79,7 @@ class Readers:
 
 
 class Dispatch:
-    """Takes batches in. ``readers`` are the accounts with live connections."""
+    """Applies batches. ``readers`` are the live connections by account."""
 
     def __init__(
         self,
@@ -88,20 +88,20 @@ class Dispatch:
         reports: Reports,
         answer_logon: Callable[[Row, int], None],
     ) -> None:
-        """``answer_logon`` is told the event that answers a LOGON, and its stamp."""
+        """``answer_logon`` is called with the event that answers a LOGON, and its stamp."""
         self.readers: dict[int, Readers] = {}
         self._listed = instruments.by_id
         self._accounts = accounts
         self._reports = reports
         self._answer_logon = answer_logon
-        self._waiting: list[Readers] = []  # whom the batch at hand concerns
+        self._waiting: list[Readers] = []  # those that the current batch concerns
 
     def join(self, account: int, session: Session) -> None:
-        """Report to a connection from now on."""
+        """Start reporting an account's events to a connection."""
         self.readers.setdefault(account, Readers()).join(session)
 
     def leave(self, account: int, session: Session) -> None:
-        """Report no more to a connection."""
+        """Stop reporting to a connection."""
         readers = self.readers[account]
         readers.leave(session)
         if not readers.sessions:
@@ -110,7 +110,8 @@ class Dispatch:
     def take(
         self, rows: list[Row], stamp: int, texts: dict[int, str], told: dict[int, Session]
     ) -> None:
-        """Apply a batch's events and queue their reports; note in ``told`` whose connections."""
+        """Apply a batch's events and queue their reports; add the sessions concerned to ``told``,
+        by connection number."""
         accounts = self._accounts
         accounts.now = stamp
         for row in rows:
@@ -134,7 +135,7 @@ class Dispatch:
         self._waiting.clear()
 
     def _of(self, account: int) -> Readers | None:
-        """Return who is to be told an account's reports; None if nobody is."""
+        """Return an account's live connections; None if it has none."""
         readers = self.readers.get(account)
         if readers is not None and not readers.waits:
             readers.waits = True
@@ -142,7 +143,7 @@ class Dispatch:
         return readers
 
     def _report(self, order: Order | None, row: Row, stamp: int, text: str | None) -> None:
-        """Report an event, which changed that order, to the account that it names."""
+        """Report an event to the account that it names; ``order`` is the order it changed."""
         readers, kind = self._of(row[6]), row[2]
         if readers is None:
             return
@@ -150,12 +151,13 @@ class Dispatch:
             self._write(readers.page, row, stamp, order.text, text)
             return
         build = self._reports.kinds.get(kind)
-        # A reject is for who asked: not of a logon, nor of an operator's or the gateway's command.
+        # Only rejects of clients' requests are reported, not those of logons, or of an operator's
+        # or the gateway's commands.
         if build is not None and (kind != _REJECTED or (text is not None and is_id(text))):
             readers.add(build(row, stamp, text))
 
     def _write(self, page: Page, row: Row, stamp: int, named: str, text: str | None) -> None:
-        """Write one of the reports that most orders get."""
+        """Write one of the most frequent reports to the page."""
         kind, flags, instrument = row[2], row[3], self._listed[row[5]]
         code, price = instrument.code, instrument.price_text(row[8])
         if kind == _CANCELLED:
@@ -169,7 +171,7 @@ class Dispatch:
             page.accepted(row, stamp, named, code, None if unpriced else price, tokens)
 
     def _made(self, row: Row, stamp: int) -> None:
-        """Report a TRADE to the resting side."""
+        """Report a TRADE to the account of the resting order."""
         readers = self._of(maker_of(row[12])[0])
         if readers is None:
             return
@@ -181,7 +183,7 @@ class Dispatch:
         readers.page.execution(row, stamp, True, named, instrument.code, price, fee)
 
     def _others(self, row: Row, stamp: int, text: str | None) -> None:
-        """Report an event of two accounts, or of a switch."""
+        """Report an event to its other account, or the setting of a dead man's switch."""
         kind, reports = row[2], self._reports
         if kind in CORRECTIONS:
             readers = self._of(row[12])

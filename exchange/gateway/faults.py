@@ -1,12 +1,13 @@
-"""Faults between a gateway and its clients, on purpose. Only a sandbox brings them.
+"""Deliberate faults between a gateway and its clients, for sandboxes only.
 
-drop       the connection is cut, with what was to be sent
-delay      what is to be sent waits, and what comes behind it, so the order is kept
+drop       the connection is cut and the frame lost
+delay      the frame and all after it wait, so the order is kept
 duplicate  a frame is sent twice
-gap        the changes of a channel are left out of a frame, so that the next one does not follow
+gap        the changes of channels are left out of a frame, so that the next change does not follow
 
-A client that is right notices each and goes on with nothing lost or doubled. Faults come by chance,
-at a rate of each, and on demand (``Trouble.order``). Sans-IO but for the wait of a delay.
+A correct client detects each fault and continues without losing or repeating anything. Faults occur
+at random, at a rate per kind, and on demand (``Trouble.order``). Sans-IO except for the sleep of a
+delay.
 """
 
 import asyncio
@@ -23,7 +24,7 @@ from exchange.gateway.server import Socket
 Kind: TypeAlias = Literal["drop", "delay", "duplicate", "gap"]
 KINDS: Final[tuple[Kind, ...]] = get_args(Kind)
 DELAY_MS_MAX: Final = 60_000
-ORDERED_MAX: Final = 10_000  # faults of a kind that wait for their frame
+ORDERED_MAX: Final = 10_000  # pending demanded faults per kind
 PERMILLE: Final = 1000
 
 Permille: TypeAlias = Annotated[int, Meta(ge=0, le=PERMILLE)]
@@ -31,7 +32,7 @@ Delay: TypeAlias = Annotated[int, Meta(ge=0, le=DELAY_MS_MAX)]
 
 
 class Rates(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How often a frame meets each fault, in thousandths, and how long a delay is."""
+    """The rate of each fault per frame, in thousandths, and the length of a delay in ms."""
 
     drop: Permille = 0
     delay: Permille = 0
@@ -41,7 +42,7 @@ class Rates(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A demand: the next ``count`` frames meet ``fault``."""
+    """A demand: apply ``fault`` to the next ``count`` frames."""
 
     fault: Kind
     count: Annotated[int, Meta(ge=1, le=ORDERED_MAX)] = 1
@@ -49,30 +50,30 @@ class Order(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 
 class Met(msgspec.Struct, frozen=True):
-    """How many frames have met each fault, and how many faults wait for a frame."""
+    """How many frames have had each fault, and how many demanded faults are pending."""
 
     met: dict[Kind, int]
     waiting: dict[Kind, int]
 
 
 class _Change(msgspec.Struct):
-    """What a message of a channel says of the one before it; others have neither."""
+    """The sequences of a channel's message; other messages have the defaults."""
 
     sequence: int = 0
     previous_sequence: int | None = None
 
 
 class Trouble:
-    """Decides which frame meets which fault, and has it do so."""
+    """Decides which faults a frame gets, and applies them."""
 
     def __init__(self, random: Random, rates: Rates | None = None) -> None:
         self.rates = rates if rates is not None else Rates()
         self.told = Met(dict.fromkeys(KINDS, 0), dict.fromkeys(KINDS, 0))
-        self._delay_ms: int | None = None  # as last demanded
+        self._delay_ms: int | None = None  # of the last demand that gave one
         self._random = random
 
     def order(self, order: Order) -> Met:
-        """Have the next frames meet a fault."""
+        """Demand a fault for the next frames; return the counts."""
         waiting = self.told.waiting
         waiting[order.fault] = min(waiting[order.fault] + order.count, ORDERED_MAX)
         if order.delay_ms is not None:
@@ -80,7 +81,7 @@ class Trouble:
         return self.told
 
     def end(self) -> None:
-        """No frame meets a fault any more."""
+        """Stop all faults."""
         self.rates = Rates()
         self.told.waiting.update(dict.fromkeys(KINDS, 0))
 
@@ -91,7 +92,7 @@ class Trouble:
         send: Callable[[bytes, WSMsgType], Awaitable[None]],
         cut: Callable[[], None],
     ) -> None:
-        """Send a frame, with what goes wrong. ConnectionResetError if that is the connection."""
+        """Send a frame with its faults. Raises ConnectionResetError after a drop."""
         if self._meets("drop"):
             cut()
             raise ConnectionResetError("dropped on purpose")
@@ -113,7 +114,7 @@ class Trouble:
         return bool(rate or self.told.waiting[kind])
 
     def _meets(self, kind: Kind) -> bool:
-        """Whether this frame meets a fault; counts it if so."""
+        """Decide whether this frame gets a fault, and count it."""
         rate: int = getattr(self.rates, kind)
         if self.told.waiting[kind]:
             self.told.waiting[kind] -= 1
@@ -124,7 +125,7 @@ class Trouble:
 
 
 class FaultySocket:
-    """A gateway's end of a connection whose frames meet the faults."""
+    """A gateway's end of a connection whose sent frames have faults."""
 
     def __init__(self, trouble: Trouble, socket: Socket, abort: Callable[[], None]) -> None:
         self._trouble = trouble
@@ -133,15 +134,15 @@ class FaultySocket:
 
     @property
     def ws_protocol(self) -> str | None:
-        """The subprotocol spoken."""
+        """The negotiated subprotocol."""
         return self._socket.ws_protocol
 
     async def receive(self) -> WSMessage:
-        """What the client sends arrives as it is."""
+        """Receive a message from the client, without faults."""
         return await self._socket.receive()
 
     async def send_frame(self, message: bytes, opcode: WSMsgType) -> None:
-        """Send a frame, with what goes wrong."""
+        """Send a frame with its faults."""
         await self._trouble.carry(message, opcode, self._socket.send_frame, self._abort)
 
     async def pong(self, message: bytes) -> None:
@@ -154,9 +155,8 @@ class FaultySocket:
 
 
 def without_changes(frame: bytes, kind: WSMsgType) -> bytes:
-    """The frame without the messages that change a channel: itself if it has none, empty if they
-    are all. A heartbeat of a channel repeats its sequence, and changes nothing.
-    """
+    """Return the frame without the messages that change a channel: unchanged if it has none, empty
+    if it has no others. A channel's heartbeat repeats its sequence and is no change."""
     coding: Any = msgspec.json if kind == WSMsgType.TEXT else msgspec.msgpack
     messages = coding.decode(frame, type=list[msgspec.Raw])
     kept = [one for one in messages if not _is_change(coding.decode(one, type=_Change))]

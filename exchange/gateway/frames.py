@@ -1,7 +1,6 @@
-"""What a socket carries: aiohttp's names for it, the one rule that its parser leaves out, and a
-message's way past its queue.
+"""WebSocket messages: refuses unmasked frames, and hands messages over without aiohttp's queue.
 
-A client must mask every frame (RFC 6455, section 5.1); aiohttp's parser takes either kind.
+A client must mask every frame (RFC 6455, section 5.1); aiohttp's parser does not check that.
 """
 
 import asyncio
@@ -19,19 +18,19 @@ _MASKED: Final = 0x80
 _WIDE, _WIDEST = _MASKED | 126, _MASKED | 127  # two and eight bytes of length follow
 _HEAD: Final = 6  # two bytes, and four of the mask
 _MESSAGES: Final = (WSMsgType.TEXT, WSMsgType.BINARY)
-_ENDLESS: Final = 1 << 62  # a frame's length that no connection lives to see the end of
-Take = Callable[[str | bytes, int], None]  # a message, and when it came: nanoseconds
+_ENDLESS: Final = 1 << 62  # longer than any frame that a connection can complete
+Take = Callable[[str | bytes, int], None]  # a message, and its arrival in ns since the epoch
 
 
 class Masks:
-    """Looks at the head of every frame in a stream of bytes."""
+    """Checks the header of every frame in a stream of bytes."""
 
     def __init__(self) -> None:
-        self._left = 0  # bytes of the present frame that are still to come
-        self._head = b""  # the beginning of a head, cut off
+        self._left = 0  # bytes left of the current frame
+        self._head = b""  # an incomplete header
 
     def are_on(self, data: bytes) -> bool:
-        """Whether every frame that begins in these bytes is masked."""
+        """Whether every frame whose header is in these bytes is masked."""
         if self._head:
             data, self._head = self._head + data, b""
         at, size = self._left, len(data)
@@ -45,7 +44,7 @@ class Masks:
                 at += 2 + _HEAD + (data[at + 2] << 8 | data[at + 3])
             elif second == _WIDEST and at + 9 < size:
                 at += 8 + _HEAD + min(int.from_bytes(data[at + 2 : at + 10]), _ENDLESS)
-            else:  # the head is cut off
+            else:  # the header is incomplete
                 self._left, self._head = 0, data[at:]
                 break
         else:
@@ -54,7 +53,7 @@ class Masks:
 
 
 class _Guard:
-    """Stands in the place of a socket's parser and lets masked frames through to it."""
+    """Takes the place of a socket's parser and passes masked frames on to it."""
 
     def __init__(self, parser: Any, queue: Any) -> None:
         self._parser, self._queue = parser, queue
@@ -65,7 +64,7 @@ class _Guard:
             told = "a frame without a mask"
             self._queue.set_exception(WebSocketError(WSCloseCode.PROTOCOL_ERROR, told))
             return True, b""
-        self._queue.read_ns = time.time_ns()  # of all that these bytes complete
+        self._queue.read_ns = time.time_ns()  # for all messages that these bytes complete
         found: tuple[bool, bytes] = self._parser.feed_data(data)
         return found
 
@@ -74,9 +73,8 @@ class _Guard:
 
 
 class _Inbox(WebSocketDataQueue):
-    """The queue behind a socket's parser. Text and binary messages do not wait in it for their
-    reader's turn of the loop if somebody takes them and nothing waits before them.
-    """
+    """The queue behind a socket's parser. With ``take`` set and the queue empty, text and binary
+    messages are handed over at once, without a task's turn of the event loop."""
 
     take: Take | None = None
     read_ns = 0
@@ -90,10 +88,11 @@ class _Inbox(WebSocketDataQueue):
 
 
 class MaskedSocket(web.WebSocketResponse):
-    """A WebSocket that closes, with 1002, on a frame without a mask.
+    """A WebSocket that closes with 1002 on an unmasked frame.
 
-    ``hand_to`` has messages taken as they come; all else, and those that waited, ``receive``
-    returns. aiohttp has no public place for either: tests fail where that changes.
+    ``hand_to`` sets who takes messages as they arrive; ``receive`` returns all others, and those
+    that were queued. Both use private attributes of aiohttp, which has no public way; tests fail if
+    these change.
     """
 
     def _post_start(self, request: web.BaseRequest, *others: Any) -> None:
@@ -105,17 +104,17 @@ class MaskedSocket(web.WebSocketResponse):
             self._reader, self._max_msg_size, compress=bool(self._compress), decode_text=True
         )
         guard = handler._payload_parser = _Guard(self._parser, self._reader)
-        if early:  # it came with the handshake
+        if early:  # received together with the handshake
             guard.feed_data(early)
 
     def hand_to(self, take: Take | None) -> None:
-        """Have messages taken from now on; None: no more."""
-        if isinstance(self._reader, _Inbox):  # else it was never prepared
+        """Pass messages to ``take`` from now on; with None they are queued for ``receive``."""
+        if isinstance(self._reader, _Inbox):  # otherwise it was never prepared
             self._reader.take = take
 
     def release(self) -> None:
-        """Let go of what an ended connection sent and nobody took, and of the error that it ended
-        by, whose frames lead back here: the collector, which would, comes by seldom."""
+        """Drop the unread messages and the error of an ended connection. They form reference
+        cycles, which the garbage collector would free only much later."""
         self._exception = None
         self._parser = None
         if self._reader is not None:

@@ -1,7 +1,7 @@
-"""What every HTTP request of the gateway goes through: its signature, and a reject as its answer.
+"""Common parts of all HTTP requests of the gateway: signatures, rejects, answer headers.
 
-The parts of the signature travel in four headers, so that no secret is ever in a URL. The answer
-to a refused request is the reject of the WebSocket, and its status follows from the reason alone.
+The parts of a signature are four headers, so that no secret is ever in a URL. A refused request is
+answered with the same reject as on the WebSocket; the status depends only on its reason.
 """
 
 import time
@@ -60,19 +60,21 @@ _OF_HTTP: Final[dict[int, AnyReason]] = {
 
 
 NO_PATH: Final = "no such path; /openapi.json has those that there are"
-_OTHERS: Final = ("/ws", "/api/v2")  # sockets, and what has answers of its own
+_OTHERS: Final = ("/ws", "/api/v2")  # paths with error answers of their own
 
 
 class Flood:
-    """The requests of this second, by address."""
+    """The requests of the current second, by address."""
 
     def __init__(self) -> None:
         self._requests: Counter[str] = Counter()
         self._second = 0
 
     def count(self, address: str, most: int, cost: int = 1) -> None:
-        """Count a request, or what it costs; raises Refused if its address had spent all that it
-        may."""
+        """Count ``cost`` requests of an address.
+
+        Raises Refused REQUESTS_FULL if it had ``most`` or more in this second before.
+        """
         second = time.monotonic_ns() // 1_000_000_000
         if second != self._second:
             self._second = second
@@ -84,7 +86,7 @@ class Flood:
 
 
 def guard_answer(answer: web.StreamResponse) -> None:
-    """Say of an answer that nobody keeps it or takes it for something else, and no version."""
+    """Set headers that forbid caching and content sniffing, and a Server without a version."""
     answer.headers["Cache-Control"] = "no-store"
     answer.headers["X-Content-Type-Options"] = "nosniff"
     answer.headers["Server"] = "hourbook"
@@ -96,7 +98,7 @@ def json_answer(body: bytes, status: int = 200) -> web.Response:
 
 
 def answer_refused(refused: Refused, headers: dict[str, str] | None = None) -> web.Response:
-    """Return the reject that a refusal is, with the status of its reason."""
+    """Return the answer of a refused request: its reject, with the status of its reason."""
     told = from_refused(refused)
     answer = json_answer(encode_json(told), STATUS.get(refused.reason, BAD_REQUEST))
     answer.headers.update(headers or {})
@@ -109,7 +111,7 @@ def answer_refused(refused: Refused, headers: dict[str, str] | None = None) -> w
 async def name_refusals(
     request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
 ) -> web.StreamResponse:
-    """Give what the HTTP library itself refuses its name and number, too, but in others' rooms."""
+    """Answer errors of the HTTP library with rejects, except under ``_OTHERS``."""
     try:
         return await handler(request)
     except web.RequestPayloadError:
@@ -118,12 +120,12 @@ async def name_refusals(
         if request.path.startswith(_OTHERS):
             answer = web.Response(status=BAD_REQUEST, text=why)
         answer.force_close()
-        request.content.feed_eof()  # nobody reads the rest of it
+        request.content.feed_eof()  # the rest is not read
         return answer
     except ConnectionError:
         if request.transport is not None:
             raise
-        return web.Response(status=BAD_REQUEST)  # to nobody: the connection ended in the body
+        return web.Response(status=BAD_REQUEST)  # not sent: the connection ended in the body
     except web.HTTPException as error:
         reason = _OF_HTTP.get(error.status)
         if reason is None or request.path.startswith(_OTHERS):
@@ -151,7 +153,10 @@ def admit(request: web.Request, body: bytes, keys: Keys, now_ms: int) -> Key:
 
 
 def target_of(request: web.Request) -> str:
-    """Return what a request asks for as it was sent, without the host; raises Refused."""
+    """Return a request's target as it was sent, without scheme and host.
+
+    Raises Refused SYNTAX unless it is ASCII.
+    """
     target = request.raw_path
     if not target.isascii():
         raise Refused(Reason.SYNTAX, None, "a target that is not ASCII")

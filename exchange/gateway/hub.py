@@ -1,8 +1,8 @@
-"""What all connections share: the released stream in, reports and public data out.
+"""The core that all connections share: takes the released stream, queues reports and public data.
 
-The hub knows no socket and starts no task. ``release`` takes one released batch and queues, in
-one go, first the public messages for their subscribers and then the private reports; it wakes
-readers of public data first, so public data is never later than private.
+The hub uses no socket and starts no task. ``release`` applies one released batch and queues first
+the public messages for their subscribers, then the private reports. It wakes readers of public data
+first, so that public data is never later than private.
 """
 
 import time
@@ -42,7 +42,7 @@ from exchange.messages.wire import (
 )
 
 _REJECTED: Final = int(EventKind.REJECTED)
-_OPS: Final = {  # what a client asked for, by the command that it became
+_OPS: Final = {  # a client's operation by the kind of its command
     int(CommandKind.ENTER): "enter",
     int(CommandKind.CANCEL): "cancel",
     int(CommandKind.REDUCE): "reduce",
@@ -59,9 +59,9 @@ _OWNER: Final = itemgetter(0, 5, 6, -1)  # a record's kind, account, session and
 
 
 class Submit(Protocol):
-    """Queues a command for the sequencer, or raises that its queue is full.
+    """Queues a command for the sequencer, or raises one of ``Hub.queue_full``.
 
-    ``source`` is the account: its commands keep one order, whichever connection they come over.
+    ``source`` is the account: its commands keep their order over all its connections.
     """
 
     def __call__(
@@ -70,14 +70,14 @@ class Submit(Protocol):
 
 
 class Tape(Protocol):
-    """The released stream: live, and from any event on for those who missed some."""
+    """The released stream: live, and from any event on to catch up."""
 
     def read(self, epoch: int, sequence: int, index: int) -> Iterator[Released]:
-        """Yield what comes after that event, up to the end of now."""
+        """Yield what was released after that event, up to the present."""
         ...
 
     def follow(self, after: tuple[int, int, int] = (0, 0, 0)) -> AsyncIterator[Released]:
-        """Yield what comes after that event, for as long as the market runs."""
+        """Yield what is released after that event, for as long as the market runs."""
         ...
 
 
@@ -98,11 +98,10 @@ class Hub:
         first_connection: int = 1,
         seats: Seats | None = None,
     ) -> None:
-        """``queue_full`` are what ``submit`` raises, ``no_such_position`` is what ``tape.read``
-        does: their rooms are not this one's to import. ``view`` is what is known already: the
-        stream is followed from there. Connections are numbered from ``first_connection`` on; no
-        two of a market's have the same number. ``seats`` count the connections, those of this
-        gateway alone if there are none.
+        """``queue_full`` are the exceptions of ``submit``, ``no_such_position`` that of
+        ``tape.read``; this package may not import theirs. ``view`` is the known state, after whose
+        position the stream is followed. Connections are numbered from ``first_connection``; numbers
+        are unique in a market. ``seats`` counts the connections, by default of this gateway alone.
         """
         view = view or View()
         self.put = self._submit = submit
@@ -111,8 +110,8 @@ class Hub:
         self.keys = keys
         self.now_ms = now_ms
         self.draining = False
-        self.turn = 0  # rises with all that is told to more than one connection in one go
-        self.metrics: Metrics | None = None  # set once what was released before is read
+        self.turn = 0  # counts batches, beats and ticks
+        self.metrics: Metrics | None = None  # set once the earlier stream is read
         self.feed, self.accounts = view.feed, view.accounts
         self.recorder = Recorder(self.feed.instruments)
         self.mass = MassRecorder(self.feed.instruments, self.recorder)
@@ -124,7 +123,7 @@ class Hub:
         self.epoch, self.sequence, _ = view.position  # of the last released batch
         self.sessions: dict[int, Session] = {}  # by connection number
         self.seats = seats or Seats()
-        self._seated: dict[int, Owner] = {}  # logged on, or about to be, by connection number
+        self._seated: dict[int, Owner] = {}  # logged on or logging on, by connection number
         self._tape = tape
         self.channels = Channels(self.feed)
         self.refreshes = Refreshes()
@@ -132,10 +131,10 @@ class Hub:
             self.feed.instruments, self.accounts, self.reports, self._answer_logon
         )
         self._logons: dict[int, Session] = {}  # waiting for the engine, by connection number
-        self._owed: list[tuple[int, bytes]] = []  # by account, in order; the queue was full
+        self._owed: list[tuple[int, bytes]] = []  # (account, record) refused by a full queue
         self._next_connection = first_connection
         self.epochs = view.epochs
-        self._resumes: dict[int, Resume] = {}  # not live yet, by connection number
+        self._resumes: dict[int, Resume] = {}  # still catching up, by connection number
 
     def submit(self, account: int, record: bytes) -> bool:
         """Queue a command of the gateway's own; return whether there was room."""
@@ -146,7 +145,7 @@ class Hub:
         return True
 
     def drain(self) -> None:
-        """Take no more orders: the market is stopping. What is queued is still reported."""
+        """Refuse all commands from now on: the market stops. Queued ones are still reported."""
         self.draining = True
 
         def refuse(
@@ -159,14 +158,15 @@ class Hub:
     # Connections
 
     def connect(self, codec: int, wake: Callable[[], None], address: str = "") -> Session:
-        """Return the state machine of a new connection from that peer."""
+        """Return the session of a new connection from that peer."""
         session = Session(self, self._next_connection, codec, wake, address)
         self._next_connection += 1
         self.sessions[session.number] = session
         return session
 
     def disconnect(self, session: Session) -> None:
-        """Forget a connection; its engine session is logged off."""
+        """Remove a connection and log its engine session off; with ``cancels_on_loss`` its orders
+        are cancelled."""
         self.unsubscribe(session, list(session.channels))
         self.refreshes.leave(session)
         del self.sessions[session.number]
@@ -183,17 +183,17 @@ class Hub:
         session.stage, session.trading_account = Stage.CLOSED, -1
 
     def log_on(self, session: Session, key: Key, logon: Logon) -> None:
-        """Log a connection on, if its key may have one more; it is told what comes of it."""
+        """Log a connection on, if its key may have one more; the session gets the answer."""
         session.key, session.logon, session.stage = key, logon, Stage.LOGGING_ON
         owner: Owner = ("key", key.key_id)
         self.seats.take(owner, partial(self._seat, session, key, logon, owner))
 
     def _seat(self, session: Session, key: Key, logon: Logon, owner: Owner, now: int) -> None:
-        """Go on with a logon whose key has so many connections with it."""
+        """Continue a logon whose key has ``now`` connections with it."""
         try:
             self.seats.check(owner, now)
             self._seated[session.number] = owner
-            if session.stage is Stage.CLOSED:  # meanwhile
+            if session.stage is Stage.CLOSED:  # closed in the meantime
                 self._unseat(session)
             else:
                 self._ask_for_session(session, key, logon)
@@ -207,7 +207,7 @@ class Hub:
             self.seats.leave(owner)
 
     def _refuse_logon(self, session: Session, refused: Refused) -> None:
-        """Tell a connection that its logon is refused; a full queue is not held against it."""
+        """Refuse a connection's logon. A full queue does not count as a refused logon."""
         self._unseat(session)
         if self.metrics is not None:
             self.metrics.rejected(refused.reason)
@@ -218,7 +218,7 @@ class Hub:
             session.refuse_logon()
 
     def _ask_for_session(self, session: Session, key: Key, logon: Logon) -> None:
-        """Ask the engine for a session; a key that may not cancel needs none. Raises Refused."""
+        """Request a session of the engine; a key without CANCEL needs none. Raises Refused."""
         if key.account not in self.accounts.by_id:
             raise Refused(Reason.UNKNOWN_ACCOUNT)
         if logon.after is not None:
@@ -246,12 +246,15 @@ class Hub:
         self._owe(account, record)
 
     def _owe(self, account: int, record: bytes) -> None:
-        """Submit a command of the gateway's own, now or as soon as there is room."""
+        """Submit a command of the gateway's own, now or once there is room in the queue."""
         if self._owed or not self.submit(account, record):
             self._owed.append((account, record))
 
     def turned_back(self, record: bytes, text: str | None, refusal: Refused) -> None:
-        """Answer for a command that was put, and refused by a sequencer in another process."""
+        """Handle the refusal of a command by a sequencer in another process.
+
+        The gateway's own commands are retried; the others are rejected to their client.
+        """
         kind, account, engine_session, key = _OWNER(RECORD.unpack(record))
         if kind == CommandKind.LOGOFF or (text is None and kind != CommandKind.LOGON):
             self._owed.append((account, record))
@@ -266,19 +269,19 @@ class Hub:
             for session in self.sessions.values():
                 if engine_session:
                     asked = session.engine_session == engine_session
-                else:  # a kill of the account, of which each of its connections is told
+                else:  # a kill of the account: all its connections are told
                     asked = session.trading_account == account
                 if asked:
                     session.send(from_refused(refusal, _OPS.get(kind)))
 
     def retry(self) -> None:
-        """Submit again what a full queue refused: no logoff may be lost."""
+        """Submit again what a full queue refused: a logoff must not be lost."""
         waiting, self._owed = self._owed, []
         for account, record in waiting:
             self._owe(account, record)
 
     def drop_revoked(self) -> None:
-        """Close the connections whose key was revoked since they logged on."""
+        """Close the connections whose key was revoked or has expired since they logged on."""
         keyed = {s.number: s.key.key_id for s in self.sessions.values() if s.key is not None}
         if keyed:
             gone = self.keys.revoked(set(keyed.values()), self.now_ms())
@@ -295,8 +298,10 @@ class Hub:
     def subscribe(
         self, session: Session, names: list[str], after: int | None
     ) -> tuple[list[str], dict[str, Sequence[Response]]]:
-        """Add a connection to channels; return those that go on after the sequence, and what to
-        send first, by channel. Raises Refused, and nothing is changed.
+        """Subscribe a connection to channels.
+
+        Returns the channels that resume after the sequence ``after``, and the first messages by
+        channel. Raises Refused, and then nothing has changed.
         """
         if after is not None and not 0 <= after <= self.sequence:
             limit, observed = str(self.sequence), str(after)
@@ -312,13 +317,12 @@ class Hub:
         return resumed, first
 
     def unsubscribe(self, session: Session, names: list[str]) -> None:
-        """Take a connection from channels that it has."""
+        """End a connection's subscriptions."""
         self.channels.leave(session, names)
 
     def heartbeat(self, session: Session | None = None) -> Heartbeat:
-        """Return the message that proves the gateway alive to a connection, with the sequence up to
-        which it is told all; without one that of those who are not behind.
-        """
+        """Return the heartbeat of a connection, with the sequence up to which all its reports are
+        queued; without ``session`` that of connections which are not behind."""
         epoch, sequence = self.epoch, self.sequence
         if session is not None and (behind := self._told_upto(session)) is not None:
             sequence = min(behind, sequence)
@@ -326,18 +330,17 @@ class Hub:
         return Heartbeat(epoch=epoch, sequence=sequence, time=self.feed.time)
 
     def _told_upto(self, session: Session) -> int | None:
-        """Return the sequence up to which a connection that is behind has its reports."""
+        """Return the sequence up to which a connection that is behind has its reports, or None."""
         resume = self._resumes.get(session.number)
         if resume is not None:
             return resume.sent_upto
         if session.stage is Stage.LOGGING_ON and session.logon is not None and session.logon.after:
-            return max(0, session.logon.after.sequence - 1)  # its logon is not answered yet
+            return max(0, session.logon.after.sequence - 1)  # the logon is not answered yet
         return None
 
     def beat(self) -> None:
-        """Send every connection a heartbeat, and every channel its own; retry what is owed,
-        close the connections of keys that are gone.
-        """
+        """Send the heartbeats of all connections and channels, retry refused commands, and close
+        connections with revoked or expired keys."""
         self.turn += 1
         self.retry()
         self.drop_revoked()
@@ -352,9 +355,8 @@ class Hub:
             session.wake()
 
     def tick(self) -> None:
-        """Send what the conflated channels have to say; answer who has waited long enough; let
-        readers that were behind have the pictures of now.
-        """
+        """Publish the conflated channels, answer order queries that have waited long enough, and
+        send fresh snapshots to readers that were behind."""
         self.turn += 1
         self.lookups.expire(self.now_ms())
         for session in self.channels.tick().values():
@@ -364,11 +366,11 @@ class Hub:
     # Released batches
 
     def follow(self) -> AsyncIterator[Released]:
-        """Return the released stream behind what is known; each batch is for ``release``."""
+        """Return the released stream after the known state; pass each batch to ``release``."""
         return self._tape.follow(self._begin)
 
     def read_back(self, commands: int) -> Iterator[Released]:
-        """Yield what was released by the last so many commands, up to where the hub stands."""
+        """Yield the batches of the last ``commands`` commands, up to the hub's sequence."""
         after = max(0, self.sequence - commands)
         place = self.epochs.place(Position(self.epoch, after, 0))
         for released in self._tape.read(*place):
@@ -377,7 +379,7 @@ class Hub:
             yield released
 
     def release(self, released: Released) -> None:
-        """Take one released batch in and queue all that it means to every connection."""
+        """Apply one released batch and queue its messages for every connection."""
         begun_ns = time.time_ns()
         self.turn += 1
         rows: list[Row] = list(EVENT.iter_unpack(released.events))
@@ -398,7 +400,7 @@ class Hub:
         for session in told.values():
             if prompt:
                 session.flush()
-            else:  # behind those readers, whose senders were woken before
+            else:  # a public reader waits for its sender, which must run first
                 session.wake()
         self._resume_all()
         self.previews.release(self.sequence)
@@ -411,10 +413,10 @@ class Hub:
             self.metrics.reported(texts, released.stamp, begun_ns, time.time_ns())
 
     def _answer_logon(self, row: Row, stamp: int) -> None:
-        """Tell the connection that asked what became of its LOGON."""
+        """Handle the event that answers a LOGON."""
         session = self._logons.pop(row[11], None)
         if session is None:
-            return  # answered in an earlier life of this gateway
+            return  # of a connection of this gateway before it restarted
         if row[2] == _REJECTED:
             session.send(self.reports.kinds[_REJECTED](row, stamp, None))
             self._unseat(session)
@@ -425,7 +427,7 @@ class Hub:
             self._ready(session, row[7], (row[0], row[1]))
 
     def _ready(self, session: Session, engine_session: int, place: tuple[int, int]) -> None:
-        """Finish a logon: what was missed first, then the answer, then live reports."""
+        """Finish a logon: queue the missed reports, then the answer, then live reports."""
         key, logon = session.key, session.logon
         if key is None or logon is None:
             raise AssertionError("a logon was answered that nobody sent")
@@ -452,14 +454,14 @@ class Hub:
             self._resumes[session.number] = resume
 
     def is_resuming(self, session: Session) -> bool:
-        """Whether a connection is still behind."""
+        """Whether a connection is still catching up."""
         return session.number in self._resumes
 
     def resume(self, session: Session) -> bool:
-        """Queue a slice of what a connection missed; return whether it was still behind.
+        """Queue a slice of the reports that a connection missed; return whether it was behind.
 
-        Whoever sends for it calls this whenever all that waited has gone, so that it reads no
-        faster than its other end does. Never while a batch is being released.
+        Its sender calls this whenever nothing is left to send, so that reading keeps the client's
+        pace. Must not be called during ``release``, which calls it itself.
         """
         resume = self._resumes.get(session.number)
         if resume is None or session.closing is not None:

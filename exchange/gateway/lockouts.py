@@ -1,4 +1,4 @@
-"""Failures in a row of each (key id, address), in the key file: one count for all gateways."""
+"""Consecutive bad signatures of each (key id, address), in the key file: shared by all gateways."""
 
 import sqlite3
 from typing import Final
@@ -9,12 +9,12 @@ CREATE TABLE IF NOT EXISTS failures (
     PRIMARY KEY (key_id, address)
 ) STRICT
 """
-BAD_LIMIT: Final = 5  # bad signatures in a row that lock a key for an address
+BAD_LIMIT: Final = 5  # consecutive bad signatures that lock a key for an address
 LOCK_MS: Final = 15 * 60 * 1_000
-FAILURES_COUNTED: Final = 65_536  # the latest, of all pairs
-KEY_ID_CHARS: Final = 64  # of a name in the count; no key has a longer one
+FAILURES_COUNTED: Final = 65_536  # the latest failures kept, of all pairs
+KEY_ID_CHARS: Final = 64  # stored of a key id; no key has a longer one
 _COUNT: Final = "SELECT count, last_ms FROM failures WHERE key_id = ? AND address = ?"
-# Each failure takes the next number of a row, and its pair's earlier one with it.
+# A failure replaces its pair's row by one with the next row number, so the oldest have the least.
 _FAIL: Final = """
 INSERT OR REPLACE INTO failures SELECT ?1, ?2, 1 + coalesce(
     (SELECT count FROM failures WHERE key_id = ?1 AND address = ?2
@@ -24,15 +24,18 @@ RETURNING count, rowid
 
 
 class Lockouts:
-    """A lock is its pair's alone and ends by itself, so nobody locks an owner out from elsewhere;
-    a live session is never touched."""
+    """Counts failures and locks pairs of (key id, address).
+
+    A lock holds for one pair only and ends by itself, so that nobody can lock a key's owner out
+    from another address. Sessions that are logged on are not affected.
+    """
 
     def __init__(self, database: sqlite3.Connection) -> None:
-        """``database``: with the table of ``SCHEMA``; each statement commits."""
+        """``database`` has the table of ``SCHEMA``, in autocommit mode."""
         self._database = database
 
     def count(self, who: tuple[str, str], now_ms: int) -> int:
-        """Return the failures in a row of a pair; none where its lock has ended."""
+        """Return a pair's consecutive failures; 0 if its lock has ended."""
         found = self._database.execute(_COUNT, _named(who)).fetchone()
         count, last_ms = found or (0, 0)
         return 0 if count >= BAD_LIMIT and now_ms - last_ms >= LOCK_MS else count
@@ -45,7 +48,7 @@ class Lockouts:
         return bool(count == BAD_LIMIT)
 
     def clear(self, who: tuple[str, str]) -> None:
-        """Forget the failures of a pair: a good signature came."""
+        """Delete the failures of a pair, after a good signature."""
         delete = "DELETE FROM failures WHERE key_id = ? AND address = ?"
         self._database.execute(delete, _named(who))
 

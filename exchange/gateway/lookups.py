@@ -1,7 +1,7 @@
-"""One order of an account, asked for by either of its ids.
+"""Queries for one order of an account, by either of its ids.
 
-An order may still be on its way when it is asked for, before the question or beside it. So who
-asks for one that is not known has an answer when it is, or after ``WAIT_MS`` that it is not.
+The order may have been sent just before, and not released yet. A query for an unknown order
+therefore waits until the order is known, or for ``WAIT_MS``, and is then answered as unknown.
 """
 
 from collections import Counter, deque
@@ -14,32 +14,35 @@ from exchange.messages.access import GatewayReason
 from exchange.messages.wire import QueryOrder
 
 WAIT_MS: Final = 1_000
-LOOKUPS: Final = 1_000  # that wait, of all accounts
-ACCOUNT_LOOKUPS: Final = 100  # of one
+LOOKUPS: Final = 1_000  # waiting queries of all accounts
+ACCOUNT_LOOKUPS: Final = 100  # waiting queries of one account
 
 Tell = Callable[[Order | None], None]
 
 
 class _Waiting:
-    """A question without an answer yet."""
+    """A query without an answer yet."""
 
     def __init__(self, account: int, request: QueryOrder, until_ms: int, tell: Tell) -> None:
         self.account, self.request = account, request
         self.until_ms = until_ms
-        self.tell: Tell | None = tell  # None once it has its answer
+        self.tell: Tell | None = tell  # None once it is answered
 
 
 class Lookups:
-    """Questions and, of those without an answer yet, who waits for it."""
+    """Answers queries for orders, and holds those that wait."""
 
     def __init__(self, accounts: Accounts) -> None:
         self._accounts = accounts
-        self._waiting: deque[_Waiting] = deque()  # the longest first
-        self._by_text: dict[str, list[_Waiting]] = {}  # those who named a client order id
+        self._waiting: deque[_Waiting] = deque()  # the oldest first; also answered ones
+        self._by_text: dict[str, list[_Waiting]] = {}  # unanswered, by client order id
         self._unanswered: Counter[int] = Counter()  # by account
 
     def ask(self, request: QueryOrder, account: int, now_ms: int, tell: Tell) -> None:
-        """Tell the order, now or once it is known; None if it is not. Raises Refused."""
+        """Call ``tell`` with the order, now or once it is known, or with None after ``WAIT_MS``.
+
+        Raises Refused for an invalid target, and REQUESTS_FULL if too many queries wait.
+        """
         target_of(request)
         order = self._find(request, account)
         if order is not None:
@@ -56,16 +59,17 @@ class Lookups:
             self._by_text.setdefault(request.client_order_id, []).append(one)
 
     def release(self, texts: Iterable[str]) -> None:
-        """Answer who waits for one of those commands, the texts of a batch, if that is known."""
+        """Answer the queries by client order id that a batch made known; ``texts`` are those of
+        its commands."""
         for text in texts:
             if text in self._by_text:
                 waiting = self._by_text.pop(text)
                 left = [one for one in waiting if not self._answer(one)]
-                if left:  # another account's order, or a reject
+                if left:  # the text was of another account's order, or of a reject
                     self._by_text[text] = left
 
     def expire(self, now_ms: int) -> None:
-        """Answer who has waited long enough."""
+        """Answer the queries that have waited for ``WAIT_MS``."""
         while self._waiting and self._waiting[0].until_ms <= now_ms:
             one = self._waiting.popleft()
             if one.tell is None:
@@ -78,7 +82,7 @@ class Lookups:
                     del self._by_text[text]
 
     def _answer(self, one: _Waiting) -> bool:
-        """Tell the order if it is known by now; return whether."""
+        """Answer a query if its order is known now; return whether it was answered."""
         order = self._find(one.request, one.account)
         if order is None or one.tell is None:
             return False
@@ -86,7 +90,7 @@ class Lookups:
         return True
 
     def _end(self, one: _Waiting, order: Order | None) -> None:
-        """Give a question its answer; it is waited for no longer."""
+        """Answer a query and stop counting it."""
         tell, one.tell = one.tell, None
         self._unanswered[one.account] -= 1
         if not self._unanswered[one.account]:
@@ -104,5 +108,5 @@ class Lookups:
         return order if order is not None and order.account == account else None
 
     def __bool__(self) -> bool:
-        """Whether anybody waits."""
+        """Whether any query is held; answered ones are until ``expire``."""
         return bool(self._waiting)

@@ -1,8 +1,8 @@
-"""What the market tells its operators, in Prometheus' text form. Names and units are those of
+"""The market's metrics for operators, in Prometheus' text format. Names and units:
 docs/reference/operations.md.
 
-Nothing here is read by a rule, and nothing is done per order: batches are counted whole, rejects
-where they are built, and of the requests one at a time is followed through its stages.
+No rule depends on them, and no work is done per order: batches are counted whole, rejects where
+they are released or built, and one request at a time is followed through its stages.
 """
 
 from collections.abc import Callable, Mapping
@@ -20,7 +20,7 @@ from prometheus_client import (
 from exchange.messages import EVENT, EVENT_BYTES, EventKind, Reason
 from exchange.messages.access import AnyReason
 
-SAMPLE_NS: Final = 10_000_000  # log time between two requests that are followed
+SAMPLE_NS: Final = 10_000_000  # least log time between two followed requests
 SECONDS: Final = (
     25e-6, 50e-6, 100e-6, 250e-6, 500e-6, 1e-3, 2.5e-3, 5e-3, 10e-3, 25e-3, 50e-3, 0.1, 0.25, 1.0,
 )  # fmt: skip
@@ -33,7 +33,7 @@ _NS: Final = 1e-9
 
 
 class Metrics:
-    """One market's figures since it was started. ``probing``: the next request may be followed."""
+    """One market's metrics since its start. While ``probing`` the next request is followed."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -67,27 +67,27 @@ class Metrics:
         )  # fmt: skip
         self._decode, self._sequence, self._report = (stages.labels(name) for name in STAGES)
         self.probing = True
-        self._followed: tuple[str, int] | None = None  # its id, and when it was queued
-        self._sampled = 0  # log time
+        self._followed: tuple[str, int] | None = None  # request id, and when it was queued in ns
+        self._sampled = 0  # log time of the last followed request
 
     def gauge(self, name: str, text: str, read: Callable[[], float]) -> None:
-        """Add a figure that is read whenever somebody asks."""
+        """Add a gauge, which ``read`` computes at every scrape."""
         Gauge(name, text, registry=self.registry).set_function(read)
 
     def gauges(
         self, name: str, text: str, label: str, read: dict[str, Callable[[], float]]
     ) -> None:
-        """As ``gauge``, one figure for each value of a label."""
+        """Add a gauge with one function for each value of a label."""
         family = Gauge(name, text, [label], registry=self.registry)
         for value, function in read.items():
             family.labels(value).set_function(function)
 
     def process(self) -> None:
-        """Add the process' own figures: CPU seconds, memory, open files."""
+        """Add the metrics of the process: CPU seconds, memory, open files."""
         ProcessCollector(registry=self.registry)
 
     def text(self) -> bytes:
-        """Everything, as ``/metrics`` gives it."""
+        """Return all metrics in the text format, for ``/metrics``."""
         return generate_latest(self.registry)
 
     # Called while the market runs
@@ -101,14 +101,15 @@ class Metrics:
         self._closed.labels(str(code)).inc()
 
     def add(self, rejects: Mapping[str, int], closed: Mapping[str, int]) -> None:
-        """Count what a gateway of another process did: rejects by reason, ends by close code."""
+        """Add the counts of a gateway in another process: rejects by reason, connections closed
+        by code."""
         for reason, count in rejects.items():
             self._rejects.labels(reason).inc(count)
         for code, count in closed.items():
             self._closed.labels(code).inc(count)
 
     def follow(self, text: str, ingress_ns: int, now_ns: int) -> None:
-        """Follow a request that was queued just now and came at ``ingress_ns``."""
+        """Follow a request that was queued at ``now_ns`` and received at ``ingress_ns``."""
         self.probing = False
         self._followed = text, now_ns
         self._decode.observe((now_ns - ingress_ns) * _NS)
@@ -127,7 +128,7 @@ class Metrics:
                     self.rejected(Reason(row[4]))
 
     def reported(self, texts: Mapping[int, str], stamp: int, begun_ns: int, now_ns: int) -> None:
-        """Note that the reports of a batch are queued; it was taken up at ``begun_ns``."""
+        """Note that a batch's reports are queued; the hub began it at ``begun_ns``."""
         if self._followed is None:
             self.probing = stamp - self._sampled >= SAMPLE_NS
         elif self._followed[0] in texts.values():
@@ -137,7 +138,7 @@ class Metrics:
 
 
 class Tally(Metrics):
-    """What a gateway in a process of its own counts for the market; the rest is counted there."""
+    """The counts of a gateway in a process of its own, which the market adds to its metrics."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -154,13 +155,13 @@ class Tally(Metrics):
         self._own_closed[str(code)] = self._own_closed.get(str(code), 0) + 1
 
     def released(self, count: int, events: bytes) -> None:
-        """Nothing: the market counts what it released."""
+        """Do nothing: the market counts its released batches."""
 
     def reported(self, texts: Mapping[int, str], stamp: int, begun_ns: int, now_ns: int) -> None:
-        """Nothing: no request is followed across processes."""
+        """Do nothing: requests are not followed across processes."""
 
     def take(self) -> tuple[dict[str, int], dict[str, int]]:
-        """Return rejects and ends since this was last called."""
+        """Return the rejects by reason and the closes by code since the last call."""
         taken = self._own_rejects, self._own_closed
         self._own_rejects, self._own_closed = {}, {}
         return taken

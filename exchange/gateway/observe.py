@@ -1,7 +1,7 @@
-"""How operators and their tools look at a running gateway: ``/metrics``, ``/health``, ``/ready``.
+"""The routes for operators and their tools: ``/metrics``, ``/health``, ``/ready``.
 
-``/health`` asks whether the process is worth keeping, ``/ready`` whether it should be sent orders;
-docs/reference/operations.md says what each check means and what to do about it.
+``/health`` tells whether the process should be kept, ``/ready`` whether it should get orders. The
+checks, and what to do if one fails: docs/reference/operations.md.
 """
 
 from collections.abc import Awaitable, Callable, Mapping
@@ -25,7 +25,11 @@ def add_routes(
     ready: Checks,
     metrics_for: MetricsFor = "loopback",
 ) -> None:
-    """Serve the three; each check is a name and whether it holds. Figures go to ``metrics_for``."""
+    """Add the three routes; each check is a name and whether it holds.
+
+    ``metrics_for`` limits who may read ``/metrics``. ``/health`` and ``/ready`` answer 200, or 503
+    if a check fails.
+    """
 
     async def show_metrics(request: web.Request) -> web.Response:
         if metrics_for == "loopback" and not _is_loopback(request.remote):

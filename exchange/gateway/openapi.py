@@ -1,4 +1,4 @@
-"""The OpenAPI document of the HTTP routes, made of the table that serves them and of their types.
+"""The OpenAPI document of the HTTP routes, generated from their routing table and types.
 
 python -m exchange.gateway.openapi > docs/reference/openapi.json
 """
@@ -87,7 +87,7 @@ def _operation(route: Route, answer: dict[str, Any], rejected: dict[str, Any]) -
 
 
 def _told(status: int) -> str:
-    """Say which rejects have a status; the rest of them all have 400."""
+    """Return the names of the rejects with a status; reasons without a status have 400."""
     named = [reason.name for reason, found in STATUS.items() if found == status]
     return ", ".join(named) or "the request is not of the documented form"
 
@@ -104,7 +104,7 @@ def _parameters(route: Route) -> list[dict[str, Any]]:
             made.append({"name": name, "in": "path", "required": True, "schema": schema})
     for field in msgspec.structs.fields(route.query):
         schema = msgspec.json.schema(field.type)
-        if not field.required and field.default:  # "", 0: which the field's bounds forbid: not said
+        if not field.required and field.default:  # "" and 0 mean absent: their bounds forbid them
             schema["default"] = field.default
         made.append(
             {"name": field.name, "in": "query", "required": field.required, "schema": schema}

@@ -1,7 +1,7 @@
-"""Operators over HTTP: ``POST /api/v1/admin``, for keys of scope admin or clear.
+"""Operator requests over HTTP: ``POST /api/v1/admin``, for keys of scope admin or clear.
 
-The body is a request of the admin socket and so is the answer; it is signed as every HTTP request
-is. Keys travel in clear in some answers: listen on loopback, or with TLS.
+Body and answer are those of the admin socket; requests are signed like all HTTP requests. Some
+answers contain secrets of keys in clear text: listen on loopback, or use TLS.
 """
 
 from collections.abc import Awaitable, Callable
@@ -22,9 +22,11 @@ def add_route(
     answer: Callable[[bytes, Key], Awaitable[bytes]],
     count: Callable[[str], None],
 ) -> None:
-    """Serve operators; ``answer`` turns the body of a signed request, and the key that it came
-    under, into the body of its answer, or raises Refused; ``count`` counts a request of an address
-    and raises Refused if that makes too many."""
+    """Add the route.
+
+    ``answer`` returns the answer's body for a request's body and its key, or raises Refused.
+    ``count`` counts a request of an address, or raises Refused if there are too many.
+    """
 
     async def serve(request: web.Request) -> web.Response:
         try:

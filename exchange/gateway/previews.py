@@ -1,4 +1,4 @@
-"""What an order would do if it came now: tried on a copy of the market, never on the market."""
+"""Previews: what an order would do if it were sent now, tried on a copy of the market."""
 
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -16,16 +16,17 @@ from exchange.messages.access import GatewayReason
 from exchange.messages.wire import Enter, Preview, Previewed, Replace
 from exchange.messages.wire_mass import Quote
 
-PREVIEWS_A_SECOND: Final = 10  # of one account
-WAITING: Final = 1_000  # answers that are kept for a disk that does not answer
+PREVIEWS_A_SECOND: Final = 10  # per account
+WAITING: Final = 1_000  # answers held while the log's disk is slow
 _TRADING: Final = frozenset((int(EventKind.TRADE), int(EventKind.ORDER_EXECUTED)))
 _LEAVING: Final = frozenset((int(EventKind.ORDER_CANCELLED), int(EventKind.ORDER_REDUCED)))
 
 
 class Tried(NamedTuple):
-    """What a command did to a copy: its own events, and the account's (cash, requirement)."""
+    """The result of a command on a copy: its events, and the account's (cash, requirement) before
+    and after, in micro-dollars."""
 
-    sequence: int  # the last command that the copy had taken
+    sequence: int  # of the last command in the copy
     stamp: int
     events: bytes
     before: tuple[int, int]
@@ -36,14 +37,14 @@ Outcome: TypeAlias = Tried | Refused
 
 
 class WhatIf(Protocol):
-    """Tries a command of an account on a copy of the market as it is, and tells what came of it,
-    at once or later; Refused if there is no time for that."""
+    """Tries an account's command on a copy of the current market and calls ``tell`` with the
+    outcome, at once or later: Refused if the market is too busy."""
 
     def __call__(self, account: int, record: bytes, tell: Callable[[Outcome], None], /) -> None: ...
 
 
 class Previews:
-    """Previews of one gateway. An answer waits until what it knows of has been released."""
+    """The previews of one gateway. An answer is held until its copy's state has been released."""
 
     def __init__(
         self, recorder: Recorder, mass: MassRecorder, accounts: Accounts, what_if: WhatIf | None
@@ -63,7 +64,10 @@ class Previews:
         session: int,
         tell: Callable[[Previewed | Refused], None],
     ) -> None:
-        """Have an order tried, and what came of it told; raises Refused."""
+        """Try an order and call ``tell`` with the preview, or with the Refused of the trial.
+
+        Raises Refused for an invalid order, and REQUESTS_FULL.
+        """
         order = request.order
         if isinstance(order, Enter):
             record = self._recorder.enter(order, account, session)
@@ -92,7 +96,7 @@ class Previews:
         self._what_if(account, record, take)
 
     def release(self, sequence: int) -> None:
-        """Tell the answers that rest on nothing behind ``sequence``."""
+        """Send the answers whose copies had no command after ``sequence``."""
         self._released = sequence
         while self._waiting and self._waiting[0][0] <= sequence:
             self._waiting.popleft()[1]()
@@ -101,7 +105,7 @@ class Previews:
 def previewed(
     request: Preview, instrument: Instrument, tried: Tried, accounts: Accounts
 ) -> Previewed:
-    """Return what a trial means to whoever asked for it."""
+    """Return the preview of a trial's result."""
     rows: list[Row] = list(EVENT.iter_unpack(tried.events))
     first, refused = rows[0], None
     if first[2] == EventKind.REJECTED:
@@ -133,12 +137,12 @@ def previewed(
 
 
 def _text(order: Enter | Replace | Quote) -> str:
-    """Return the id under which an order, its replacement or a quote is answered."""
+    """Return the id by which an order, a replacement or a quote is answered."""
     return order.client_order_id if isinstance(order, Enter) else order.request_id
 
 
 def _trades(rows: list[Row], order_id: int) -> Iterator[tuple[int, int]]:
-    """Yield what an incoming order traded at once: each price in ticks with its lots."""
+    """Yield an incoming order's immediate trades: price in ticks and lots, summed by price."""
     at, lots = 0, 0
     for row in rows:
         if row[7] == order_id and row[2] in _TRADING and not row[3] & EventFlag.RESTING:
@@ -151,7 +155,7 @@ def _trades(rows: list[Row], order_id: int) -> Iterator[tuple[int, int]]:
 
 
 def _leaves(rows: list[Row], executed: int, accounts: Accounts) -> int:
-    """Return the lots that work on once the command is done: the order's, or of both sides."""
+    """Return the lots that stay working after the command: the order's, or of a quote's sides."""
     first = rows[0]
     if first[2] == EventKind.QUOTED:
         again = first[3] & EventFlag.DUPLICATE

@@ -1,4 +1,4 @@
-"""Rejects as a client reads them: the field at fault, the limit and what was observed."""
+"""Builds the rejects that clients get: the field at fault, the limit and the observed value."""
 
 from typing import Final, NamedTuple
 
@@ -13,14 +13,14 @@ NANOSECONDS_PER_MS: Final = 1_000_000
 
 
 class Told(NamedTuple):
-    """What a reject by the engine says: the field at fault, the units of limit and observed."""
+    """The field at fault in a reject of the engine, and the units of limit and observed value."""
 
     field: str | None = None
     limit: str | None = None
     observed: str | None = None
 
 
-# Of reasons that clients meet; docs/reference/rejects.md says what each figure is.
+# For the reasons that clients can get. Meaning of each figure: docs/reference/rejects.md.
 TOLD: Final[dict[int, Told]] = {
     Reason.SESSION_LIVE: Told("resume_session", None, "count"),
     Reason.SESSION_UNKNOWN: Told("resume_session", None, "count"),
@@ -68,9 +68,9 @@ TOLD: Final[dict[int, Told]] = {
     Reason.GROUPS_FULL: Told("group_with", "count", "count"),
 }
 _UNSAID: Final = Told()
-# Of commands that name an order or a session: the record's instrument is nobody's.
+# Rejects of commands that name an order or a session: the record's instrument means nothing.
 _NAMELESS: Final = frozenset((Reason.NOT_FOUND, Reason.SESSION_LIVE, Reason.SESSION_UNKNOWN))
-# A queue is emptied within a batch; a disk by a person, and looked at once a second.
+# A queue empties within a batch. A full disk needs a person, so clients retry once a second.
 RETRY_MS: Final[dict[int, int]] = {
     Reason.QUEUE_FULL: 1,
     Reason.LOG_FULL: 1_000,
@@ -79,14 +79,14 @@ RETRY_MS: Final[dict[int, int]] = {
 
 
 def full_reason(error: Exception) -> Reason:
-    """Return the reason that an error of the sequencer's ``submit`` names."""
+    """Return the reason of an error of ``submit``; QUEUE_FULL if it names none."""
     reason = getattr(error, "reason", Reason.QUEUE_FULL)
     assert isinstance(reason, Reason)
     return reason
 
 
 def from_refused(refused: Refused, op: str | None = None) -> Rejected:
-    """Return the reject of a request that the gateway itself refused."""
+    """Return the reject of a request that the gateway refused itself."""
     reason, seen = refused.reason, refused.seen
     return Rejected(
         number=int(reason),
@@ -107,8 +107,11 @@ def from_refused(refused: Refused, op: str | None = None) -> Rejected:
 def from_event(
     row: Row, time: int, text: str | None, instrument: Instrument | None, tokens: int | None
 ) -> Rejected:
-    """Return the reject that a REJECTED event tells of; ``text`` came with its command, and is the
-    request's id if that was a client's."""
+    """Return the reject of a REJECTED event.
+
+    ``text`` came with its command: the request's id if that was a client's. ``time`` is the batch's
+    stamp in ns, ``tokens`` what the account's throttle has left.
+    """
     text = text if text is not None and is_id(text) else None
     reason = Reason(row[4])
     key = row[11].to_bytes(8, "little") + row[12].to_bytes(8, "little")

@@ -1,8 +1,8 @@
-"""A relay before a market: what clients are told through it meets faults.
+"""A proxy in front of a market that adds faults to the frames sent to WebSocket clients.
 
-It passes WebSockets and HTTP on to the market's own port, unread but for the faults, so it stands
-before any market and needs nothing of it. ``POST /api/v1/sandbox/faults`` demands a fault; that is
-not signed, because the money of a sandbox is nobody's.
+It forwards WebSockets and HTTP to the market's port, and decodes frames only to apply faults, so it
+works with any market. ``POST /api/v1/sandbox/faults`` demands a fault; it is not signed, since a
+sandbox holds no real money.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ FAULTS_PATH: Final = "/api/v1/sandbox/faults"
 FRAME_BYTES_MAX: Final = 1 << 26  # of one frame from the market
 CLOSE_GONE: Final = 1001
 _DATA: Final = (WSMsgType.TEXT, WSMsgType.BINARY)
-# Headers of one hop, which the libraries write for each side by themselves.
+# Headers of a single hop, which the libraries set for each side themselves.
 _HOP: Final = frozenset(
     (
         "connection",
@@ -38,7 +38,10 @@ _HOP: Final = frozenset(
 
 
 class Relay:
-    """Listens before the market at ``http://host:port``. ``start``, then ``close``."""
+    """A proxy to the market at the URL ``market``, such as ``http://host:port``.
+
+    Call ``start``, then ``close``.
+    """
 
     def __init__(self, market: str, trouble: Trouble) -> None:
         self._market = market
@@ -79,7 +82,7 @@ class Relay:
     async def _pass_on(self, request: web.Request) -> web.StreamResponse:
         if request.headers.get("Upgrade", "").lower() == "websocket":
             return await self._converse(request)
-        body = await request.read()  # inflated
+        body = await request.read()  # decompressed
         headers = _passed(request.headers, "content-encoding")
         async with self._client.request(
             request.method, self._target(request), headers=headers, data=body
@@ -89,7 +92,7 @@ class Relay:
             )
 
     async def _converse(self, request: web.Request) -> web.StreamResponse:
-        """Carry a WebSocket both ways until either side closes it."""
+        """Forward a WebSocket both ways until either side closes it."""
         offered = request.headers.get("Sec-WebSocket-Protocol", "")
         protocols = [name.strip() for name in offered.split(",") if name.strip()]
         origin = {name: request.headers[name] for name in ("Origin",) if name in request.headers}
@@ -105,13 +108,13 @@ class Relay:
         client = web.WebSocketResponse(
             protocols=protocols,
             compress=False,
-            max_msg_size=FRAME_BYTES_MAX,  # the market says what is too long for it
+            max_msg_size=FRAME_BYTES_MAX,  # the market has its own limit
             heartbeat=PING_SECONDS,
             timeout=CLOSE_SECONDS,
         )
         try:
             await client.prepare(request)
-        except ConnectionError:  # it went before it was answered
+        except ConnectionError:  # the client disconnected during the handshake
             await market.close()
             return web.Response()
         self._sockets.add(client)
@@ -135,8 +138,8 @@ class Relay:
     async def _ask(
         self, client: web.WebSocketResponse, market: aiohttp.ClientWebSocketResponse
     ) -> None:
-        """What the client sends goes to the market as it is."""
-        with contextlib.suppress(ConnectionError):  # the market's side tells of the end
+        """Forward the client's messages to the market unchanged."""
+        with contextlib.suppress(ConnectionError):  # `_tell` sees the market's end
             async for message in client:
                 if message.type in _DATA:
                     data = message.data
@@ -151,7 +154,7 @@ class Relay:
         client: web.WebSocketResponse,
         market: aiohttp.ClientWebSocketResponse,
     ) -> None:
-        """What the market sends meets the faults on its way."""
+        """Forward the market's messages to the client, with faults."""
 
         def cut() -> None:
             if request.transport is not None:
@@ -164,11 +167,11 @@ class Relay:
                     frame = data.encode() if isinstance(data, str) else data
                     await self._trouble.carry(frame, message.type, client.send_frame, cut)
             if market.close_code in (None, WSCloseCode.ABNORMAL_CLOSURE):
-                cut()  # as the market's own end did
+                cut()  # the market's connection ended without a close as well
             else:
                 await client.close(code=market.close_code)
 
 
 def _passed(headers: Mapping[str, str], *but: str) -> dict[str, str]:
-    """The headers that are for the other end, but for some."""
+    """The headers to forward: all but those of a single hop and those named in ``but``."""
     return {name: text for name, text in headers.items() if name.lower() not in _HOP.union(but)}

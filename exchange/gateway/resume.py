@@ -1,7 +1,7 @@
-"""What a connection missed, read from the tape slice by slice.
+"""Reads the reports that a connection missed from the tape, in slices.
 
-A logon may ask for years of reports. They are read in slices between other work, no faster than
-the connection takes them: nobody else waits for one who was away for long.
+A logon may request years of reports. They are read in slices between other work, no faster than the
+client reads them, so that a long absence does not delay other connections.
 """
 
 from bisect import bisect_right
@@ -25,28 +25,28 @@ Place = tuple[int, int, int]  # epoch, sequence, index
 
 
 class Reader(Protocol):
-    """The released stream from any event on."""
+    """The released stream, readable from any event on."""
 
     def read(self, epoch: int, sequence: int, index: int) -> Iterator[Released]:
-        """Yield what comes after that event, up to the end of now."""
+        """Yield what was released after that event, up to the present."""
         ...
 
 
 class Epochs:
-    """Which epoch a sequence is of."""
+    """The first sequence of each epoch."""
 
     def __init__(self) -> None:
-        self.first: list[tuple[int, int]] = []  # (first sequence released, epoch), rising
+        self.first: list[tuple[int, int]] = []  # (first sequence released, epoch), ascending
 
     def note(self, epoch: int, first_sequence: int) -> None:
-        """Learn where an epoch begins."""
+        """Note the first sequence of an epoch."""
         self.first.append((first_sequence, epoch))
 
     def place(self, after: Position) -> Place:
-        """Return the position with its sequence's own epoch.
+        """Return a position with the epoch of its sequence.
 
-        A sequence never repeats, so it alone tells the epoch; a client that was cut off while
-        it read reports of several epochs cannot know which one its last report was of.
+        Sequences never repeat, so the sequence determines the epoch. A client that was disconnected
+        while it read reports of several epochs cannot know the epoch of its last report.
         """
         if after.sequence == 0:
             return (0, 0, 0)
@@ -56,10 +56,10 @@ class Epochs:
 
 
 class Resume:
-    """One connection on its way from the last report it saw to the present.
+    """One connection that catches up from the last report it saw to the present.
 
-    ``logged_on`` is its answer, due where the stream has its LOGON; reports before that place
-    were missed, those after it are the new session's own.
+    ``logged_on`` is the answer of its logon, sent at the LOGON's place ``logon`` in the stream:
+    reports before it were missed, those after it belong to the new session.
     """
 
     def __init__(
@@ -73,18 +73,18 @@ class Resume:
         self.session = session
         self._account = account
         self._at = start
-        self.sent_upto = max(0, start[1] - 1)  # sequence whose reports are all queued, or were seen
+        self.sent_upto = max(0, start[1] - 1)  # all reports up to it are queued, or were seen
         self._logon = logon
         self._logged_on: Response | None = logged_on
         self._records: Iterator[Released] = iter(())
-        self._known = -1  # sequence up to which ``_records`` reads at least
+        self._known = -1  # sequence that ``_records`` reaches at least
         self._held: Released | None = None  # read, and not yet reported
 
     def advance(self, tape: Reader, reports: Reports, upto: int) -> bool:
-        """Queue a slice of what was missed; return whether all up to sequence ``upto`` is.
+        """Queue a slice of the missed reports; return whether all up to ``upto`` are queued.
 
-        Call between two released batches, with the sequence of the last one. A connection that
-        has seen more than this, from another gateway, is behind until that has come.
+        Call between two released batches, with the sequence of the last one. A connection that has
+        seen later reports, from another gateway, stays behind until this gateway has them.
         """
         if upto < self._at[1]:
             return False
@@ -129,14 +129,14 @@ class Resume:
     def _reports_of(
         self, row: Row, reports: Reports, stamp: int, text: str | None
     ) -> Iterator[Response]:
-        """Yield the reports that one event means to the connection's account."""
+        """Yield the reports of one event for the connection's account."""
         return reports_of(row, self._account, reports, stamp, text)
 
 
 def reports_of(
     row: Row, account: int, reports: Reports, stamp: int, text: str | None
 ) -> Iterator[Response]:
-    """Yield the reports that one event means to an account; ``text`` came with its command."""
+    """Yield the reports of one event for an account; ``text`` came with its command."""
     if row[2] == TRANSFERRED and account in (row[6], row[7]) and not row[3] & DUPLICATE:
         yield reports.transferred(row, stamp, account)
     if row[2] == _RECORDED and row[6] == account:
@@ -145,7 +145,7 @@ def reports_of(
             yield held
     build = reports.kinds.get(row[2])
     if build is None or (row[2] == _REJECTED and (text is None or not is_id(text))):
-        return  # a reject is for who asked: see dispatch.py
+        return  # only rejects of clients' requests are reported: see dispatch.py
     if row[6] == account:
         yield build(row, stamp, text)
     if row[2] == _TRADE and maker_of(row[12])[0] == account:
@@ -155,7 +155,7 @@ def reports_of(
 
 
 def check_position(tape: Reader, place: Place, no_such_position: type[Exception]) -> None:
-    """Refuse a resume point that is no event of the stream."""
+    """Raise Refused NOT_FOUND for a resume point that is no event of the stream."""
     try:
         next(tape.read(*place), None)
     except no_such_position as error:

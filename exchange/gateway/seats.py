@@ -1,4 +1,4 @@
-"""How many connections a peer's address may have, and a key may have logged on, and have."""
+"""Limits on the connections of an address and on the logged-on connections of a key."""
 
 import asyncio
 from collections import Counter
@@ -11,12 +11,12 @@ from exchange.messages.access import GatewayReason
 
 ADDRESS_CONNECTIONS: Final = 32
 LOOPBACK_CONNECTIONS: Final = 4_096
-KEY_CONNECTIONS: Final = 16  # logged on under one key at a time
+KEY_CONNECTIONS: Final = 16  # logged on with one key at a time
 Owner = tuple[Literal["address", "key"], str]
 
 
 def connections_allowed(address: str) -> int:
-    """Return how many connections an address may have: this machine's own are many programs'."""
+    """Return how many connections an address may have; loopback is shared by many programs."""
     return LOOPBACK_CONNECTIONS if is_loopback(address) else ADDRESS_CONNECTIONS
 
 
@@ -26,28 +26,30 @@ def seats_of(owner: Owner, of_address: Callable[[str], int] = connections_allowe
 
 
 class Seats:
-    """The connections of one gateway. Where there are several, one count is kept for them all."""
+    """Counts the connections of one gateway; several gateways of a market share one count."""
 
     def __init__(self, of_address: Callable[[str], int] = connections_allowed) -> None:
         self._of_address = of_address
         self._taken: Counter[Owner] = Counter()
 
     def take(self, owner: Owner, told: Callable[[int], None]) -> None:
-        """Count a connection if its owner may have it; tell how many there are with it, now or
-        later."""
+        """Count a connection if its owner may have it; call ``told`` with the count including it.
+
+        Pass that count to ``check``. A subclass may call ``told`` later.
+        """
         now = self._taken[owner] + 1
         if now <= seats_of(owner, self._of_address):
             self._taken[owner] = now
         told(now)
 
     def leave(self, owner: Owner) -> None:
-        """Count a connection no longer."""
+        """Stop counting a connection."""
         self._taken[owner] -= 1
         if not self._taken[owner]:
             del self._taken[owner]
 
     def check(self, owner: Owner, now: int) -> None:
-        """Raise Refused if a connection would be one too many."""
+        """Raise Refused CONNECTIONS_FULL if ``now`` is more than the owner may have."""
         most = seats_of(owner, self._of_address)
         if now > most:
             field = "key_id" if owner[0] == "key" else None
@@ -55,7 +57,7 @@ class Seats:
             raise Refused(GatewayReason.CONNECTIONS_FULL, field, limit=limit, observed=observed)
 
     async def admit(self, address: str) -> Owner:
-        """Count a connection of an address; raises Refused if that has as many as it may."""
+        """Count a connection of an address; raises Refused CONNECTIONS_FULL."""
         owner: Owner = ("address", address)
         told: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self.take(owner, told.set_result)

@@ -1,8 +1,9 @@
-"""The gateway's sockets: the only file that knows aiohttp.
+"""The gateway's HTTP and WebSocket server, on aiohttp.
 
-One task follows the released stream. What a connection says is taken as it is parsed, without a
-task's turn; its reader has what is left: pings, the end, and what came before it was there. Its
-writer sends all that waits as one frame, unless that could be sent at once.
+One task follows the released stream. A connection's messages are taken as they are parsed, without
+a task's turn of the event loop; its reader task handles the others: pings, the end, and messages
+that came before it ran. Its writer task sends everything queued as one frame, unless that could be
+sent at once.
 """
 
 import asyncio
@@ -42,13 +43,13 @@ from exchange.messages.wire import (
 )
 from exchange.messages.wire_market import PERIOD_MS
 
-PING_SECONDS: Final = 15.0  # a peer that answers no ping for half of this is gone
-SILENT_SECONDS: Final = 5.0  # a connection that has neither logged on nor subscribed by then goes
+PING_SECONDS: Final = 15.0  # between pings; a peer that answers none within half of it is lost
+SILENT_SECONDS: Final = 5.0  # for a connection to log on or subscribe before it is closed
 CLOSE_SECONDS: Final = 2.0
 BATCHES_IN_ONE_GO: Final = 64
 CLOSE_IDLE: Final = 4000
-BODY_BYTES: Final = 1 << 20  # of an HTTP request, as sent and inflated
-PINGS_A_SECOND: Final = 32  # of one connection, pongs included
+BODY_BYTES: Final = 1 << 20  # of an HTTP request, as sent and decompressed
+PINGS_A_SECOND: Final = 32  # per connection, pongs included
 _CONTROL: Final = (WSMsgType.PING, WSMsgType.PONG)
 _PROTOCOLS: Final = (JSON_PROTOCOL, MSGPACK_PROTOCOL)
 _OPCODE: Final = (WSMsgType.TEXT, WSMsgType.BINARY)  # by codec
@@ -66,9 +67,10 @@ class Gateway:
         origins: frozenset[str] = frozenset(),
         seats: Seats | None = None,
     ) -> None:
-        """``origins`` are the browser origins let in; a client without Origin is no browser.
+        """``origins`` are the allowed browser origins; clients without an Origin header are no
+        browsers and are allowed.
 
-        ``seats`` count the connections of each address; the hub's, if there are none.
+        ``seats`` counts the connections of each address; by default the hub's.
         """
         self._hub = hub
         self._origins = origins
@@ -78,7 +80,7 @@ class Gateway:
         self._listening: list[asyncio.Server] = []
         self._arrivals = Arrivals()
         self._document = openapi.encoded()
-        # Told of each released batch, once the hub has taken it in and before anything is sent.
+        # Called with each released batch, after the hub has applied it.
         self.watchers: list[Callable[[Released], None]] = []
         self.app = web.Application(
             client_max_size=BODY_BYTES, middlewares=[self._note, name_refusals]
@@ -92,9 +94,9 @@ class Gateway:
     async def start(
         self, host: str, port: int, tls: SSLContext | None = None, *, shared: bool = False
     ) -> int:
-        """Listen, for TLS alone if there is a context; return the port, a free one if it was 0.
+        """Listen, with TLS if there is a context; return the port, a free one if it was 0.
 
-        ``shared``: other processes may listen on the same port; the kernel deals connections out.
+        ``shared``: other processes may listen on the same port; the kernel distributes connections.
         """
         loop = asyncio.get_running_loop()
         hello = HANDSHAKE_SECONDS if tls else None
@@ -107,7 +109,7 @@ class Gateway:
         return listening
 
     async def start_unix(self, path: Path) -> None:
-        """Listen on a Unix socket too, of mode 0600; one that was left there goes."""
+        """Listen on a Unix socket as well, of mode 0600; an existing one is replaced."""
         path.unlink(missing_ok=True)
         mask = os.umask(0o177)
         try:
@@ -120,7 +122,7 @@ class Gateway:
         self._runner = web.AppRunner(
             self.app,
             access_log=None,
-            shutdown_timeout=2 * CLOSE_SECONDS,  # every connection is closed, or cut, before
+            shutdown_timeout=2 * CLOSE_SECONDS,  # every connection is closed or aborted before
             keepalive_timeout=KEEPALIVE_SECONDS,
         )
         await self._runner.setup()
@@ -137,7 +139,7 @@ class Gateway:
         return await handler(request)
 
     async def run(self) -> None:
-        """Follow the released stream, and beat, until cancelled or the stream ends."""
+        """Follow the released stream and send heartbeats, until cancelled or the stream ends."""
         beating = asyncio.create_task(self._beat())
         try:
             batches = 0
@@ -147,14 +149,15 @@ class Gateway:
                     watch(released)
                 batches += 1
                 if batches % BATCHES_IN_ONE_GO == 0:
-                    await asyncio.sleep(0)  # a long stream from disk must not starve the sockets
+                    await asyncio.sleep(0)  # sockets need turns during a long stream from disk
         finally:
             beating.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await beating
 
     async def _beat(self) -> None:
-        """Let the conflated channels speak, and every so often all of them."""
+        """Tick the conflated channels every ``PERIOD_MS``; send heartbeats every
+        ``HEARTBEAT_MS``."""
         now = asyncio.get_running_loop().time
         due = now() + HEARTBEAT_MS / 1000
         while True:
@@ -166,7 +169,7 @@ class Gateway:
 
     @property
     def idle(self) -> bool:
-        """Whether every connection has been sent all that waits for it."""
+        """Whether every connection has been sent everything queued for it."""
         return not any(link.session.backlog_bytes for link in self._links)
 
     async def close(self) -> None:
@@ -185,12 +188,12 @@ class Gateway:
         return await self.upgrade(request, partial(Link, self._hub))
 
     async def upgrade(self, request: web.Request, link_of: "LinkOf") -> web.StreamResponse:
-        """Serve a WebSocket by the link that ``link_of`` makes of it, if it is let in."""
+        """Serve a WebSocket with the link that ``link_of`` makes, if it is accepted."""
         if not request.headers.get("Sec-WebSocket-Key", "").isascii():
             raise web.HTTPBadRequest(text="a Sec-WebSocket-Key that is none")
         asked = request.headers.getall("Sec-WebSocket-Protocol", [])
         named = {one.strip() for text in asked for one in text.split(",")}
-        if named and named.isdisjoint(_PROTOCOLS):  # nobody gets another than he asked for
+        if named and named.isdisjoint(_PROTOCOLS):  # never reply with one that was not offered
             raise web.HTTPBadRequest(text=f"the subprotocols are {' and '.join(_PROTOCOLS)}")
         if self._hub.draining:
             raise web.HTTPServiceUnavailable(text="the market is stopping")
@@ -217,7 +220,7 @@ class Gateway:
         )
         try:
             await socket.prepare(request)
-        except ConnectionError:  # it went before it was answered: nothing to log, nobody to tell
+        except ConnectionError:  # the client disconnected during the handshake
             return web.Response()
 
         def abort() -> None:
@@ -235,7 +238,7 @@ class Gateway:
         return socket
 
     def check_origin(self, request: web.Request) -> None:
-        """Refuse a browser whose page is of an origin that is not let in."""
+        """Refuse (403) a request with an Origin header that is not allowed."""
         origin = request.headers.get("Origin")
         if origin is not None and origin not in self._origins:
             raise web.HTTPForbidden(text="this origin is not let in")
@@ -263,7 +266,7 @@ async def _guard(request: web.Request, answer: web.StreamResponse) -> None:
 
 
 class Socket(Protocol):
-    """What a link needs of a WebSocket: aiohttp's, or one of a simulation."""
+    """The part of a WebSocket that a link uses: aiohttp's, or one of a simulation."""
 
     @property
     def ws_protocol(self) -> str | None: ...
@@ -278,8 +281,10 @@ def _is_free(spent_ns: int) -> float:
 
 
 class Link:
-    """One WebSocket and its session. ``abort`` ends the connection without another word; ``spend``
-    charges it for what does not come straight from its parser.
+    """One WebSocket and its session.
+
+    ``abort`` ends the connection without a close frame; ``spend`` charges processor time for
+    messages that were not taken in its parser.
     """
 
     spend: Spend = staticmethod(_is_free)
@@ -290,7 +295,7 @@ class Link:
         self._hub = hub
         self._socket = socket
         self._abort_socket = abort
-        self._send_frame = socket.send_frame  # looked up once: this is done for every frame
+        self._send_frame = socket.send_frame  # looked up once: used for every frame
         self._is_resuming = hub.is_resuming
         self._work = asyncio.Event()
         self._pinged_second = self._pings = 0
@@ -299,7 +304,7 @@ class Link:
         self._reader: asyncio.Task[None] | None = None  # while it may wait for a message
         self._closed = asyncio.Event()  # the writer has closed the socket, or given up
         self._abort: asyncio.TimerHandle | None = None
-        self._begun: Awaitable[None] | None = None  # a frame that the socket has not taken whole
+        self._begun: Awaitable[None] | None = None  # the rest of a frame not sent whole
         self.session: Session = hub.connect(codec, self._wake, address)
         self.session.send_now = self._send_now
 
@@ -344,7 +349,7 @@ class Link:
                     await asyncio.sleep(wait)
         except asyncio.CancelledError:
             if self._reader is not None or reader is None or reader.uncancel():
-                raise  # it is not, or not alone, of `_stop_reading`
+                raise  # the cancellation is not, or not only, that of `_stop_reading`
         finally:
             self._reader = None
             self._hand_to(None)
@@ -353,20 +358,23 @@ class Link:
             raise session.failure
 
     def _hand_to(self, take: Take | None) -> None:
-        """Have messages taken by that, where the socket can hand them over."""
+        """Set who takes messages as they are parsed, if the socket supports it."""
         if isinstance(self._socket, MaskedSocket):
             self._socket.hand_to(take)
 
     async def _stop_reading(self) -> None:
-        """End the wait for a message: a socket that is being read cannot wait for the client's own
-        close, and a connection that ends without it cuts off what the client was told."""
+        """End the reader's wait for a message.
+
+        A socket that is being read cannot wait for the client's close frame, and ending the
+        connection without it could lose what was sent last.
+        """
         reader, self._reader = self._reader, None
         if reader is not None:
             reader.cancel()
             await asyncio.sleep(0)
 
     async def _answer_ping(self, message: WSMessage) -> None:
-        """Answer a ping, as many a second as anybody needs; more are a flood."""
+        """Answer a ping; more than ``PINGS_A_SECOND`` close the connection."""
         second = time.monotonic_ns() // 1_000_000_000
         if second != self._pinged_second:
             self._pinged_second, self._pings = second, 0
@@ -378,7 +386,7 @@ class Link:
 
     async def _write(self) -> None:
         session, opcode = self.session, self._opcode
-        with contextlib.suppress(ConnectionError):  # the reader sees the end as well
+        with contextlib.suppress(ConnectionError):  # the reader sees the end too
             while True:
                 await self._work.wait()
                 self._work.clear()
@@ -387,7 +395,7 @@ class Link:
                     await begun
                     session.sending_bytes = 0
                 while (frame := session.take()) or self._hub.resume(session):
-                    if not frame:  # nothing of interest in that slice; others' turn first
+                    if not frame:  # no reports in that slice; others' turn first
                         await asyncio.sleep(0)
                         continue
                     session.sending_bytes = len(frame)
@@ -403,10 +411,9 @@ class Link:
         self._closed.set()
 
     def _send_now(self) -> bool:
-        """Send what waits without the writer's turn, unless that has work of its own; return
-        whether nothing waits any more.
+        """Send the queue at once, unless the writer has work to do; return whether it is empty.
 
-        Most frames go to the socket in one go; the rest of one that does not is the writer's.
+        Most frames are sent without waiting; the writer completes one that is not.
         """
         session = self.session
         if session.sending_bytes or session.closing is not None or self._work.is_set():
@@ -418,7 +425,7 @@ class Link:
         sending = self._send_frame(frame, self._opcode)
         try:
             waits_for = sending.send(None)
-        except (StopIteration, ConnectionError):  # of a reset the reader hears as well
+        except (StopIteration, ConnectionError):  # the reader sees a reset too
             return True
         session.sending_bytes = len(frame)
         self._begun = _rest_of(sending, waits_for)
@@ -427,7 +434,7 @@ class Link:
     def _wake(self) -> None:
         self._work.set()
         if self.session.closing is not None and self._abort is None:
-            # A reader that takes nothing would also not take the close.
+            # A client that reads nothing would not read the close frame either.
             loop = asyncio.get_running_loop()
             self._abort = loop.call_later(CLOSE_SECONDS, self._cut)
 
@@ -443,7 +450,7 @@ LinkOf = Callable[[web.WebSocketResponse, Callable[[], None], str], Link]
 def _rest_of(
     begun: Coroutine[Any, Any, None], waits_for: Any
 ) -> Generator[Any, Any, None]:  # fmt: skip
-    """Go on with a coroutine that was begun and waits for a future."""
+    """Continue a coroutine that was started by hand and waits for a future."""
     try:
         yield waits_for
         yield from begun

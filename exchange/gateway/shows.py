@@ -1,6 +1,7 @@
-"""Long snapshots: one message of them a turn, so that nobody waits until a whole one is made.
+"""Long snapshots, sent one message per turn, so that no other reader waits for a whole one.
 
-What a channel says meanwhile waits behind its snapshot, whose messages are all of one sequence.
+All messages of a snapshot have one sequence; later messages of its channel are held until it is
+complete.
 """
 
 from collections.abc import Sequence
@@ -16,25 +17,25 @@ class _Show:
 
 
 class Shows:
-    """One connection's snapshots of which messages are still to be made, by channel."""
+    """One connection's unfinished snapshots, by channel."""
 
     def __init__(self) -> None:
-        self.behind_bytes = 0  # of all that waits
+        self.behind_bytes = 0  # encoded bytes of all held messages
         self.channels: dict[str, _Show] = {}
 
     def begin(self, channel: str, messages: Sequence[Response]) -> None:
-        """Have a snapshot's messages told, each made when it is asked for."""
+        """Start a snapshot; each of its messages is built when it is taken."""
         self.forget(channel)
         self.channels[channel] = _Show(messages)
 
     def hold(self, channel: str, encoded: bytes) -> None:
-        """Keep what a channel says behind its snapshot."""
+        """Hold a message of a channel until its snapshot is complete."""
         show = self.channels[channel]
         show.behind.append(encoded)
         self.behind_bytes += len(encoded)
 
     def tell(self) -> tuple[Response, list[bytes]]:
-        """Return the next message of the first, and, with its last, what waits behind it."""
+        """Return the oldest snapshot's next message, and with its last one the held messages."""
         channel, show = next(iter(self.channels.items()))
         message = show.messages[show.told]
         show.told += 1
@@ -44,12 +45,12 @@ class Shows:
         return message, show.behind
 
     def forget(self, channel: str) -> None:
-        """Tell no more of a channel."""
+        """Drop a channel's snapshot and held messages."""
         show = self.channels.pop(channel, None)
         if show is not None:
             self.behind_bytes -= sum(map(len, show.behind))
 
     def clear(self) -> None:
-        """Tell no more of any."""
+        """Drop all snapshots and held messages."""
         self.channels.clear()
         self.behind_bytes = 0

@@ -1,5 +1,6 @@
-"""Signatures that were used, in the key file: of a protocol whose nonces need not rise each is good
-once, at all gateways together and over a restart.
+"""Used signatures, in the key file, for protocols whose nonces need not increase.
+
+Each signed text is accepted once, over all gateways and restarts.
 """
 
 import sqlite3
@@ -12,18 +13,18 @@ CREATE TABLE IF NOT EXISTS signatures (digest BLOB PRIMARY KEY, until_ms INTEGER
 """,
     "CREATE INDEX IF NOT EXISTS signatures_until ON signatures (until_ms)",
 )
-KEPT_MS: Final = 60_000  # behind its time: longer than any window, however a clock is set
+KEPT_MS: Final = 60_000  # after its timestamp: far longer than the window of accepted times
 
 
 class Signatures:
-    """What was signed and used, until its time is over by far."""
+    """The signed texts that were used, kept until ``KEPT_MS`` after their timestamps."""
 
     def __init__(self, database: sqlite3.Connection) -> None:
-        """``database``: with what ``SCHEMA`` makes; each statement commits."""
+        """``database`` has what ``SCHEMA`` creates, in autocommit mode."""
         self._database = database
 
     def use(self, key_id: str, text: bytes, timestamp_ms: int, now_ms: int) -> bool:
-        """Note that a text was signed under a key; return whether it is the first time."""
+        """Note a text that was signed with a key; return whether it was used for the first time."""
         execute = self._database.execute
         execute("DELETE FROM signatures WHERE until_ms <= ?", (now_ms,))
         digest = sha256(key_id.encode() + b"\n" + text).digest()

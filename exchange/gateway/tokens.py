@@ -1,6 +1,6 @@
-"""Tokens that stand for a key for a while, in the key file: every gateway of the market knows them.
+"""Temporary tokens of keys, in the key file, which all gateways of a market share.
 
-The file has their hashes alone: who reads one of it has no token.
+The file holds only their hashes, so that reading it gives nobody a token.
 """
 
 import secrets
@@ -18,8 +18,7 @@ CREATE TABLE IF NOT EXISTS tokens (
     "CREATE INDEX IF NOT EXISTS tokens_of_key ON tokens (key_id, number)",
     "CREATE INDEX IF NOT EXISTS tokens_until ON tokens (until_ms)",
 )
-TOKENS_KEPT: Final = 1_024  # of one key, of both kinds, the newest
-# The ones of a key behind the newest so many.
+TOKENS_KEPT: Final = 1_024  # per key, of both kinds together; the oldest beyond are deleted
 _SURPLUS: Final = """
 DELETE FROM tokens WHERE key_id = ?1 AND number <= (
     SELECT number FROM tokens WHERE key_id = ?1 ORDER BY number DESC LIMIT 1 OFFSET ?2)
@@ -27,15 +26,18 @@ DELETE FROM tokens WHERE key_id = ?1 AND number <= (
 
 
 class Tokens:
-    """One kind opens the doors of its key, the other is good for new ones, once."""
+    """Access tokens authorize requests of their key; refresh tokens can be exchanged, once, for
+    new tokens. ``refreshes`` tells the kinds apart."""
 
     def __init__(self, database: sqlite3.Connection) -> None:
-        """``database``: with what ``SCHEMA`` makes; each statement commits."""
+        """``database`` has what ``SCHEMA`` creates, in autocommit mode."""
         self._database = database
 
     def give(self, key_id: str, until_ms: int, now_ms: int, *, refreshes: bool) -> str:
-        """Return a new token of a key; those that have ended, and the oldest above what a key may
-        have, are forgotten."""
+        """Return a new token of a key, valid until ``until_ms``.
+
+        Deletes expired tokens, and the key's oldest beyond ``TOKENS_KEPT``.
+        """
         text = secrets.token_urlsafe(32)
         execute = self._database.execute
         execute("DELETE FROM tokens WHERE until_ms <= ?", (now_ms,))
@@ -47,13 +49,13 @@ class Tokens:
         return text
 
     def owner(self, text: str, now_ms: int, *, refreshes: bool) -> str | None:
-        """Return the id of the key that a token stands for; None if it stands for none now."""
+        """Return the key id of a valid token of that kind; None if it is unknown or expired."""
         query = "SELECT key_id FROM tokens WHERE digest = ? AND until_ms > ? AND refreshes = ?"
         found = self._database.execute(query, (_digest(text), now_ms, refreshes)).fetchone()
         return None if found is None else str(found[0])
 
     def spend(self, text: str) -> bool:
-        """Forget a token; return whether it was there: no two gateways spend the same."""
+        """Delete a token; return whether it existed, so that only one gateway can use it."""
         spent = self._database.execute("DELETE FROM tokens WHERE digest = ?", (_digest(text),))
         return spent.rowcount == 1
 

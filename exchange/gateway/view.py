@@ -1,7 +1,7 @@
-"""What the gateway knows of the market at a point of the stream, and the same as bytes.
+"""The gateway's state at a position of the released stream, and its form as bytes.
 
-A projection: a function of the released stream, rebuilt from its beginning where no bytes are at
-hand. ``pack`` and ``unpack`` are each other's inverse for one build; ``sources`` says which.
+A projection: a function of the released stream, rebuilt from its beginning if there are no bytes.
+``pack`` and ``unpack`` are inverse within one build, which ``sources`` identifies.
 """
 
 from collections.abc import Mapping
@@ -26,8 +26,8 @@ from exchange.messages import EVENT, EVENT_BYTES, EventKind
 
 START: Final[Place] = (0, 0, 0)
 _KIND: Final = 12  # offset of the kind byte in an event
-# What says nothing about instruments, accounts as such, days or modes: all that grows with orders,
-# sessions and money. Any other kind, a later one too, is kept for good.
+# Events that are not kept: those whose number grows with orders, sessions and money. All others,
+# also of kinds added later, are kept for good.
 _PASSING: Final = bytes(
     {
         *range(EventKind.ORDER_ACCEPTED, EventKind.SESSION_OPENED),
@@ -64,7 +64,7 @@ _PASSING: Final = bytes(
         EventKind.ACCOUNTABILITY_PASSED,
     }
 )
-# What says all of its own sort that there is to know of an instrument: only the last one counts.
+# Events that replace the earlier ones of their kind for an instrument: only the last is kept.
 _LAST: Final = frozenset(
     {
         EventKind.LIMITS_CHANGED,
@@ -77,7 +77,7 @@ _LAST: Final = frozenset(
         EventKind.IMPLIED_CHANGED,
     }
 )
-# The records that somebody reads: the desk, and who publishes. All others are clearing's.
+# The records that the desk and the publishers read. All others are for clearing.
 READ_RECORDS: Final = frozenset({"record_fixing", "record_factors", "propose", "approved"})
 _ROOT: Final = Path(__file__).parents[2]
 _MODULES: Final = (
@@ -90,13 +90,13 @@ Levels = list[tuple[int, int]]  # price in ticks, lots
 
 
 class Recorded(msgspec.Struct):
-    """What kind of record a text is."""
+    """The operation of a record's text."""
 
     operation: str = ""
 
 
 class _Kept(NamedTuple):
-    """An event that is kept, its log time, and the text that its command came with."""
+    """An event that is kept, with its sequence, log time and its command's text."""
 
     event: bytes
     sequence: int
@@ -105,7 +105,7 @@ class _Kept(NamedTuple):
 
 
 class _Packed(msgspec.Struct, array_like=True):
-    """A View as plain data. ``orders`` in the order in which they were accepted."""
+    """A View as plain data. ``orders`` are in the order of their acceptance."""
 
     position: Place
     time: int
@@ -136,7 +136,7 @@ _read_record = msgspec.json.Decoder(Recorded).decode
 
 
 def sources() -> int:
-    """Return a number that differs where a build would read or make a View otherwise."""
+    """Return a number that differs between builds that might pack or unpack a View differently."""
     names = [__name__, *(module.__name__ for module in _MODULES)]
     paths = [_ROOT.joinpath(*name.split(".")) for name in names]
     files = [path.with_suffix(kind) for path in paths for kind in (".py", ".pxd")]
@@ -147,11 +147,11 @@ def sources() -> int:
 class View:
     """Instruments, depth, accounts, orders, switches and epochs.
 
-    ``position`` is that of the last event taken in.
+    ``position`` is that of the last event applied.
 
-    ``events`` and ``texts`` are those of the stream so far that still say something: what was
-    listed, opened, recorded, and how each instrument was changed last, so that they grow with what
-    is listed and not with the days. ``stamps`` are log times by sequence, of those events.
+    ``events`` and ``texts`` are those of the stream that are still needed: listings, openings,
+    records, and the last change of each kind per instrument. They grow with the instruments and not
+    with the days. ``stamps`` are the log times of these events, by sequence.
     """
 
     def __init__(self) -> None:
@@ -164,21 +164,21 @@ class View:
 
     @property
     def events(self) -> bytes:
-        """Those kept, in order."""
+        """The events kept, in order."""
         return b"".join(one.event for one in self._kept.values())
 
     @property
     def texts(self) -> dict[int, str]:
-        """The texts of their commands, by sequence."""
+        """The texts of the kept events' commands, by sequence."""
         return {one.sequence: one.text for one in self._kept.values() if one.text is not None}
 
     @property
     def stamps(self) -> dict[int, int]:
-        """Their log times, by sequence."""
+        """The log times of the kept events in ns, by sequence."""
         return {one.sequence: one.stamp for one in self._kept.values()}
 
     def take(self, epoch: int, stamp: int, events: bytes, texts: Mapping[int, str]) -> None:
-        """Take one released batch in, as the hub does with nobody connected."""
+        """Apply one released batch, as the hub does without connections."""
         rows: list[Row] = list(EVENT.iter_unpack(events))
         if epoch != self.position[0]:
             self.epochs.note(epoch, rows[0][0])
@@ -202,19 +202,19 @@ class View:
                 self._put(row, _Kept(event, row[0], stamp, text))
 
     def _put(self, row: Row, one: _Kept) -> None:
-        """Keep an event, in place of the one that it makes void."""
+        """Keep an event, in place of the one that it replaces."""
         kind: int = row[2]
         name: tuple[int, ...] = (row[0], row[1])
         if kind in _LAST:
-            one = one._replace(text=None)  # it names what the event says
+            one = one._replace(text=None)  # it repeats what the event says
             name = (kind, row[5], row[4] if kind == EventKind.BREAKER_CHANGED else 0)
             if kind == EventKind.INSTRUMENT_SETTLED and name in self._kept:
-                name = (*name, 1)  # the first one stays: prices are told in the order of these
+                name = (*name, 1)  # the first one stays: its place orders the settlement prices
         self._kept.pop(name, None)
         self._kept[name] = one
 
     def depths(self) -> dict[int, Depth]:
-        """Return the depth of every instrument that had orders, for another to go on with."""
+        """Return a copy of the depth of every instrument that had orders."""
         return {
             number: _depth(one.sequence, one.bids(), one.asks())
             for number, one in self.feed.depths.items()
@@ -222,7 +222,7 @@ class View:
         }
 
     def pack(self) -> bytes:
-        """Return all of it as bytes."""
+        """Return the whole state as bytes."""
         accounts, sent, statistics = self.accounts, self.feed.sent, self.feed.statistics
         packed = _Packed(
             self.position,
@@ -264,7 +264,7 @@ class View:
 
     @classmethod
     def unpack(cls, data: bytes | memoryview) -> "View":
-        """Return the View that was packed. Raises msgspec.MsgspecError."""
+        """Return the View that was packed. Raises msgspec.MsgspecError for other bytes."""
         packed, view = _decode(data), cls()
         view.position, view.feed.time = packed.position, packed.time
         view.epochs.first = packed.epochs
@@ -291,7 +291,7 @@ class View:
 
 
 def _is_read(row: Row, text: str | None) -> bool:
-    """Whether anybody reads a record again; not of a dead man's switch, nor a text of no form."""
+    """Whether a record is one of ``READ_RECORDS``; a dead man's switch is not."""
     if text is None or read_hold(row, text) is not None:
         return False
     try:

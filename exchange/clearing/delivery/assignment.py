@@ -1,10 +1,10 @@
-"""Who delivers to whom: intents judged, and the oldest longs assigned in whole delivery units.
+"""Delivery notices: checks of intents, and assignment of the oldest longs in whole delivery units.
 
-Longs are ranked by the date they were opened, oldest first, then in the order given. A unit is so
-many lots of one account, and its age is that of its oldest lot: an account's lots are taken oldest
-first, and what is left over after its whole units, its youngest lots, is odd. Tenders are served in
-their order, each from the front of the line. A tender of a larger unit, whole ones of the line's,
-passes over who has too few for one of its own; what it passes over stays at the front.
+Longs are ranked by the date they were opened, the oldest first, then in the order given. A unit is
+a fixed number of lots of one account, and its age is that of its oldest lot: an account's lots form
+units from the oldest on, and the youngest lots beyond its whole units are odd. Tenders are served
+in order, each from the front of the line. A tender may have a larger unit, a multiple of the
+line's: it skips accounts with too few lots for one such unit, which keep their places.
 
     cash-settled: odd lots, lots of accounts that may not receive, units that no tender reached
     assigned + unassigned = tendered        assigned + left = longs        per account and in sum
@@ -28,14 +28,14 @@ class Long(NamedTuple):
 
 
 class Round(NamedTuple):
-    """What one tender came to: (account, lots) in the order of age, and lots nobody takes."""
+    """The result of one tender: (account, lots) in order of age, and the lots not assigned."""
 
     assigned: list[tuple[int | str, int]]
     unassigned: int
 
 
 class Assignment(NamedTuple):
-    """All tenders' rounds, and the lots of each account that stay for cash."""
+    """The rounds of all tenders, and the lots of each account left for cash settlement."""
 
     rounds: list[Round]
     left: dict[int | str, int]
@@ -51,10 +51,10 @@ def denied(
     published_version: int,
     unit: int = 1,
 ) -> tuple[Denial, int, int] | None:
-    """Why an intent to deliver is refused, with limit and observed value; None if it stands.
+    """Return why an intent to deliver is refused, with limit and observed value; None if it is not.
 
-    ``open_short``: lots that the account is short and has not given notice of. ``at`` and
-    ``cutoff`` in one unit of time; at the cutoff itself is in time.
+    ``open_short`` is the lots that the account is short and has not given notice of. ``at`` and
+    ``cutoff`` are in one unit of time; an intent at the cutoff itself is in time.
     """
     if at > cutoff:
         return Denial.LATE, cutoff, at
@@ -75,8 +75,10 @@ def assign(
     units: Sequence[int] | None = None,
     ineligible: AbstractSet[int | str] = frozenset(),
 ) -> Assignment:
-    """Assign tenders of whole units to the oldest eligible longs. ``units``: what each tender is
-    of, a multiple of ``unit``; ``unit`` if absent."""
+    """Assign tenders of whole units to the oldest eligible longs.
+
+    ``units`` is the unit of each tender in lots, a multiple of ``unit``, by default ``unit``.
+    """
     ranked = sorted(longs, key=lambda long: long.day)  # stable: then the order given
     left: defaultdict[int | str, int] = defaultdict(int)
     for long in ranked:
@@ -107,7 +109,7 @@ def _served(
     count: int,
     size: int,
 ) -> Iterator[int | str]:
-    """The accounts of up to ``count`` times ``size`` units; they leave the line, a heap."""
+    """Take ``size`` units off the line, a heap, up to ``count`` times; yield their accounts."""
     passed = []
     while count and line:
         first = heappop(line)
@@ -128,7 +130,7 @@ def _served(
 def _units(
     ranked: Sequence[Long], unit: int, ineligible: AbstractSet[int | str]
 ) -> list[int | str]:
-    """The accounts of all whole units, by the age of each unit's oldest lot."""
+    """The account of every whole unit, in order of the age of the unit's oldest lot."""
     part: defaultdict[int | str, int] = defaultdict(int)  # lots of the account's unfinished unit
     begun: list[tuple[int | str, int]] = []  # (account, which of its units), in order of age
     units: defaultdict[int | str, int] = defaultdict(int)
@@ -144,7 +146,10 @@ def _units(
 
 
 def aged(longs: Sequence[tuple[int, int]], net: int, day: int) -> list[tuple[int, int]]:
-    """(day, lots) of a long after a day that left it at ``net``; a reduction takes the oldest."""
+    """Return the (day, lots) of a long position that ``day`` left at ``net`` lots.
+
+    A reduction takes the oldest lots first.
+    """
     held = sum(lots for _, lots in longs)
     if net > held:
         return [*longs, (day, net - held)]

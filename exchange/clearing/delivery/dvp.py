@@ -1,13 +1,14 @@
 """Delivery versus payment: cash out of escrow and GPU-seconds to the buyer, both or neither.
 
-Two ledgers, one linked chain: a day's hold takes its cash from the buyer's escrow (to the seller,
-and back to the buyer for what was not there) and its GPU-seconds from the site. Posting ends all
-three holds at once, voiding frees all three. A chain of which one leg fails leaves no trace.
+A day's hold is one linked chain over two ledgers: cash from the buyer's escrow to the seller and,
+for hours that were not available, back to the buyer; and GPU-seconds from the site to the buyer.
+Posting completes all three legs at once, voiding releases all three. If one leg of a chain fails,
+none has any effect.
 
-    escrow/ID      USD    what the buyer paid in and no day has used      never overdrawn
-    payable/ID     USD    earned by the seller, paid out by the week
-    returned/ID    USD    not earned, back to the buyer by the week
-    site/ID        GPU-s  the source of the hours; what it gave is what the buyer got
+    escrow/ID      USD    paid in by the buyer and not used by a day yet      never overdrawn
+    payable/ID     USD    earned by the seller, paid out weekly
+    returned/ID    USD    not earned, returned to the buyer weekly
+    site/ID        GPU-s  the source of the hours
     hours/ACCOUNT  GPU-s  delivered to an account
 """
 
@@ -16,7 +17,7 @@ from typing import Final
 from exchange.clearing.outcomes import Outcome, Transfer, TransferKind
 from exchange.clearing.transfers import Account, Book
 
-MARKET: Final = "market"  # money on the engine's side: what came out of it and went back
+MARKET: Final = "market"  # counterpart of money withdrawn from and deposited with the engine
 USD: Final = "USD"
 GPU_SECONDS: Final = "GPU-s"
 _LEGS: Final = ("earned", "back", "hours")
@@ -33,12 +34,12 @@ def begin(book: Book, delivery: int, buyer: int) -> None:
 
 
 def receive(book: Book, buyer: int) -> None:
-    """Open the account of what an account is delivered."""
+    """Open the account of the GPU-seconds delivered to a buyer."""
     book.open(Account(f"hours/{buyer}", GPU_SECONDS))
 
 
 def move(book: Book, id: str, debit: str, credit: str, amount: int, stamp: int) -> Outcome:
-    """One plain transfer."""
+    """Apply one plain transfer; ``amount`` is in the unit of its ledger."""
     one = Transfer(id=id, debit=debit, credit=credit, amount=amount)
     (outcome,) = book.apply([one], stamp, own=True)
     return outcome
@@ -47,9 +48,10 @@ def move(book: Book, id: str, debit: str, credit: str, amount: int, stamp: int) 
 def hold(
     book: Book, delivery: int, tag: str, buyer: int, amounts: tuple[int, int, int], stamp: int
 ) -> bool:
-    """Hold a day's micro-dollars earned and returned, and its GPU-seconds; False: nothing held.
+    """Hold a day's micro-dollars earned and returned, and its GPU-seconds.
 
-    ``tag`` names the attempt, so that a day that was voided may be held again.
+    Returns False if a leg failed; then nothing is held. ``tag`` names the attempt, so that a day
+    that was voided can be held again.
     """
     escrow = f"escrow/{delivery}"
     sides = (
@@ -68,7 +70,7 @@ def hold(
 
 
 def end(book: Book, tag: str, stamp: int, *, post: bool) -> bool:
-    """Post all three legs of a hold, or void all three; False if neither was possible."""
+    """Post all three legs of a hold, or void them; False if that failed, and nothing changed."""
     verb, kind = ("post", TransferKind.POST) if post else ("void", TransferKind.VOID)
     chain = [
         Transfer(
@@ -81,6 +83,6 @@ def end(book: Book, tag: str, stamp: int, *, post: bool) -> bool:
 
 
 def balance(book: Book, account: str) -> int:
-    """Posted credits less posted debits; 0 of an account that was never opened."""
+    """Return posted credits less posted debits; 0 for an account that was never opened."""
     found = book.accounts.get(account)
     return 0 if found is None else found.credits_posted - found.debits_posted

@@ -1,4 +1,4 @@
-"""A physical contract until its positions are gone: who is long since when, who gave notice.
+"""The state of a physical contract until its positions are gone: ages of longs, and notices.
 
 Shorts that have not tendered their whole units by the last notice pay the penalty of a failed
 delivery to the longs that no tender reached.
@@ -34,7 +34,7 @@ class Factors(msgspec.Struct):
 
 
 class Notice(msgspec.Struct, frozen=True):
-    """A tender that stands."""
+    """An accepted tender; ``_e4`` is at 1e-4."""
 
     account: int
     lots: int
@@ -44,7 +44,7 @@ class Notice(msgspec.Struct, frozen=True):
     factor_e4: int
     fixed_e4: int
     factor_version: int
-    unit: int  # lots: it is of whole ones, and so is every delivery of it
+    unit: int  # lots; the tender and each of its deliveries are multiples of it
 
 
 class Expiry(msgspec.Struct):
@@ -56,11 +56,11 @@ class Expiry(msgspec.Struct):
     assigned: bool = False
     expired: bool = False
     untendered: dict[int, int] = {}  # lots by short
-    unassigned: dict[int, int] = {}  # whole units' lots by long, no tender reached
+    unassigned: dict[int, int] = {}  # lots of whole units by long, which no tender reached
 
 
 def age(expiry: Expiry, number: int, at: At, state: "State") -> None:
-    """Bring the dates of all longs up to the positions as they stand."""
+    """Update the dates of all longs to the current positions."""
     for account, position in sorted(state.positions.of_instrument(number).items()):
         if position.net > 0 or account in expiry.longs:
             held = aged(expiry.longs.get(account, ()), position.net, at.business_date)
@@ -71,7 +71,7 @@ def age(expiry: Expiry, number: int, at: At, state: "State") -> None:
 
 
 def hand_over(expiry: Expiry, account: int, to: int) -> None:
-    """All lots of ``account`` are ``to``'s: with their dates, and the notices given of them."""
+    """Move the long lots of ``account``, with their dates, and its notices to account ``to``."""
     if account in expiry.longs:
         held = [*expiry.longs.get(to, ()), *expiry.longs.pop(account)]
         expiry.longs[to] = sorted(held)
@@ -82,9 +82,10 @@ def hand_over(expiry: Expiry, account: int, to: int) -> None:
 
 
 def tenders(expiry: Expiry, positions: Mapping[int, Position]) -> tuple[list[int], dict[int, int]]:
-    """Lots of every notice, and whole units of shorts that no notice was given of, by account.
+    """Return the lots of every notice, and the lots of whole units short without notice by account.
 
-    Who bought back after its notice delivers what it is still short, in whole units of its grade.
+    An account that bought back after its notice delivers what it is still short, in whole units of
+    the notice's grade.
     """
     unit, tendered = expiry.terms.unit, []
     short = {account: max(0, -held.net) for account, held in sorted(positions.items())}
@@ -97,7 +98,10 @@ def tenders(expiry: Expiry, positions: Mapping[int, Position]) -> tuple[list[int
 
 
 def penalties(number: int, expiry: Expiry, price: int, state: "State") -> list[Ruling]:
-    """Shorts that tendered nothing pay the longs that therefore get nothing, by lots."""
+    """Charge shorts for the lots not tendered and pay the longs without a delivery, by lots.
+
+    ``price`` is in millionths of a dollar per GPU-hour. Returns the ruling, if there are both.
+    """
     if not expiry.untendered or not expiry.unassigned:
         return []
     terms, total = expiry.terms, 0

@@ -1,7 +1,7 @@
-"""A delivery as a page: its month drawn day by day, every stage, and a table of every day.
+"""A delivery as an HTML page: a chart of its month, its stages, and a table of its days.
 
-The upper panel has the GPU-hours that were there, of those that were sold; the lower one what each
-day's slice of the invoice came to, and beside the last day what a side owes when the month ends.
+The chart's upper panel shows the GPU-hours available of those sold, by day. The lower one shows
+each day's slice of the invoice and, after the last day, what a side owes at the month's end.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,21 +14,21 @@ from exchange.clearing.delivery.slices import DAY_S, HOUR_S, WEEK_DAYS
 from exchange.clearing.delivery.story import DayLine, cents_text
 from exchange.clearing.statements import MICROS
 
-_BAR: Final = 0.7  # of a day's width
+_BAR: Final = 0.7  # width of a bar, as a share of a day's
 _CENT: Final = 10_000  # micro-dollars
 _SECOND_AXIS: Final = pages.TOP + pages.PANEL + pages.GAP
 _LEGEND: Final = (
     ("gain", "there, paid"), ("held", "not paid yet"), ("loss", "lost, owed"),
     ("open", "disputed"), ("idle", "not there, returned"),
 )  # fmt: skip
-# State of a day -> how its hours and its earnings are painted.
+# State of a day -> style of its hours and earnings.
 _PAINT: Final = {
     "paid": "gain", "settled": "held", "attested": "held", "disputed": "open", "failed": "loss",
 }  # fmt: skip
 
 
 def page(found: Mapping[str, Any]) -> str:
-    """The delivery as HTML; ``found`` as ``Clearing.delivery`` gives it."""
+    """Return the delivery as HTML; ``found`` is the result of ``Clearing.delivery``."""
     lines, owed = story.days(found), story.owed(found)
     heads = ("day", "state", "GPU-hours", "lost", "earned USD", "returned USD")
     rows = [
@@ -63,7 +63,7 @@ def _figures(
 
 
 def chart(found: Mapping[str, Any], lines: Sequence[DayLine], owed: Mapping[str, int]) -> str:
-    """Both panels as SVG."""
+    """Return both panels as SVG."""
     places = len(lines) + 2 * len(owed)  # room for a name above each
     step = (pages.WIDTH - pages.LEFT - pages.RIGHT) / places
     xs = [pages.LEFT + step * (place + (1 - _BAR) / 2) for place in range(places)]
@@ -88,7 +88,7 @@ def chart(found: Mapping[str, Any], lines: Sequence[DayLine], owed: Mapping[str,
 def _hours_panel(
     lots: int, lines: Sequence[DayLine], xs: Sequence[float], wide: float
 ) -> Iterator[str]:
-    """Of each day's hours: those that were there, those lost within, those that were not."""
+    """Each day's hours: available, lost of these, and not available."""
     whole = lots * DAY_S
     low, high, step = pages.span([0, _axis_hours(whole)])
     place = pages.scale(low, high, pages.TOP)
@@ -113,7 +113,7 @@ def _hours_panel(
 def _money_panel(
     lines: Sequence[DayLine], owed: Mapping[str, int], xs: Sequence[float], wide: float
 ) -> Iterator[str]:
-    """Of each day's slice: what was earned, and what goes back; then what is owed at the end."""
+    """Each day's slice: earned and returned; then the amounts owed at the end."""
     most = max([line.earned + line.returned for line in lines] + [*owed.values(), 1])
     low, high, step = pages.span([0, most * _CENT])
     place = pages.scale(low, high, _SECOND_AXIS)
@@ -136,7 +136,7 @@ def _money_panel(
 
 
 def _bar(paint: str, x: float, wide: float, low: float, high: float, told: str) -> Iterator[str]:
-    """A rectangle between two heights; nothing where there is none."""
+    """A rectangle between two heights, or nothing if it would be empty."""
     if low - high > 0:
         yield (
             f'<rect class="{paint}" x="{x:.1f}" y="{high:.1f}" width="{wide:.1f}"'
@@ -154,7 +154,7 @@ def _legend() -> Iterator[str]:
 
 
 def _axis_hours(seconds: int) -> int:
-    """GPU-seconds in the millionths of a GPU-hour that an axis counts."""
+    """GPU-seconds in millionths of a GPU-hour, the unit of the axis."""
     return seconds * MICROS // HOUR_S
 
 

@@ -1,4 +1,4 @@
-"""What is recorded of deliveries. Times of a delivery are GPU-seconds, its days count from 1."""
+"""The records of deliveries. Amounts of use are GPU-seconds; days of the month count from 1."""
 
 from typing import Annotated
 
@@ -9,7 +9,7 @@ from exchange.clearing.records import Record
 
 
 class Tender(Record, frozen=True, kw_only=True, tag="tender"):
-    """A short's intent to deliver lots from a site, at the published factor that it names."""
+    """A short's intent to deliver lots from a site, at the factor of the named table version."""
 
     account: int
     instrument: int
@@ -21,10 +21,11 @@ class Tender(Record, frozen=True, kw_only=True, tag="tender"):
 
 
 class Attest(Record, frozen=True, kw_only=True, tag="attest"):
-    """What one side saw of a delivery's day: the seller, the buyer, or the house as arbiter.
+    """One side's figures of a day of a delivery: the seller's, the buyer's, or the house's as
+    arbiter.
 
-    ``available``: GPU-seconds that were there. ``lost``: of these, what the seller lost.
-    ``digest``: of the attestation log that says so.
+    ``available`` is the GPU-seconds available, ``lost`` those of them that the seller lost,
+    ``digest`` that of the attestation log behind them.
     """
 
     account: int
@@ -36,8 +37,8 @@ class Attest(Record, frozen=True, kw_only=True, tag="attest"):
 
 
 class Alternative(Record, frozen=True, kw_only=True, tag="alternative_delivery"):
-    """One side agrees to deliver otherwise than by the rules; it takes both, under the same words,
-    to end the delivery."""
+    """One side's consent to an alternative delivery. It takes both sides' consent, with the same
+    ``agreement``, to end the delivery."""
 
     account: int
     delivery: int
@@ -45,8 +46,11 @@ class Alternative(Record, frozen=True, kw_only=True, tag="alternative_delivery")
 
 
 class NameConsignee(Record, frozen=True, kw_only=True, tag="consignee"):
-    """Who receives what an account is delivered. ``tpp_received``: in the business date's year so
-    far; the deliveries assigned here are added, each to the year of its month."""
+    """The consignee of an account's deliveries.
+
+    ``tpp_received`` is the total processing performance received elsewhere in the business date's
+    year so far; deliveries assigned here are added, each to the year of its month.
+    """
 
     account: int
     country: str
@@ -56,7 +60,7 @@ class NameConsignee(Record, frozen=True, kw_only=True, tag="consignee"):
 
 
 class SetJurisdiction(Record, frozen=True, kw_only=True, tag="jurisdiction"):
-    """Whom the operator's law keeps from receiving which chips. Off until one is recorded."""
+    """The operator's legal restrictions on receiving GPUs. Off until one is recorded."""
 
     enabled: bool
     denied_countries: tuple[str, ...] = ()
@@ -65,7 +69,7 @@ class SetJurisdiction(Record, frozen=True, kw_only=True, tag="jurisdiction"):
 
 
 class FactorsRecorded(Record, frozen=True, kw_only=True, tag="record_factors"):
-    """A published factor table, as it was signed."""
+    """A published factor table, with the signed text."""
 
     grade: str
     expiry: str
@@ -74,8 +78,8 @@ class FactorsRecorded(Record, frozen=True, kw_only=True, tag="record_factors"):
 
 
 class Day(msgspec.Struct):
-    """One day of a delivery while its figures come in: what each side saw, and what counts."""
+    """One day of a delivery until it is settled: each side's (available, lost) GPU-seconds."""
 
-    seller: tuple[int, int] | None = None  # available, lost
+    seller: tuple[int, int] | None = None
     buyer: tuple[int, int] | None = None
     disputed: bool = False

@@ -1,9 +1,9 @@
-"""A delivery month in slices: each UTC day is paid for against the hours that were attested.
+"""The daily slices of a delivery's invoice: each UTC day is paid for by its attested hours.
 
-Money is cents here, hours are GPU-seconds. An invoice is price x hours x lots x factor, rounded
-once, half to even (contracts.grades.delivery). It is cut into its days by largest remainder, the
-earlier day first; of a day as much is payable as was available of it, floored, and the rest goes
-back to the buyer. Weeks are days 1 to 7, 8 to 14 and so on.
+Money is in cents, use in GPU-seconds. An invoice is price x hours x lots x factor, rounded once,
+half to even (contracts.grades.delivery). It is divided over the month's days by largest remainder,
+the earlier day first. Of a day's slice the share that was available is payable, rounded down; the
+rest returns to the buyer. Weeks are days 1 to 7, 8 to 14 and so on.
 
     sum of slices = invoice        payable + returned = slice        paid + returned = invoice
 """
@@ -24,7 +24,7 @@ PERCENT: Final = 100
 
 
 class Slice(NamedTuple):
-    """One day's delivery against payment: hours to the buyer, cents to the seller, both or none."""
+    """One day: GPU-seconds to the buyer, and cents payable to the seller and returned."""
 
     day: int  # of the month, from 1
     attested_s: int
@@ -33,12 +33,12 @@ class Slice(NamedTuple):
 
 
 def sliced(invoice: int, days: int) -> list[int]:
-    """An invoice by its days."""
+    """Return an invoice's slices in cents, by day."""
     return list(share(invoice, dict.fromkeys(range(days), DAY_HOURS)).values())
 
 
 def settle_day(day: int, cents: int, attested_s: int, lots: int) -> Slice:
-    """A day's slice of ``cents`` against GPU-seconds attested, at most all of the day's."""
+    """Divide a day's slice of ``cents`` by its attested GPU-seconds, of all ``lots`` at most."""
     whole = lots * DAY_S
     assert 0 <= attested_s <= whole, f"{attested_s} of {whole} seconds"
     payable = cents * attested_s // whole
@@ -46,12 +46,12 @@ def settle_day(day: int, cents: int, attested_s: int, lots: int) -> Slice:
 
 
 def week_of(day: int) -> int:
-    """The week of a day of the month, from 0."""
+    """Return the week of a day of the month, from 0."""
     return (day - 1) // WEEK_DAYS
 
 
 def week_days(week: int, days: int) -> range:
-    """The days of a week of a month that has so many."""
+    """Return the days of a week, in a month of ``days`` days."""
     first = week * WEEK_DAYS + 1
     return range(first, min(first + WEEK_DAYS, days + 1))
 
@@ -65,10 +65,11 @@ def quality(
     fixed_e4: int,
     rules: Rules,
 ) -> TrueUp:
-    """The month's true-up on what was attested; hours that were not available cost nothing twice.
+    """Return the month's true-up on the attested hours.
 
-    ``lost_s``: GPU-seconds within the attested ones that the seller lost. Billed on whole
-    attested GPU-hours. A month in which nothing was attested has failed.
+    Hours that were not available were returned already and do not count again. ``lost_s`` is the
+    GPU-seconds of the attested ones that the seller lost. The price applies to whole attested
+    GPU-hours. A month without attested hours has failed.
     """
     attested = sum(one.attested_s for one in slices)
     if not attested:
@@ -88,7 +89,7 @@ def quality(
 class BuyIn(NamedTuple):
     """What a seller that failed owes the buyer, in cents."""
 
-    dearer: int  # what the hours cost now above what was agreed
+    dearer: int  # cost of the hours now above the agreed price
     penalty: int
 
 
@@ -96,9 +97,9 @@ def buy_in(
     *, price_micros: int, fixing_micros: int, hours: int, lots: int, factor_e4: int,
     penalty_percent: int,
 ) -> BuyIn:  # fmt: skip
-    """Hours that were not delivered, bought at the next fixing: the difference and a penalty.
+    """Return the price difference to the next fixing, and the penalty, of hours not delivered.
 
-    Cheaper hours are the buyer's luck: the difference is never below zero.
+    The difference is never below zero: if the hours are cheaper now, the buyer keeps the gain.
     """
     dearer = max(0, fixing_micros - price_micros)
     value = Fraction(price_micros * penalty_percent, PERCENT)

@@ -1,6 +1,6 @@
-"""A delivery told: its stages with their deadlines, and its month day by day.
+"""A delivery for display: its stages with their deadlines, and its month by day.
 
-Everything here reads what ``Clearing.delivery`` gives and decides nothing.
+All functions read the result of ``Clearing.delivery``, as ``found``, and decide nothing.
 """
 
 from collections.abc import Mapping
@@ -18,21 +18,22 @@ _CENTS: Final = ("cents", "returned", *OWED)
 class DayLine(NamedTuple):
     """One day of a delivery month: GPU-seconds, and cents of its slice.
 
-    ``state``: ``to come``; ``attested``, by one side or both; ``disputed``; ``settled``, that is
-    delivered against payment; ``paid``, with its week; ``failed``, if no hour was there or the
-    seller had failed before; ``ended``, if both sides agreed otherwise or the buyer did not pay in.
+    ``state`` is ``to come``; ``attested``, by one side or both; ``disputed``; ``settled``, that is
+    delivered against payment; ``paid``, with its week; ``failed``, if no hours were available or
+    the seller had failed before; ``ended``, if both sides agreed on an alternative or the buyer did
+    not pay in.
     """
 
     day: int
     state: str
-    there_s: int  # attested, of a day not settled yet by whoever spoke first
-    lost_s: int  # within these
+    there_s: int  # attested; before settlement by the seller, else by the buyer
+    lost_s: int  # of these, lost by the seller
     earned: int
-    returned: int  # of a day that will not come: with the rest of the escrow
+    returned: int  # also of a day after the end, whose slice returns with the escrow
 
 
 def days(found: Mapping[str, Any]) -> list[DayLine]:
-    """Every day of the month."""
+    """Return every day of the month."""
     lost = {
         row["facts"]["day"]: row["facts"]["lost_s"]
         for row in found["events"]
@@ -59,14 +60,16 @@ def days(found: Mapping[str, Any]) -> list[DayLine]:
 
 
 def owed(found: Mapping[str, Any]) -> dict[str, int]:
-    """Cents that a side owes the other when the month ends, by what for."""
+    """Return the cents that a side owes the other at the month's end, by kind."""
     rows = [row["facts"] for row in found["events"] if row["operation"] == "delivery"]
     return {text: facts[name] for facts in rows for name, text in OWED.items() if facts.get(name)}
 
 
 def stages(found: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
-    """Every stage, with its time, its deadline and its figures. Days that went as they should are
-    in ``days`` alone."""
+    """Return every stage with its time, deadline and figures.
+
+    Days without a dispute are only in ``days``.
+    """
     return [
         (
             time_text(row["stamp"]),
@@ -80,7 +83,7 @@ def stages(found: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
 
 
 def title(found: Mapping[str, Any]) -> str:
-    """What it is: lots, contract, from whom to whom, and where it stands."""
+    """Return a title: lots, contract, seller, buyer and stage."""
     return (
         f"delivery {found['id']}: {found['lots']} lots of {found['terms']['code']}, account"
         f" {found['seller']} ({found['provider']}/{found['facility']}) to account"
@@ -89,17 +92,17 @@ def title(found: Mapping[str, Any]) -> str:
 
 
 def share_there(line: DayLine, lots: int) -> float:
-    """How much of a day's hours was there: 0 to 1."""
+    """Return the share of a day's hours that was available, 0 to 1."""
     return line.there_s / (lots * DAY_S)
 
 
 def time_text(stamp: int) -> str:
-    """A stamp to the second, UTC; nothing for none."""
+    """Return a stamp as text to the second, UTC; empty for 0."""
     return f"{datetime.fromtimestamp(stamp // 10**9, UTC):%Y-%m-%d %H:%M:%S}" if stamp else ""
 
 
 def cents_text(amount: int) -> str:
-    """Cents as dollars."""
+    """Return cents as text in dollars."""
     return f"{amount // 100:,}.{amount % 100:02d}"
 
 

@@ -1,4 +1,4 @@
-"""What a physical contract says of its delivery, as it was listed: dates become log times."""
+"""The delivery terms of a listed physical contract, with its dates as log times."""
 
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Final
@@ -18,24 +18,24 @@ _SECOND: Final = timedelta(seconds=1)
 
 
 class Terms(msgspec.Struct, frozen=True, kw_only=True):
-    """One listed physical expiry. ``_ns``: log time."""
+    """The terms of one listed physical expiry. Fields ``_ns`` are log times."""
 
     code: str
     month: str
     days: int
     hours: int
     hardware: str
-    unit: int  # lots of one delivery
+    unit: int  # delivery unit in lots
     grades: tuple[str, ...]
     index: str
     penalty_percent: int
-    fee: int  # micro-dollars a lot, of each side
+    fee: int  # micro-dollars per lot, charged to each side
     notice_from_ns: int
     cutoff_ns: int  # the last moment of notice; then tenders are assigned
-    begin_ns: int  # of the delivery month; by then the buyer's money is in escrow
+    begin_ns: int  # start of the delivery month; the buyer's money is due in escrow by then
 
     def day_end_ns(self, day: int) -> int:
-        """The first moment after a day of the month."""
+        """Return the log time of the end of a day of the month, from 1."""
         return self.begin_ns + day * DAY_NS
 
     @property
@@ -45,7 +45,7 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def terms_of(text: str) -> Terms | None:
-    """The terms in a listing's text; None if it lists nothing that is delivered."""
+    """Return the terms in a listing's text; None if it lists no physical contract."""
     listed = listing(text)
     if listed is None or listed.settlement != PHYSICAL or listed.first_notice_day is None:
         return None
@@ -70,15 +70,15 @@ def terms_of(text: str) -> Terms | None:
 
 
 def moment(day: date, clock: time, zone: str) -> int:
-    """Log time of a local time of day."""
+    """Return the log time of a local time of day."""
     return since_epoch(datetime.combine(day, clock, ZoneInfo(zone)))
 
 
 def since_epoch(there: datetime) -> int:
-    """Log time of a moment, whole seconds."""
+    """Return the log time of a moment, rounded down to whole seconds."""
     return (there - _EPOCH) // _SECOND * SECOND_NS
 
 
 def year_of(stamp: int) -> int:
-    """The year of a log time, UTC."""
+    """Return the year of a log time, UTC."""
     return (_EPOCH + stamp // SECOND_NS * _SECOND).year

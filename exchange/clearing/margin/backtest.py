@@ -1,14 +1,14 @@
-"""Backtest: would the model's margin have covered the moves that came after it?
+"""Backtests: whether the model's margin would have covered the moves that followed.
 
-A day's margin is made of the days before it alone. An exceedance is a loss beyond it. Three tests
-of the row of exceedances, each at 5 %:
+A step's margin is computed from earlier steps only. An exceedance is a loss beyond it. The series
+of exceedances has three tests, each at 5 %:
 
-    coverage      Kupiec: are there as many as promised? (likelihood ratio, 1 degree of freedom)
-    independence  Christoffersen: does one make the next more likely? (1 degree)
+    coverage      Kupiec: their number is as promised (likelihood ratio, 1 degree of freedom)
+    independence  Christoffersen: one does not make the next more likely (1 degree)
     both          their sum (2 degrees)
 
-and beside them the coverage test's power: how likely it is to find out a model whose true rate is
-twice the promised one. A test without power proves nothing, however it comes out.
+The power of the coverage test is given as well: the probability that it rejects a model whose true
+rate is twice the promised one. Passing a test with little power proves little.
 """
 
 from collections.abc import Callable, Sequence
@@ -22,13 +22,13 @@ from exchange.clearing.margin import model, rules
 from exchange.clearing.margin.model import Floats
 
 LEVEL: Final = 0.05  # of every test
-WRONG: Final = 2  # times the promised rate: what the power is stated against
+WRONG: Final = 2  # multiple of the promised rate for which the power is computed
 
-Margin = Callable[[Floats], int]  # known moves -> margin in bp for the side that is tested
+Margin = Callable[[Floats], int]  # known moves -> margin in bp for the tested side
 
 
 class Verdict(NamedTuple):
-    """One backtest. ``p`` values: the chance of a row as bad as this if the model is right."""
+    """One backtest. ``_p``: the probability of a result at least as bad if the model is right."""
 
     name: str
     observations: int
@@ -37,7 +37,7 @@ class Verdict(NamedTuple):
     coverage_p: float
     independence_p: float
     both_p: float
-    power: float  # of the coverage test against WRONG times the promised rate
+    power: float  # of the coverage test, for WRONG times the promised rate
 
     @property
     def passed(self) -> bool:
@@ -46,26 +46,26 @@ class Verdict(NamedTuple):
 
 
 def filtered_margin(confidence_bp: int, *, long: bool) -> Margin:
-    """The model of this room over one step, for one side."""
+    """Return the margin of the filtered model over one step, for one side."""
     return lambda known: rules.historical(
         model.losses_bp(model.filtered(known, 1), long=long), confidence_bp
     )
 
 
 def plain_margin(confidence_bp: int, *, long: bool) -> Margin:
-    """Plain historical simulation, the rival: every known move counts as it was."""
+    """Return the margin of plain historical simulation, without filtering, for comparison."""
     return lambda known: rules.historical(model.losses_bp(known, long=long), confidence_bp)
 
 
 def exceedances(moves: Floats, margin: Margin, window: int, *, long: bool) -> list[bool]:
-    """For every move after the first ``window``: was its loss beyond the margin made of those
-    ``window`` before it?"""
+    """Return for every move after the first ``window`` whether its loss was beyond the margin
+    computed from the ``window`` moves before it."""
     loss = model.losses_bp(moves, long=long)
     return [loss[at] > margin(moves[at - window : at]) for at in range(window, len(moves))]
 
 
 def verdict(name: str, row: Sequence[bool], confidence_bp: int) -> Verdict:
-    """The three tests of a row of exceedances."""
+    """Return the results of the three tests on a series of exceedances."""
     rate = 1 - confidence_bp / rules.BP
     count, hits = len(row), sum(row)
     coverage = kupiec(count, hits, rate)
@@ -83,12 +83,12 @@ def verdict(name: str, row: Sequence[bool], confidence_bp: int) -> Verdict:
 
 
 def _likelihood(misses: int, hits: int, rate: float) -> float:
-    """Log likelihood of so many of each; what is certain counts nothing."""
+    """Log likelihood of the counts at a rate; a count of zero contributes nothing."""
     return (misses * log(1 - rate) if misses else 0.0) + (hits * log(rate) if hits else 0.0)
 
 
 def kupiec(count: int, hits: int, rate: float) -> float:
-    """Likelihood ratio of the rate that was seen against the promised one."""
+    """Return the likelihood ratio of the observed rate against the promised one."""
     if not count:
         return 0.0
     seen = _likelihood(count - hits, hits, hits / count)
@@ -96,7 +96,7 @@ def kupiec(count: int, hits: int, rate: float) -> float:
 
 
 def christoffersen(row: Sequence[bool]) -> float:
-    """Likelihood ratio of exceedances that follow each other against ones that come as they may."""
+    """Return the likelihood ratio of dependence on the previous step against independence."""
     pairs = list(pairwise(row))
     n = {key: sum(pair == key for pair in pairs) for key in
          ((False, False), (False, True), (True, False), (True, True))}  # fmt: skip
@@ -110,7 +110,8 @@ def christoffersen(row: Sequence[bool]) -> float:
 
 
 def power(count: int, promised: float, true: float) -> float:
-    """How likely the coverage test rejects at LEVEL when the true rate is another: exact."""
+    """Return the exact probability that the coverage test rejects at LEVEL if the rate is
+    ``true``."""
     rejected = 0.0
     for hits in range(count + 1):
         if erfc(sqrt(kupiec(count, hits, promised) / 2)) < LEVEL:
@@ -120,8 +121,8 @@ def power(count: int, promised: float, true: float) -> float:
 
 
 def synthetic(seed: int, count: int) -> Floats:
-    """A made-up daily series: clustered volatility and fat tails, a GARCH(1,1) with Student's t of
-    five degrees of freedom, about 2 % a day in the long run."""
+    """Return a synthetic daily series of log moves: a GARCH(1,1) with Student's t of five degrees
+    of freedom, with clustered volatility and fat tails, about 2 % a day in the long run."""
     draw = np.random.default_rng(seed)
     shocks = draw.standard_t(5, count) / sqrt(5 / 3)  # of variance 1
     alpha, beta, long_run = 0.08, 0.90, 0.02**2
@@ -133,6 +134,6 @@ def synthetic(seed: int, count: int) -> Floats:
 
 
 def steepest(charged: Sequence[int], steps: int) -> float:
-    """The largest rise over ``steps``, as a ratio; 1.0 if it never rose."""
+    """Return the largest rise over ``steps`` as a ratio; 1.0 if the series never rose."""
     rises = (after / before for before, after in zip(charged, charged[steps:], strict=False))
     return max(1.0, *rises) if len(charged) > steps else 1.0

@@ -1,5 +1,5 @@
-"""The margin of a market: clearing's positions, the parameters in force and a business date in,
-what every account must have out.
+"""The margin requirement of every account, from clearing's positions, the parameters in force and a
+business date.
 """
 
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
@@ -22,7 +22,7 @@ PART_NAMES: Final = ("scan", "calendar", "delivery", "liquidity", "concentration
 
 @dataclass(frozen=True, slots=True)
 class ProductPart:
-    """What one product of an account asks for; micro-dollars."""
+    """One product's part of an account's requirement, in micro-dollars."""
 
     product: str
     scan: int
@@ -40,12 +40,12 @@ class ProductPart:
 
 @dataclass(frozen=True, slots=True)
 class Requirement:
-    """What one account must have; micro-dollars.
+    """One account's requirement and balance, in micro-dollars.
 
-    ``requirement`` is the sum of the parts less ``credit``; ``maintenance`` the share of it below
-    which a margin call follows. ``hold`` is what the engine asks for the same positions at its
-    rates of the day, working orders apart; ``loss`` the loss since the last settlement;
-    ``collateral`` what is pledged counts for; ``called`` whether a call is open.
+    ``requirement`` is the sum of the parts less ``credit``; a balance below ``maintenance`` leads
+    to a margin call. ``hold`` is what the engine holds for the same positions at its rates of the
+    day, without working orders; ``loss`` the loss since the last settlement; ``collateral`` the
+    value of what is pledged after haircuts; ``called`` whether a call is open.
     """
 
     account: int
@@ -61,28 +61,31 @@ class Requirement:
 
     @property
     def balance(self) -> int:
-        """Cash and collateral, less the loss that is not paid yet."""
+        """Cash and collateral, less the loss that is not settled yet."""
         return self.cash + self.collateral - self.loss
 
     @property
     def excess(self) -> int:
-        """What is left after the requirement; below zero the account is short."""
+        """The balance less the requirement; negative if margin is missing."""
         return self.balance - self.requirement
 
     @property
     def call(self) -> int:
-        """What a look at the account would call now: nothing down to maintenance; below it, and
-        until a call that is open is met, all that is missing to the requirement."""
+        """The margin call if one were made now.
+
+        It is 0 as long as the balance is at least ``maintenance`` and no call is open, otherwise
+        what is missing to the requirement.
+        """
         required = Required(self.requirement, self.maintenance)
         return margin_call(self.balance, required, called=self.called)
 
 
 class Priced(NamedTuple):
-    """Every instrument's rates on a day, and the products they belong to."""
+    """The rates of all instruments on a day, and their products."""
 
     products: tuple[str, ...]
     lots: dict[int, LotRates]  # by instrument
-    rates: Rates  # by instrument number and by place in ``products``
+    rates: Rates  # by instrument id and by index in ``products``
 
 
 def price(
@@ -91,10 +94,11 @@ def price(
     on: date,
     withheld: Mapping[int, int],
 ) -> Priced:
-    """The rates of all expiries that are listed, at their settlement prices.
+    """Return the rates of all listed expiries at their settlement prices.
 
-    ``withheld``: days of its month without a fixing, by instrument that has any. What is no single
-    expiry has no rates, nor has a product that the parameters do not cover. KeyError if none has.
+    ``withheld`` is the number of days without a fixing in an instrument's month, by instrument; 0
+    by default. Combinations, and products that the parameters do not cover, have no rates. KeyError
+    if no instrument has.
     """
     root = {n: root_of(i.code) for n, i in sorted(instruments.items()) if not i.expired}
     covered = {terms.product for terms in parameters.products}
@@ -130,8 +134,8 @@ def price(
         liquidity=each(lambda lot: lot.liquidity),
         spot=each(lambda lot: int(lot.spot)),
         delivery=each(lambda lot: lot.delivery),
-        # The dearest expiry's charge, so that nobody has to say which lots pair with which; but
-        # no more than any leg's own scan, or the engine's hold might be short of it.
+        # The largest charge of any expiry, so that lots need not be paired; but no more than the
+        # least scan, otherwise the engine's hold might not cover it.
         spread=whole(lambda ls: min(max(x.spread for x in ls), min(x.scan_whole for x in ls))),
         relief=whole(lambda ls: min((x.relief for x in ls if x.spot), default=0)),
         daily_volume=np.array([t.daily_volume for t in terms], dtype=np.int64),
@@ -146,7 +150,7 @@ def price(
 
 
 def unknown(state: State, parameters: MarginParameters) -> dict[int, list[str]]:
-    """The codes of what each account holds that the parameters do not cover."""
+    """Return the codes of each account's positions that the parameters do not cover."""
     covered, found = {terms.product for terms in parameters.products}, dict[int, list[str]]()
     for number in state.positions.instruments():
         code = state.instruments[number].code
@@ -166,10 +170,10 @@ def requirements(
     account: int | None = None,
     but: Container[int] = (),
 ) -> list[Requirement]:
-    """What every account must have on a business date, by account; flat accounts are left out.
+    """Return the requirement of every account with positions on a business date, by account.
 
-    ``account``: of this one alone, whatever the others hold; ``but``: those left out. ``advance``
-    is told how many of how many positions are done. KeyError for a position in what has no rates.
+    ``account`` limits the result to one account, ``but`` excludes some. ``advance(done, total)``
+    reports the positions done. KeyError for a position in an instrument without rates.
     """
     rows = [row for row in _held(state, account) if row[0] not in but]
     if not rows:
@@ -209,7 +213,8 @@ def _held(state: State, account: int | None) -> Iterator[tuple[int, int, int]]:
 def _named(
     state: State, found: Margins, percent: Mapping[str, int], held: Mapping[int, int]
 ) -> list[Requirement]:
-    """``percent``: maintenance of the requirement by product, in the order of their places."""
+    """The requirements of ``found``; ``percent`` is the maintenance percentage by product, in the
+    order of their indexes."""
     products, calls = list(percent), state.matters.get(Calls)
     parts: dict[int, list[ProductPart]] = {}
     for row in zip(*(column.tolist() for column in found.parts), strict=True):
@@ -232,7 +237,8 @@ def _named(
 
 
 def exposures(state: State) -> dict[int, dict[str, int]]:
-    """The signed value of every account's positions by product, at the settlement prices."""
+    """Return the signed value of every account's positions by product, at settlement prices, in
+    micro-dollars."""
     found: dict[int, dict[str, int]] = {}
     for number in state.positions.instruments():
         listed = state.instruments[number]
@@ -245,10 +251,10 @@ def exposures(state: State) -> dict[int, dict[str, int]]:
 
 
 def bound(parameters: MarginParameters, product: str, lots: int, limit_percent: int) -> int:
-    """By how much, at 1e-4 of the hold, a requirement may pass it: the bound that is stated.
+    """Return the stated bound of how far a requirement may exceed its hold, at 1e-4 of the hold.
 
-    For one product of at most ``lots`` lots a side, settled at most ``limit_percent`` away from the
-    price at which the hold's rate was set (docs/reference/margin.md proves it).
+    It is for one product with at most ``lots`` lots a side, settled at most ``limit_percent`` away
+    from the price at which the hold's rate was set. Proof: docs/reference/margin.md.
     """
     terms = parameters.of(product)
     base = rules.BP * 10**8

@@ -1,14 +1,14 @@
-"""Calibration: price history and the contracts' terms in, the next version of parameters out.
+"""Calibration of margin parameters from price history and the contracts' terms.
 
-Per product the scan range is, in this order,
+A product's scan range is computed in these steps:
 
-    the model      ``model.filtered`` over weeks at 99 %, and no less than the same weeks unfiltered
-    stress         a quarter of the weight on the largest weeks of a wilder market's offers
-    floors         no less than one daily limit move, nor than the contract's own least margin
+    model          ``model.filtered`` over weeks at 99 %, at least the same weeks unfiltered
+    stress         a quarter of the weight on the largest weeks of the hourly series
+    floors         at least one daily limit move and the contract's own least margin
     buffer         a quarter on top, used up when the model rises (``rules.buffered``)
 
-A product without a history takes the largest figure of those that have one. What no data tells,
-because no forward prices, bids or volumes of compute are public, is chosen and says so: CHOSEN.
+A product without a history takes the largest figures of those with one. Parameters without data,
+since no forward prices, bids or volumes of compute are public, are chosen: see CHOSEN.
 """
 
 from collections.abc import Iterable, Mapping
@@ -35,7 +35,7 @@ CONFIDENCE_BP: Final = 9_900
 WEEK_DAYS: Final = 7  # of daily prices: five business days, the margin period
 WEEK_HOURS: Final = 7 * 24
 STRESS_PERCENT: Final = 25
-STRESS_MOST_BP: Final = 4_000  # what is beyond this the default fund is sized for
+STRESS_MOST_BP: Final = 4_000  # larger stresses are covered by the default fund
 BUFFER_BP: Final = 2_500
 REBUILD_BP: Final = 100  # of the model, at each new version
 CHOSEN: Final = {
@@ -46,24 +46,24 @@ CHOSEN: Final = {
     "daily_volume": "without a market's own volume: the contract's position limit",
     "participation_percent": "25: a close-out may be a quarter of the day's volume",
 }
-NOTICE_DAYS: Final = 10  # of a physical product: its notices begin in the last week or so before
+NOTICE_DAYS: Final = 10  # of physical products: covers their notice period before the month
 _LIQUIDITY_SHARE: Final = 20
 _PARTICIPATION: Final = 25
 _RATIO_MOST: Final = 8
 
 
 class Proposal(NamedTuple):
-    """How one product's scan range came about; all at 1e-4 of a lot's value."""
+    """The steps to one product's scan range; ``_bp`` is at 1e-4 of a lot's value."""
 
     product: str
-    source: str  # the series' product; empty: the largest figure of the others
-    weeks: int  # overlapping ones of the history
-    plain_bp: int  # unfiltered, the long run
+    source: str  # product of the series; empty: the largest figures of the others
+    weeks: int  # overlapping weeks in the history
+    plain_bp: int  # unfiltered
     filtered_bp: int
     stress_bp: int
     blended_bp: int
     floor_bp: int
-    model_bp: int  # what the buffer is put on
+    model_bp: int  # before the buffer
     charged_bp: int
 
 
@@ -78,7 +78,7 @@ class Pair(NamedTuple):
 
 
 class Calibration(NamedTuple):
-    """What a calibration proposes, and why."""
+    """The proposed parameters, and the figures behind them."""
 
     parameters: MarginParameters
     proposals: tuple[Proposal, ...]
@@ -94,10 +94,10 @@ def calibrate(
     before: MarginParameters | None = None,
     volumes: Mapping[str, int] | None = None,
 ) -> Calibration:
-    """The next version after ``before``, in force from ``effective`` (yyyymmdd).
+    """Propose the version after ``before``, in force from ``effective`` (yyyymmdd).
 
-    ``specs`` by product; ``content`` is the history as it was read, for the hash of the inputs;
-    ``volumes`` are lots a day by product, where a market knows them.
+    ``specs`` are by product; ``content`` is the history's file content, for the hash of the inputs;
+    ``volumes`` are lots per day by product, as far as they are known.
     """
     volumes = volumes or {}
     proposals = tuple(
@@ -117,19 +117,19 @@ def calibrate(
 
 
 def _series(spec: ContractSpec) -> str:
-    """The product whose history is this one's: cash and physical are on the same good."""
+    """The product whose history applies: cash and physical products share one."""
     return spec.product.removesuffix(PHYSICAL_SUFFIX)
 
 
 def _charged(before: MarginParameters | None, product: str) -> int | None:
-    """The scan range that was charged last; None if none was."""
+    """The scan range charged by ``before``; None if it has none."""
     if before is None or product not in {found.product for found in before.products}:
         return None
     return before.of(product).bands[0].scan_bp
 
 
 def _figures(product: str, history: History) -> tuple[int, int, int, int]:
-    """(weeks, plain, filtered, stress) of a product that has a history, in bp."""
+    """(weeks, plain, filtered, stress) of a product with a history; the last three in bp."""
     moves = model.changes(history.daily.products[product].levels)
     plain = model.scan_bp(model.over(moves, WEEK_DAYS), CONFIDENCE_BP)
     filtered = model.scan_bp(model.filtered(moves, WEEK_DAYS), CONFIDENCE_BP)
@@ -182,8 +182,8 @@ def _margin(spec: ContractSpec, proposal: Proposal, volume: int) -> ProductMargi
 
 
 def _pairs(specs: Mapping[str, ContractSpec], history: History) -> Iterable[Pair]:
-    """Every pair of products with a history of their own; cash and physical are never a pair,
-    for no history tells them apart."""
+    """Every pair of products with histories of their own. Cash and physical products are never a
+    pair, since they share a history."""
     moves = {p: model.changes(s.levels) for p, s in sorted(history.daily.products.items())}
     for a, b in combinations([p for p in moves if p in specs], 2):
         found, least = model.correlation(moves[a], moves[b], WEEK_DAYS)
@@ -191,7 +191,7 @@ def _pairs(specs: Mapping[str, ContractSpec], history: History) -> Iterable[Pair
 
 
 def _offset(pair: Pair, scans: Mapping[str, int]) -> Offset:
-    """Lots in the ratio of what a move costs each: whole numbers, as near as small ones come."""
+    """An offset in lots by the inverse ratio of their scans in money, in small integers."""
     ratio = Fraction(prices.level(pair.b) * scans[pair.b], prices.level(pair.a) * scans[pair.a])
     near = max(ratio, 1 / ratio).limit_denominator(_RATIO_MOST)
     more, fewer = min(near.numerator, 1_000), near.denominator
@@ -205,7 +205,7 @@ def _inputs_hash(
     volumes: Mapping[str, int],
     before: MarginParameters | None,
 ) -> str:
-    """Over everything that the proposal is a function of."""
+    """The BLAKE2b-256 (hex) of all inputs of the proposal."""
     parts = [
         content,
         *(msgspec.json.encode(spec) for _, spec in sorted(specs.items())),

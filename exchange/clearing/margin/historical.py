@@ -1,9 +1,9 @@
-"""Filtered historical simulation of whole books: what a requirement is held against.
+"""Filtered historical simulation of whole portfolios, for comparison with their requirements.
 
-The scan moves a product's expiries by a range. This moves all products together, as they did move
-over the weeks of a history, filtered to the volatility of now, and takes the loss of the same rank.
-Floats: it is shown beside the requirement and decides nothing. Products without a history move as
-the worst of the others did that week, against whichever side they are held.
+The scan moves each product's expiries by a range. This moves all products together, as they moved
+over the periods of a history, filtered to the current volatility, and takes the loss of the same
+rank. It uses floats, is shown beside the requirement and decides nothing. A product without a
+history is assumed to lose as much as the largest move of the others in the same period.
 """
 
 from collections.abc import Iterable, Mapping
@@ -19,7 +19,7 @@ Exposure = Mapping[str, int]  # by product: micro-dollars of signed value, price
 
 
 def weeks(panel: Panel, steps: int) -> dict[str, model.Floats]:
-    """Each product's filtered moves over the same overlapping periods."""
+    """Return each product's filtered log moves over the same overlapping periods of ``steps``."""
     return {
         name: model.filtered(model.changes(series.levels), steps)
         for name, series in sorted(panel.products.items())
@@ -29,7 +29,7 @@ def weeks(panel: Panel, steps: int) -> dict[str, model.Floats]:
 def shortfall(
     exposures: Iterable[Exposure], moves: Mapping[str, model.Floats], confidence_bp: int
 ) -> list[int]:
-    """The loss of every book at the confidence, micro-dollars, rounded up, at least 0."""
+    """Return every portfolio's loss at the confidence: micro-dollars, rounded up, at least 0."""
     ratios = {name: np.expm1(of) for name, of in moves.items()}
     worst = np.max([np.abs(ratio) for ratio in ratios.values()], axis=0)
     found = []

@@ -1,4 +1,4 @@
-"""The margin parameters of a market: which version is in force, a function of the log."""
+"""The adopted margin parameters of a market, a function of the log."""
 
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -20,10 +20,10 @@ class AdoptMargin(Record, frozen=True, kw_only=True, tag="adopt_margin"):
 
 
 class MarginVersions(Matter):
-    """Adopted versions: those that are or were in force, and those that wait for their date.
+    """The adopted versions that are in force or have a later effective date.
 
-    Versions that a later one replaced before the present business date are dropped: rulings and
-    the log keep them.
+    An adoption drops the versions that are no longer in force, and those that would take effect on
+    or after its own date. The rulings and the log keep them.
     """
 
     name: ClassVar[str] = "margin"
@@ -31,7 +31,8 @@ class MarginVersions(Matter):
     adopted: tuple[MarginParameters, ...] = ()
 
     def rule(self, record: Any, at: At, state: "State") -> Ruling:
-        """Adopt the next version, or say by name why not; what was adopted stays in force."""
+        """Adopt the next version, or rule it refused with the fault's name; the earlier version
+        then stays in force."""
         new: MarginParameters = record.parameters
         facts: dict[str, Any] = {"version": new.version, "effective": new.effective}
         if at.account != HOUSE_ACCOUNT:
@@ -48,16 +49,16 @@ class MarginVersions(Matter):
 
     @property
     def version(self) -> int:
-        """The last version adopted, in force or not yet; 0 before the first."""
+        """The number of the last version adopted, in force or not yet; 0 before the first."""
         return self.adopted[-1].version if self.adopted else 0
 
     def in_force(self, business_date: int) -> MarginParameters | None:
-        """The version of a business date (yyyymmdd); None before the first one's."""
+        """Return the version in force on a business date (yyyymmdd); None before the first."""
         found = [one for one in self.adopted if one.effective <= business_date]
         return found[-1] if found else None
 
 
 def products(state: "State") -> set[str]:
-    """The products of the expiries that are listed and have not expired."""
+    """Return the products of the listed instruments that have not expired."""
     roots = (root_of(listed.code) for listed in state.instruments.values() if not listed.expired)
     return {root for root in roots if root}

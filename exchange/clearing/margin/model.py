@@ -1,9 +1,9 @@
-"""The margin model: what prices did, filtered to the volatility of today. Floats, which propose.
+"""The margin model: filtered historical simulation, in floats, to propose parameters.
 
-Filtered historical simulation. Of log changes r_t with an exponentially weighted volatility s_t,
-every move over the margin period is scaled by s_now / s_t, and the margin is the loss of a rank
-among them (``rules.historical``). Periods overlap: a history is too short to waste its days.
-Nothing of this enters a log but the integers that come out.
+Of log changes r_t with an exponentially weighted volatility s_t, every move over the margin period
+is scaled by s_now / s_t, and the margin is the loss of a given rank among them
+(``rules.historical``). Periods overlap, since histories are short. Only the resulting integers
+enter a log.
 """
 
 from collections.abc import Sequence
@@ -18,22 +18,22 @@ from exchange.clearing.margin import rules
 Floats: TypeAlias = NDArray[np.float64]
 
 DECAY: Final = 0.97  # weight of yesterday's variance
-SCALE_MOST: Final = 3.0  # no move is scaled up or down further
+SCALE_MOST: Final = 3.0  # largest factor by which a move is scaled up or down
 ONE_SIDED_95: Final = 1.6449  # standard normal quantile
-_RANGE: Final = 10 * rules.BP  # a rise that is charged: beyond it the series is broken
+_RANGE: Final = 10 * rules.BP  # cap on a loss: a larger move is an error of the series
 
 
 def changes(levels: Sequence[int]) -> Floats:
-    """Log changes of consecutive levels."""
+    """Return the log changes of consecutive levels."""
     moves: Floats = np.diff(np.log(np.array(levels, dtype=np.float64)))
     return moves
 
 
 def volatility(moves: Floats) -> Floats:
-    """The volatility known before each move, and one more: the volatility of now.
+    """Return the volatility known before each move and, as the last value, the current one.
 
-    Begins at the standard deviation of all of them, and never falls below half of it: what was
-    quiet for a while is not taken for riskless.
+    It starts at the root mean square of all moves and never falls below half of it, so that a quiet
+    period does not count as riskless.
     """
     squared = moves**2
     whole = float(squared.mean())
@@ -45,13 +45,13 @@ def volatility(moves: Floats) -> Floats:
 
 
 def over(moves: Floats, steps: int) -> Floats:
-    """Moves over every period of ``steps`` consecutive changes, overlapping."""
+    """Return the moves over every period of ``steps`` consecutive changes; periods overlap."""
     total = np.concatenate(([0.0], np.cumsum(moves)))
     return np.asarray(total[steps:] - total[:-steps])
 
 
 def filtered(moves: Floats, steps: int) -> Floats:
-    """Every period's move, scaled to the volatility of now."""
+    """Return every period's move, scaled to the current volatility."""
     known, count = volatility(moves), len(moves) - steps + 1
     if known[-1] == 0.0:
         return np.zeros(count)
@@ -60,23 +60,27 @@ def filtered(moves: Floats, steps: int) -> Floats:
 
 
 def losses_bp(moves: Floats, *, long: bool) -> list[int]:
-    """What log moves cost a position, at 1e-4 of its value, rounded up; gains are negative."""
+    """Return a position's losses from log moves, at 1e-4 of its value, rounded up.
+
+    Gains are negative; losses are capped at ten times the value.
+    """
     ratio = np.expm1(moves)
     return [min(ceil(loss * rules.BP), _RANGE) for loss in (-ratio if long else ratio).tolist()]
 
 
 def scan_bp(moves: Floats, confidence_bp: int) -> int:
-    """The margin of moves for the worse of the two sides, at 1e-4 of the value."""
+    """Return the margin of moves for the worse side, at 1e-4 of the value; ValueError without
+    moves."""
     return max(
         rules.historical(losses_bp(moves, long=side), confidence_bp) for side in (True, False)
     )
 
 
 def correlation(a: Floats, b: Floats, steps: int) -> tuple[float, float]:
-    """Correlation of two series' moves over ``steps``, and what it surely is at least.
+    """Return the correlation of two series' moves over ``steps``, and a lower bound of it.
 
-    The bound is one-sided at 95 %, by Fisher's transformation; of overlapping periods only as many
-    count as would fit side by side. Series that do not move, or too few periods: (0, 0).
+    The bound is one-sided at 95 %, by Fisher's transformation, at least 0; the number of periods is
+    that of periods without overlap. (0, 0) for constant series or three periods or fewer.
     """
     x, y = over(a, steps), over(b, steps)
     periods = len(a) // steps
@@ -88,8 +92,9 @@ def correlation(a: Floats, b: Floats, steps: int) -> tuple[float, float]:
 
 
 def credit_percent(least: float) -> int:
-    """What a correlation of at least ``least`` may spare of two scans: whole percent, down.
+    """Return the credit on two scans for a correlation of at least ``least``, in whole percent,
+    rounded down.
 
-    The best hedge of one by the other leaves sqrt(1 - correlation**2) of the risk.
+    The best hedge of one series by the other leaves sqrt(1 - correlation**2) of the risk.
     """
     return int(rules.PERCENT * (1 - sqrt(1 - least * least)))

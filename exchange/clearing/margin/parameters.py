@@ -1,8 +1,8 @@
-"""Margin parameters: integers that a log carries, and what they make of a lot on a day.
+"""Margin parameters, as integers in the log, and the rates per lot computed from them.
 
-Float models propose them (``exchange.clearing.margin.model``); from there on everything is integer
-arithmetic. ``bp`` is 1e-4 of a lot's value = price x multiplier. A set has a version, and is in
-force from the business date it names on until the next one is.
+Float models propose them (``exchange.clearing.margin.model``); everything after that is integer
+arithmetic. ``bp`` is 1e-4 of a lot's value = price x multiplier. A version is in force from its
+effective business date until that of the next one.
 """
 
 from collections.abc import Collection, Iterator
@@ -32,30 +32,30 @@ Days: TypeAlias = Annotated[int, Meta(ge=0, le=31)]
 
 
 class Band(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The scan range of the expiries from ``months`` ahead of the business date's month on."""
+    """The scan range of expiries ``months`` or more after the business date's month."""
 
     months: Months
     scan_bp: Bp
 
 
 class ProductMargin(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One product: what a lot of it costs."""
+    """The parameters of one product."""
 
     product: str
     bands: Annotated[tuple[Band, ...], Meta(min_length=1, max_length=BANDS_MAX)]
-    floor_bp: Bp  # one daily limit move: no band may ask for less
-    spread_bp: Bp  # a calendar spread
-    delivery_bp: Bp  # a lot of the spot month, outright
-    delivery_spread_bp: Bp  # the same in a calendar spread
-    liquidity_bp: Bp  # closing a lot
-    daily_volume: Lots  # lots that trade in a day
-    participation_percent: Share  # of these a close-out may be
-    maintenance_percent: Share = PERCENT  # of the requirement: below it a margin call follows
-    notice_days: Days = 0  # calendar days before the delivery month at which it is the spot month
-    averaged: bool = False  # settled on the average of its month: what is averaged cannot move
+    floor_bp: Bp  # least scan range of any band: at least one daily limit move
+    spread_bp: Bp  # per calendar spread
+    delivery_bp: Bp  # per outright lot of the spot month
+    delivery_spread_bp: Bp  # per lot of the spot month in a calendar spread
+    liquidity_bp: Bp  # cost of closing a lot
+    daily_volume: Lots  # lots traded per day
+    participation_percent: Share  # share of the daily volume that a close-out may be
+    maintenance_percent: Share = PERCENT  # of the requirement; below it a margin call follows
+    notice_days: Days = 0  # calendar days before the delivery month from which it is the spot month
+    averaged: bool = False  # settled on its month's average: the scan shrinks as days are fixed
 
     def scan_bp(self, months: int) -> int:
-        """The scan range of an expiry so many months ahead; one that is due is the nearest."""
+        """Return the scan range of an expiry ``months`` ahead, the first band's for less than 0."""
         return next(
             (band.scan_bp for band in reversed(self.bands) if months >= band.months),
             self.bands[0].scan_bp,
@@ -63,7 +63,7 @@ class ProductMargin(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
 
 class Offset(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Lots of one product that offset lots of another, and what of both scans that spares."""
+    """Lots of one product that offset lots of another, with the credit on both scans."""
 
     a: str
     b: str
@@ -73,7 +73,7 @@ class Offset(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 class MarginParameters(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One version. ``inputs_hash`` is BLAKE2b-256 of what it was calibrated from, hexadecimal."""
+    """One version. ``inputs_hash`` is the BLAKE2b-256 of its calibration's inputs, in hex."""
 
     version: Annotated[int, Meta(ge=1, le=1 << 31)]
     effective: Annotated[int, Meta(ge=20000101, le=20991231)]  # business date, yyyymmdd
@@ -82,23 +82,23 @@ class MarginParameters(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     offsets: Annotated[tuple[Offset, ...], Meta(max_length=OFFSETS_MAX)] = ()
 
     def of(self, product: str) -> ProductMargin:
-        """The product's parameters; KeyError if there are none."""
+        """Return the product's parameters; KeyError if there are none."""
         for found in self.products:
             if found.product == product:
                 return found
         raise KeyError(f"margin parameters {self.version} do not cover {product}")
 
     def covers(self, code: str) -> bool:
-        """Whether the code is one expiry of a product that has parameters."""
+        """Whether a code is an expiry of a product that has parameters."""
         return any(found.product == root_of(code) for found in self.products)
 
     def to_json(self) -> str:
-        """The text that a file holds, and a record carries."""
+        """Return the JSON text, as in files and records."""
         return msgspec.json.encode(self).decode("ascii")
 
 
 class MarginFault(IntEnum):
-    """Why a set of parameters is refused: frozen numbers; the lowest that holds is named."""
+    """Why parameters are refused. The numbers are frozen; the lowest that applies is named."""
 
     VERSION = 2301
     EFFECTIVE = 2302
@@ -113,7 +113,7 @@ class MarginFault(IntEnum):
 
 
 class Found(NamedTuple):
-    """A fault: what it is about, the limit and the observed value."""
+    """A fault: its subject, the limit and the observed value."""
 
     fault: MarginFault
     what: str
@@ -128,9 +128,10 @@ class Found(NamedTuple):
 def fault(
     new: MarginParameters, version: int, business_date: int, listed: Collection[str]
 ) -> Found | None:
-    """Why ``new`` may not follow ``version`` on a business date; None if it may.
+    """Return why ``new`` may not follow ``version`` on a business date; None if it may.
 
-    ``listed``: products that have instruments and must be covered. Version 0: none is in force.
+    ``version`` is the last one adopted, 0 for none. ``listed`` are the products with instruments,
+    which must be covered.
     """
     return min(_faults(new, version, business_date, listed), default=None)
 
@@ -174,7 +175,7 @@ def _product_faults(product: ProductMargin) -> Iterator[Found]:
 
 
 def root_of(code: str) -> str:
-    """The product that a code is one expiry of; empty for any other code."""
+    """Return the product of an expiry's code; empty for any other code."""
     try:
         return symbol.parse_outright(code).root
     except symbol.CodeError:
@@ -182,19 +183,19 @@ def root_of(code: str) -> str:
 
 
 class LotRates(NamedTuple):
-    """What a lot of one expiry costs on a day: micro-dollars, rounded up, a relief down."""
+    """The rates per lot of one expiry on a day: micro-dollars, rounded up, ``relief`` down."""
 
     scan_range: int
-    scan_whole: int  # the same if nothing of the month were averaged yet
+    scan_whole: int  # the scan range without the reduction for averaged days
     spread: int
-    delivery: int  # these two 0 outside the spot month
-    relief: int  # of ``delivery``, for a lot in a calendar spread
+    delivery: int  # 0 outside the spot month, as the next
+    relief: int  # reduction of ``delivery`` for a lot in a calendar spread
     liquidity: int
     spot: bool
 
     @property
     def hold(self) -> int:
-        """The rate at which the engine holds a lot: it covers every part but concentration."""
+        """The engine's rate per lot: it covers every part except concentration."""
         return self.scan_whole + self.delivery + self.liquidity
 
 
@@ -206,10 +207,11 @@ def lot_rates(
     on: date,
     withheld: int = 0,
 ) -> LotRates:
-    """The rates of the expiry ``code`` at a clearing price on a business date.
+    """Return the rates of the expiry ``code`` at a clearing price on a business date.
 
-    ``withheld``: days of its month so far that have no fixing; each day left weighs the more.
-    KeyError if its product is not covered, symbol.CodeError if it is not one of one expiry.
+    ``withheld`` is the number of days of its month so far without a fixing, which raises the weight
+    of each day left. KeyError if the product is not covered, symbol.CodeError if the code is not
+    that of an expiry.
     """
     outright = symbol.parse_outright(code)
     terms, expiry = parameters.of(outright.root), outright.expiry

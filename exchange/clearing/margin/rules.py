@@ -1,7 +1,7 @@
-"""Margin's small rules, each one line of arithmetic that an auditor can redo. Integers only.
+"""The arithmetic rules of margin, in integers, each simple enough for an auditor to repeat.
 
-Money is micro-dollars or any other minor unit, as long as one call uses one unit; ``bp`` is 1e-4.
-Whatever does not divide is rounded up, to the larger margin, unless a function says otherwise.
+Money is in micro-dollars, or any one unit per call; ``bp`` is 1e-4. Divisions round up, to the
+larger margin, unless a function says otherwise.
 """
 
 from collections.abc import Iterable
@@ -10,21 +10,21 @@ from typing import Final
 
 BP: Final = 10_000
 PERCENT: Final = 100
-LIMIT_KNEE: Final = 50_000  # lots of open interest up to which a tenth may be held by one
+LIMIT_KNEE: Final = 50_000  # lots of open interest of which one holder may have a tenth
 
 
 def up(numerator: int, denominator: int) -> int:
-    """The quotient, rounded up."""
+    """Return the quotient, rounded up."""
     return -(-numerator // denominator)
 
 
 def rank(count: int, confidence_bp: int) -> int:
-    """Which loss of ``count`` is the margin: the k-th largest, k = count x (1 - confidence), up."""
+    """Return k = count x (1 - confidence), rounded up: the k-th largest loss is the margin."""
     return up(count * (BP - confidence_bp), BP)
 
 
 def historical(losses: Iterable[int], confidence_bp: int) -> int:
-    """The ``rank``-th largest of the losses, and never below zero. ValueError without losses."""
+    """Return the ``rank``-th largest of the losses, at least zero. ValueError without losses."""
     ordered = sorted(losses, reverse=True)
     if not ordered:
         raise ValueError("no losses to take a margin from")
@@ -32,20 +32,21 @@ def historical(losses: Iterable[int], confidence_bp: int) -> int:
 
 
 def stressed(model: int, stress: int, stress_percent: int) -> int:
-    """The model's figure with a share of the weight on stressed observations."""
+    """Return the weighted mean of the model's and the stressed figure."""
     return up(model * (PERCENT - stress_percent) + stress * stress_percent, PERCENT)
 
 
 def floored(model: int, *floors: int) -> int:
-    """The model's figure, and no less than any floor."""
+    """Return the model's figure, but no less than any floor."""
     return max(model, *floors)
 
 
 def buffered(model: int, before: int | None, buffer_bp: int, rebuild_bp: int = 0) -> int:
-    """What is charged when the model says ``model`` and ``before`` was charged last.
+    """Return the charge for the model's figure, if ``before`` was charged last, None for none.
 
-    The buffer is filled in quiet times and used up when the model rises, so that a jump of the
-    model inside it moves nothing; it is filled again by at most ``rebuild_bp`` of the model.
+    The charge includes a buffer above the model's figure. When the model rises the buffer is used
+    up first, so that a rise within it changes no charge. It is rebuilt by at most ``rebuild_bp`` of
+    the model per call.
     """
     full = up(model * (BP + buffer_bp), BP)
     if before is None:
@@ -54,10 +55,10 @@ def buffered(model: int, before: int | None, buffer_bp: int, rebuild_bp: int = 0
 
 
 def concentration(margin: int, lots: int, daily_volume: int, participation_percent: int) -> int:
-    """Added for a position that takes longer than a day to close without moving the market.
+    """Return the add-on for a position that takes longer than a day to close.
 
-    margin x (sqrt(max(1, d)) - 1) with d = lots / (daily volume x participation), exact, then
-    rounded up: the loss grows with the square root of the days that the close-out takes.
+    It is margin x (sqrt(max(1, d)) - 1) with d = lots / (daily volume x participation), rounded up:
+    the loss grows with the square root of the days that the close-out takes.
     """
     a_day = daily_volume * participation_percent
     if lots * PERCENT <= a_day or not margin:
@@ -67,29 +68,28 @@ def concentration(margin: int, lots: int, daily_volume: int, participation_perce
 
 
 def spread_credit(scan: int, used: int, delta: int, percent: int) -> int:
-    """Taken off one side's scan for the ``used`` lots of ``delta`` that offset another product's.
-
-    Rounded down, and never more than the scan.
-    """
+    """Return the credit on one side's scan for the ``used`` of ``delta`` lots that offset another
+    product's. Rounded down, and never more than the scan."""
     return min(scan, scan * used * percent // (delta * PERCENT)) if delta else 0
 
 
 def requirement(scan: int, calendar: int = 0, delivery: int = 0, credit: int = 0) -> int:
-    """The sum of the parts; a credit never makes it negative."""
+    """Return the sum of the parts less the credit, at least zero."""
     return max(0, scan + calendar + delivery - credit)
 
 
 def delivery_charge(outright: int, rate: int, in_spreads: int = 0, spread_rate: int = 0) -> int:
-    """Charged on lots of the spot month, outright and in calendar spreads."""
+    """Return the charge on lots of the spot month, outright and in calendar spreads."""
     return outright * rate + in_spreads * spread_rate
 
 
 def position_limit(open_interest: int) -> int:
-    """Lots that one may hold outside the spot month: rounded down, of the open interest a tenth
-    up to LIMIT_KNEE and a fortieth beyond."""
+    """Return the position limit in lots outside the spot month, rounded down: a tenth of the open
+    interest up to LIMIT_KNEE and a fortieth of the rest."""
     return (min(open_interest, LIMIT_KNEE) * 4 + max(0, open_interest - LIMIT_KNEE)) // 40
 
 
 def spot_limit(deliverable: int) -> int:
-    """Lots that one may hold in the spot month: a quarter of the deliverable supply, down."""
+    """Return the position limit in lots in the spot month: a quarter of the deliverable supply,
+    rounded down."""
     return deliverable // 4

@@ -1,6 +1,6 @@
-"""The scan: what each portfolio would lose in sixteen scenarios, and the charges beside it.
+"""The scan: the loss of each portfolio in sixteen scenarios, and the other parts of its margin.
 
-A book of positions is margined in one pass over arrays. Per account and product
+All positions are margined in one pass over arrays. Per account and product
 
     scan           the largest loss over SCENARIOS, all expiries moving together, never below zero
     calendar       spreads x charge; spreads = min(lots long, lots short)
@@ -9,10 +9,10 @@ A book of positions is margined in one pass over arrays. Per account and product
     concentration  rules.concentration of scan + calendar + delivery for max(lots long, lots short)
 
 and per account the sum of these less the credits between products. Units: lots, and micro-dollars
-a lot. Integers throughout and never a rounded product: where 64 bits might not hold a book, the
-same code runs on Python's own integers.
+per lot. All arithmetic is exact: if 64 bits might overflow, the same code runs on Python's
+integers.
 
-Invariants: every part >= 0; credit <= the scans it is for (asserted); nothing held, nothing asked.
+Invariants: every part >= 0; credit <= the sum of the parts (asserted); no positions, no margin.
 """
 
 from collections.abc import Callable, Sequence
@@ -24,26 +24,26 @@ from numpy.typing import NDArray
 
 from exchange.clearing.margin import rules
 
-Ints: TypeAlias = NDArray[Any]  # of int64, or of Python's integers where these might overflow
+Ints: TypeAlias = NDArray[Any]  # int64, or Python integers if these might overflow
 
 EXTREME_MULTIPLE: Final = 3  # scan ranges of the extreme move
 EXTREME_COVER: Final = 33  # percent of its loss that is charged
-# Price moves in scan ranges, as fractions. Each of the first seven is there twice, for a rise
-# and for a fall of volatility: a future does not feel it, and the numbers keep their places.
+# Price moves in scan ranges, as fractions. Each of the first seven is there twice, for a rise and a
+# fall of volatility, which does not affect futures: the scenarios keep their usual numbers.
 SCENARIOS: Final = (
     (0, 1), (0, 1), (1, 3), (1, 3), (-1, 3), (-1, 3), (2, 3), (2, 3), (-2, 3), (-2, 3),
     (1, 1), (1, 1), (-1, 1), (-1, 1),
     (EXTREME_MULTIPLE * EXTREME_COVER, rules.PERCENT),
     (-EXTREME_MULTIPLE * EXTREME_COVER, rules.PERCENT),
 )  # fmt: skip
-CHUNK: Final = 1 << 16  # positions of one step: what it needs fits a core's cache
+CHUNK: Final = 1 << 16  # positions per step, so that its arrays fit a core's cache
 _SAFE: Final = float(1 << 58)  # of an account's gross margin: no product of the scan passes 2**63
 
 
 def risk_array(scan_range: int) -> list[int]:
-    """What one lot held long loses in each scenario; one held short loses the negative of it.
+    """Return the loss of one long lot in each scenario; that of a short lot is its negative.
 
-    A third of a micro-dollar is rounded towards zero; the scenarios that bind divide.
+    Rounded towards zero. The losses of a full scan range need no rounding.
     """
     losses = []
     for numerator, denominator in SCENARIOS:
@@ -64,20 +64,20 @@ class Credit(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Rates:
-    """What a lot costs, by instrument and by product; both by dense number."""
+    """The rates per lot in micro-dollars, indexed by instrument id or by product."""
 
     # by instrument
     product: Ints
     scan_range: Ints
     liquidity: Ints
     spot: Ints  # 1 in the spot month, else 0
-    delivery: Ints  # a lot of the spot month; 0 of any other
+    delivery: Ints  # per lot of the spot month; 0 for any other
     # by product
-    spread: Ints  # a calendar spread
-    relief: Ints  # a lot of the spot month that is in a spread; at most its ``delivery``
+    spread: Ints  # per calendar spread
+    relief: Ints  # per lot of the spot month in a spread; at most its ``delivery``
     daily_volume: Ints  # lots
     participation: Ints  # percent of it that may be closed in a day
-    credits: tuple[Credit, ...] = ()  # in the order in which they are given
+    credits: tuple[Credit, ...] = ()  # in order of precedence
 
     def __post_init__(self) -> None:
         relieved = (self.delivery < self.relief[self.product]) & (self.spot == 1)
@@ -85,13 +85,13 @@ class Rates:
         assert all(a != b for a, b, *_ in self.credits), "a credit of a product with itself"
 
     def gross(self) -> Ints:
-        """The most that a lot of each instrument can cost, whatever else is held."""
+        """Return an upper bound of each instrument's margin per lot, without concentration."""
         extreme = self.scan_range * EXTREME_MULTIPLE
         return np.asarray(extreme + self.liquidity + self.delivery + self.spread[self.product])
 
 
 class Parts(NamedTuple):
-    """What one product of one account asks for, one array each; ``worst`` counts from 1."""
+    """The parts of each account and product, as arrays; ``worst`` counts scenarios from 1."""
 
     account: Ints  # as given
     product: Ints
@@ -104,7 +104,7 @@ class Parts(NamedTuple):
 
 
 class Margins(NamedTuple):
-    """What every account of a book asks for, accounts rising."""
+    """The margins of all accounts, in ascending order of account."""
 
     account: Ints
     credit: Ints
@@ -119,10 +119,11 @@ def margins(
     rates: Rates,
     advance: Callable[[int], object] = lambda done: None,
 ) -> Margins:
-    """The requirement of every account of a book.
+    """Return the requirement of every account with positions.
 
-    The three arrays are one position a place, each pair of account and instrument once, in any
-    order. ``advance`` is told how many positions are done. An account without positions is absent.
+    The three arrays have one element per position, each pair of account and instrument once, in any
+    order; ``net`` is signed lots. ``advance`` is called with the number of positions done since its
+    last call.
     """
     if not len(net):
         none = np.zeros(0, dtype=np.int64)
@@ -147,7 +148,7 @@ def margins(
 
 
 def _wide(account: Ints, instrument: Ints, net: Ints, rates: Rates) -> Rates:
-    """The rates in integers that hold every product and sum of this book."""
+    """The rates with an integer type in which no product or sum of these positions overflows."""
     starts = np.flatnonzero(np.diff(account, prepend=-1))
     gross = np.abs(net.astype(float)) * rates.gross().astype(float)[instrument]
     kind: type = np.int64 if np.add.reduceat(gross, starts).max() < _SAFE else object
@@ -160,7 +161,7 @@ def _wide(account: Ints, instrument: Ints, net: Ints, rates: Rates) -> Rates:
 
 
 def _margins(account: Ints, instrument: Ints, net: Ints, rates: Rates, table: Ints) -> Margins:
-    """The same for whole accounts, sorted by account and product."""
+    """The margins of whole accounts, whose positions are sorted by account and product."""
     product = rates.product[instrument]
     starts = np.flatnonzero(np.diff(account, prepend=-1) | np.diff(product, prepend=-1))
     in_product = product[starts]
@@ -172,7 +173,8 @@ def _margins(account: Ints, instrument: Ints, net: Ints, rates: Rates, table: In
     spot, long, short = rates.spot[instrument] == 1, np.maximum(net, 0), np.maximum(-net, 0)
     bought, sold = total(long), total(short)
     spreads = np.minimum(bought, sold)
-    # Spreads that need no lot of the spot month come first: its lots are outright as far as can be.
+    # Spreads between other months are formed first, so that as many lots as possible of the spot
+    # month count as outright.
     far = np.minimum(total(np.where(spot, 0, long)), total(np.where(spot, 0, short)))
     near = total(np.where(spot, long + short, 0))
     in_spreads = np.minimum(near, spreads - far)
@@ -189,7 +191,7 @@ def _margins(account: Ints, instrument: Ints, net: Ints, rates: Rates, table: In
 def _scan(
     net: Ints, instrument: Ints, table: Ints, total: Callable[[Ints], Ints]
 ) -> tuple[Ints, Ints]:
-    """The largest loss of every group, never below zero, and its scenario."""
+    """The largest loss of every group, at least zero, and its scenario."""
     largest: Ints = total(net * table[0][instrument])
     worst = np.ones(len(largest), dtype=np.int64)
     for number, losses in enumerate(table[1:], 2):
@@ -232,9 +234,10 @@ def _summed(parts: Parts, delta: Ints, rates: Rates) -> Margins:
 def credits(
     products: Sequence[int], deltas: Sequence[int], scans: Sequence[int], offered: Sequence[Credit]
 ) -> int:
-    """What one account is spared for offsets between products, micro-dollars.
+    """Return one account's credit for offsets between products, in micro-dollars.
 
-    Opposite net lots only, in whole spreads; what one credit used is gone for those after it.
+    Only opposite net lots offset each other, in whole spreads; lots used by one credit are not
+    available to the next.
     """
     delta, scan = dict(zip(products, deltas, strict=True)), dict(zip(products, scans, strict=True))
     left, spared = delta.copy(), dict.fromkeys(products, 0)

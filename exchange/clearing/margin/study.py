@@ -1,8 +1,8 @@
-"""The backtests that are run: on what there is of real history, and on series made up beside it.
+"""The backtests of the margin model, on the real history and on synthetic series.
 
-Daily history is too short to say anything at 99 %: there the power is next to nothing. So the real
-test is of hours at 95 %, and made-up series of ten years, with clustered volatility and fat tails,
-show whether the model keeps its promise at 99 % where there is power to find out.
+The daily history is too short for a test at 99 %, which would have almost no power. The real
+history is therefore tested at 95 %, by hours and days; synthetic series of ten years, with
+clustered volatility and fat tails, test the model at 99 % with enough power.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -29,7 +29,7 @@ DAYS_BP: Final = 9_500
 DAYS_WINDOW: Final = 20
 MADE_BP: Final = 9_900
 MADE_WINDOW: Final = 500
-MADE_DAYS: Final = MADE_WINDOW + 2_500  # ten years are tested
+MADE_DAYS: Final = MADE_WINDOW + 2_500  # of which ten years are tested
 _SIDES: Final = {"long": True, "short": False}
 
 
@@ -40,7 +40,10 @@ def run(
     *,
     made_days: int = MADE_DAYS,
 ) -> Iterator[Verdict]:
-    """Every backtest, in order; ``seeds`` made-up series, each with the plain rival beside it."""
+    """Yield every backtest, in order; of ``seeds`` synthetic series with both models.
+
+    ``advance(done, total)`` is called after each.
+    """
     hours = {name: model.changes(s.levels) for name, s in sorted(history.hourly.products.items())}
     days = {name: model.changes(s.levels) for name, s in sorted(history.daily.products.items())}
     total, done = 2 * (len(hours) + len(days) + seeds), 0
@@ -71,7 +74,7 @@ def run(
 
 
 class Swing(NamedTuple):
-    """How steeply a margin rose at its worst: the largest ratio over so many days."""
+    """The steepest rise of a margin: the largest ratio over ``days`` days."""
 
     name: str
     days: int
@@ -79,11 +82,11 @@ class Swing(NamedTuple):
 
 
 def procyclicality(seed: int = 0, *, made_days: int = MADE_DAYS) -> list[Swing]:
-    """What stress and buffer take off the swings of a made-up series' margin.
+    """Return how stress and buffer reduce the swings of a synthetic series' margin.
 
-    ``model`` is the bare filtered margin; ``stressed`` has a quarter of its weight on the largest
-    loss known so far; ``charged`` has the buffer, too. No rise of the model inside the buffer is
-    passed on, and a week's or a month's steepest call is what a member feels.
+    ``model`` is the filtered margin alone; ``stressed`` has ``STRESS_PERCENT`` of its weight on the
+    largest loss known so far; ``charged`` has the buffer as well. Each has its steepest rise over a
+    week and a month of trading days (5 and 21).
     """
     moves = synthetic(seed, made_days)
     margin = filtered_margin(MADE_BP, long=True)
@@ -102,8 +105,8 @@ def procyclicality(seed: int = 0, *, made_days: int = MADE_DAYS) -> list[Swing]:
 
 
 def summary(verdicts: Sequence[Verdict]) -> list[str]:
-    """What the made-up series say together: right models are rejected, too, one time in twenty
-    by each test."""
+    """Return a summary of the synthetic series, one line per model. Each test rejects even a
+    correct model one time in twenty."""
     lines = []
     for name in ("filtered", "plain"):
         rows = [v for v in verdicts if v.name.endswith(name)]

@@ -1,13 +1,13 @@
-"""A lender's view of a box: what it holds, what it is worth, how long its margin lasts. Read only.
+"""A lender's read-only view of a box: holdings, value, and how far its margin suffices.
 
-A box is an account of kind BOX: the vehicle that holds take-or-pay contract, GPUs and hedge. Its
-lender may look and not touch (an API key of scope read). Money is micro-dollars.
+A box is an account of kind BOX: the vehicle that holds a take-or-pay contract, GPUs and their
+hedge. Its lender has an API key of scope read. Money is in micro-dollars.
 
-    balance      = cash + collateral, less its haircuts
+    balance      = cash + collateral after haircuts
     coverage     = balance / margin, in per cent: below 100 the hedge may be closed
-    liquidity    = balance + unrealized - margin: what is spare, or missing. Of it at most the cash
-                   may leave: a withdrawal looks at cash alone
-    worst_move   = the adverse move of every price, at 1e-4, that would use the liquidity up
+    liquidity    = balance + unrealized - margin: the excess, or if negative the shortfall. Only
+                   cash can be withdrawn
+    worst_move   = the adverse move of all prices, at 1e-4, that would use up the liquidity
 """
 
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ PERCENT: Final = 100
 
 @dataclass(frozen=True, slots=True)
 class Box:
-    """One box at one point of the stream. None where a ratio has nothing under it."""
+    """One box at one point of the stream. A ratio is None if its denominator is zero."""
 
     account: int
     member: int
@@ -39,12 +39,12 @@ class Box:
     margin: int
     liquidity: int
     coverage_percent: int | None
-    exposure: int  # what one per cent of every price is worth, x 100: sum of net x mark x hours
+    exposure: int  # sum of net x mark x multiplier: the gain if all prices doubled
     worst_move_e4: int | None
     holdings: list[Holding]
 
     def text(self) -> str:
-        """The view as two tables."""
+        """Return the view as two text tables."""
         money = ("cash", "collateral", "unrealized", "margin", "liquidity", "exposure")
         rows = [(name, dollars(getattr(self, name))) for name in money]
         cover = "-" if self.coverage_percent is None else f"{self.coverage_percent:,} %"
@@ -60,7 +60,7 @@ class Box:
 
 
 def box(state: "State", account: int) -> Box:
-    """The view of a box. KeyError: no such account; ValueError: it is of another kind."""
+    """Return the view of a box; KeyError for an unknown account, ValueError for another kind."""
     member, kind = state.members[account]
     if kind != AccountKind.BOX:
         raise ValueError(f"account {account} is no box but of kind {AccountKind(kind).name}")

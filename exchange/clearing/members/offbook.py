@@ -1,19 +1,19 @@
-"""Positions that change hands off the book: give-ups, block trades, exchanges for physical.
+"""Off-book transfers of positions: give-ups, block trades, exchanges for physical (EFP).
 
-    give-up    the executing account asks; its clearing member and the taker's must both accept
-    block      one side registers, the other signs, within SIGN_NS; at least BLOCK_LOTS
-    efp        the same at any size, with the physical deal it is exchanged for
+    give-up    the executing account requests; its clearing member and the taker's must accept
+    block      one side registers, the other signs within SIGN_NS; at least BLOCK_LOTS
+    efp        as a block of any size, with the physical deal it is exchanged for
 
-Nobody in default hands lots on, takes any or signs; its clients are ported. The last signature
-makes a transfer final; one refusal, or the deadline, ends it. Either way it is decided
-once: a transfer is ``open`` until it is ``final``, ``refused`` or ``expired``, and no state leads
-back, so no lot is ever moved twice. A final one is a ``Move``: the lots at the price, from one
-account to the other, sum zero; a due asks the engine for it, for MOVE_NS. It is ``moved`` once the
-engine has, or else ``unmoved``, and asked for no more. None of it is a trade of the book:
-settlement prices and last prices do not see it, volumes are told apart.
+A member in default can neither give nor take lots; its clients are ported instead. A transfer is
+``open`` until the last signature makes it ``final``, a refusal ``refused``, or the deadline
+``expired``; no stage leads back, so lots never move twice. A final transfer is a ``Move``: the lots
+at the price, from one account to the other. A due requests it from the engine for MOVE_NS; it is
+``moved`` once the engine has moved the lots, otherwise ``unmoved``, and is then no longer
+requested. Transfers are no trades of the book: they do not affect settlement and last prices, and
+their volume is reported separately.
 
-Of what is delivered nothing changes hands once the last notice has passed: then it is assigned who
-delivers to whom, and both sides' positions are what that was made of.
+Positions in a physical contract cannot be transferred after the last notice, since deliveries are
+then assigned from the positions of both sides.
 """
 
 from collections.abc import Container, Iterator, Sequence
@@ -37,14 +37,14 @@ if TYPE_CHECKING:
 
 SIGN_NS: Final = 900 * 10**9  # to sign a registered trade
 GIVE_UP_NS: Final = 86_400 * 10**9  # to accept a give-up
-MOVE_NS: Final = 86_400 * 10**9  # for the engine to move what is final
+MOVE_NS: Final = 86_400 * 10**9  # for the engine to move a final transfer
 BLOCK_LOTS: Final = 50
-TRANSFERS_MAX: Final = 1 << 16  # of a market's life
-FAIR_PERCENT: Final = 10  # how far from the mark the price of a block may be
+TRANSFERS_MAX: Final = 1 << 16  # in a market's life
+FAIR_PERCENT: Final = 10  # largest distance of a block's or EFP's price from the mark
 PERCENT: Final = 100
 
 Kind = Literal["give_up", "block", "efp"]
-_ENDS: Final = {"open": "expired", "final": "unmoved"}  # what a deadline makes of a stage
+_ENDS: Final = {"open": "expired", "final": "unmoved"}  # stage -> stage after its deadline
 _GIVEN: Final = ("final", "moved")
 
 
@@ -61,20 +61,20 @@ class Move(msgspec.Struct, frozen=True):
 
 
 class Transfer(msgspec.Struct):
-    """One change of hands and who has signed it."""
+    """One transfer, its signatures and its stage."""
 
     move: Move
-    deadline: int  # to sign; of a final one to be moved
+    deadline: int  # to be signed or, if final, moved; log time in ns
     needed: list[int]  # accounts that must sign
     signed: list[int] = []
     stage: str = "open"
     related: str = ""
     match_number: int = 0
-    taker: int = 0  # of a give-up: who takes over; of a trade, who registered it
+    taker: int = 0  # the taker of a give-up; the account that registered a block or EFP
 
     @property
     def due(self) -> Due:
-        """What asks the engine for it."""
+        """The due that requests the transfer from the engine."""
         move, sells = self.move, self.taker == self.move.source
         lots = Lots(TransferKind[move.kind.upper()], move.to if sells else move.source, sells,
                     move.instrument, move.price)  # fmt: skip
@@ -82,16 +82,16 @@ class Transfer(msgspec.Struct):
 
 
 class OffBook(Matter):
-    """All transfers of positions of a market."""
+    """All off-book transfers of a market."""
 
     name: ClassVar[str] = "offbook"
     records: ClassVar[tuple[type[Record], ...]] = (GiveUp, Register, Sign)
     watches: ClassVar[tuple[EventKind, ...]] = (EventKind.LOTS_TRANSFERRED,)
     transfers: list[Transfer] = msgspec.field(default_factory=list)
-    soonest: int = 0  # deadline of those that are open or have to move; 0: none is
+    soonest: int = 0  # earliest deadline of open and final transfers; 0 for none
 
     def rule(self, record: Any, at: At, state: "State") -> Ruling:
-        """Decide on a record."""
+        """Rule on a record."""
         operation = str(type(record).__struct_config__.tag)
         if at.account not in (HOUSE_ACCOUNT, record.account):
             return refused(operation, Denial.NOT_YOURS, at.account, record.account)
@@ -105,7 +105,7 @@ class OffBook(Matter):
         raise AssertionError(f"{operation} is named and not ruled on")
 
     def passed(self, at: At, state: "State") -> Sequence[Ruling]:
-        """End what was not signed, or not moved, in time."""
+        """End the transfers that were not signed or not moved in time."""
         if not self.soonest or at.stamp < self.soonest:
             return ()
         rulings = []
@@ -121,7 +121,7 @@ class OffBook(Matter):
         return rulings
 
     def saw(self, event: Event, at: At, state: "State") -> Sequence[Ruling] | None:
-        """Lots have moved: of which transfer? One that was given up for a moment ago too."""
+        """Match a move of lots with its transfer, which may just have become ``unmoved``."""
         for transfer in self.transfers:
             if transfer.stage not in ("final", "unmoved"):
                 continue
@@ -135,7 +135,7 @@ class OffBook(Matter):
         return None
 
     def _plan(self) -> None:
-        """Find the next deadline."""
+        """Update the earliest deadline."""
         times = [transfer.deadline for transfer in self.transfers if transfer.stage in _ENDS]
         self.soonest = min(times, default=0)
 
@@ -161,19 +161,19 @@ class OffBook(Matter):
         )  # fmt: skip
 
     def _is_given(self, record: GiveUp) -> bool:
-        """Whether the taker has been given lots of the account's side, or is about to be."""
+        """Whether this side of the trade has been given up to the taker, or is about to be."""
         return any(
             t.match_number == record.match_number and t.taker == record.taker
             for t in self._given(record, ("open", *_GIVEN))
         )
 
     def _going(self, record: GiveUp) -> int:
-        """Lots of the account's side that are on their way to others already."""
+        """Lots of the account's side in transfers that are open or final."""
         given = self._given(record, ("open", "final"))
         return sum(t.move.lots for t in given if t.move.instrument == record.instrument)
 
     def _given(self, record: GiveUp, stages: Container[str]) -> Iterator[Transfer]:
-        """What the account has given up on the record's side, of any trade."""
+        """The account's give-ups on the record's side in one of the stages, of any trade."""
         for transfer in self.transfers:
             move = transfer.move
             giver = move.source if record.lots > 0 else move.to
@@ -207,7 +207,7 @@ class OffBook(Matter):
     def _move(
         self, kind: Kind, instrument: int, source: int, to: int, lots: int, price: int
     ) -> Move:
-        """Lots below 0 go the other way."""
+        """The next move; negative lots go from ``to`` to ``source``."""
         ends = (source, to) if lots > 0 else (to, source)
         return Move(len(self.transfers) + 1, kind, instrument, *ends, abs(lots), price)
 
@@ -256,7 +256,7 @@ class OffBook(Matter):
         return Ruling(operation, ACCEPTED, facts)
 
     def _stage(self, transfer: Transfer, at: At, state: "State") -> str:
-        """``final`` once everybody has signed: the engine is asked to move the lots, once."""
+        """Make a transfer final and request it from the engine once all have signed."""
         if set(transfer.needed) <= set(transfer.signed):
             transfer.stage = "final"
             transfer.deadline = _until(at.stamp + MOVE_NS, transfer.move.instrument, state)
@@ -266,7 +266,7 @@ class OffBook(Matter):
 
 
 def _until(deadline: int, instrument: int, state: "State") -> int:
-    """A deadline, or the end of an instrument's notices before it."""
+    """The earlier of a deadline and the end of the instrument's notices."""
     expiry = state.matters.get(Deliveries).expiries.get(instrument)
     return deadline if expiry is None else min(deadline, expiry.terms.cutoff_ns + 1)
 
@@ -274,7 +274,7 @@ def _until(deadline: int, instrument: int, state: "State") -> int:
 def _senseless(
     account: int, other: int, instrument: int, lots: int, at: At, state: "State"
 ) -> tuple[Denial, object, object] | None:
-    """Why nothing of this kind can change hands."""
+    """Why such a transfer is refused, with limit and observed value; None if it is not."""
     listed = state.instruments.get(instrument)
     if listed is None or listed.expired or is_combination(listed.code):
         return Denial.UNKNOWN_INSTRUMENT, len(state.instruments), instrument
@@ -295,7 +295,7 @@ def _senseless(
 
 
 def _in_default(accounts: Sequence[int], state: "State") -> tuple[Denial, object, object] | None:
-    """Why accounts of a member in default change nothing off the book."""
+    """The refusal for an account of a member in default; None if there is none."""
     registry, gone = state.matters.get(Registry), state.matters.get(Defaults).gone
     members = (registry.member_of(account, state) for account in accounts)
     out = next((member for member in members if member in gone), None)

@@ -1,4 +1,4 @@
-"""What is recorded of positions that change hands off the book. Prices are clearing prices."""
+"""The records of off-book transfers of positions. Prices are clearing prices."""
 
 from typing import Literal
 
@@ -6,10 +6,10 @@ from exchange.clearing.records import Record
 
 
 class GiveUp(Record, frozen=True, kw_only=True, tag="give_up"):
-    """An account that executed a trade asks that another account takes its lots over.
+    """An account that executed a trade requests that another account takes over its lots.
 
-    ``lots`` signed: above 0 the taker becomes long. ``price``: of the trade, so that the taker has
-    its result from the trade on. Both clearing members must accept.
+    ``lots`` is signed: the taker becomes long if it is positive. ``price`` is that of the trade, so
+    that the taker has the gain or loss since the trade. Both clearing members must accept.
     """
 
     account: int
@@ -23,8 +23,8 @@ class GiveUp(Record, frozen=True, kw_only=True, tag="give_up"):
 class Register(Record, frozen=True, kw_only=True, tag="register_trade"):
     """One side registers a trade made off the book; the other side must sign it.
 
-    ``account`` registers it and buys, or with negative lots sells. ``kind`` efp: exchanged for the
-    physical deal that ``related`` describes.
+    ``account`` registers it and buys, or sells if ``lots`` is negative. The kind ``efp`` is an
+    exchange for the physical deal that ``related`` describes.
     """
 
     account: int

@@ -1,7 +1,7 @@
-"""Whose account is whose: members, their own accounts and their clients', margin gross by client.
+"""Members, their own and their clients' accounts, and their margin, gross by account.
 
-A member's own accounts (kind HOUSE) net with nothing but themselves; each client (kind CLIENT) is
-margined alone, and the member's call is the sum: one client's long never pays for another's short.
+Every account is margined alone, and a member's margin is the sum: one client's long position never
+offsets another's short one.
 
     margin of an account = sum over instruments of rate x |net|        of a member = sum of accounts
 
@@ -23,23 +23,23 @@ if TYPE_CHECKING:
 
 
 class Registry(Matter):
-    """Who answers for whom, and the margin rates of the stream."""
+    """The accounts of each member, and the margin rates of the stream."""
 
     name: ClassVar[str] = "registry"
     watches: ClassVar[tuple[EventKind, ...]] = (EventKind.RISK_CHANGED,)
     rates: dict[int, int] = msgspec.field(default_factory=dict)  # micro-dollars a lot
 
     def saw(self, event: Event, at: At, state: "State") -> tuple[Ruling, ...]:
-        """Rates."""
+        """Note an instrument's new rate."""
         self.rates[event.instrument] = event.price
         return ()
 
     def member_of(self, account: int, state: "State") -> int:
-        """The member that answers for an account."""
+        """Return the clearing member of an account; KeyError for an unknown one."""
         return state.members[account][0]
 
     def accounts(self, member: int, state: "State") -> list[int]:
-        """All accounts of a member, in order; the clearing house's own is nobody's."""
+        """Return all accounts of a member, in order; the clearing house's own has no member."""
         return [
             account
             for account in sorted(state.members)
@@ -47,33 +47,33 @@ class Registry(Matter):
         ]
 
     def own(self, member: int, state: "State") -> list[int]:
-        """A member's own accounts: those of kind HOUSE, or, where it has none, its first."""
+        """Return a member's own accounts: those of kind HOUSE, or if it has none its first."""
         accounts = self.accounts(member, state)
         own = [a for a in accounts if state.members[a][1] == AccountKind.HOUSE]
         return own or accounts[:1]
 
     def clients(self, member: int, state: "State") -> list[int]:
-        """A member's other accounts."""
+        """Return a member's accounts other than its own."""
         own = self.own(member, state)
         return [account for account in self.accounts(member, state) if account not in own]
 
     def members(self, state: "State") -> list[int]:
-        """Every member with an account, in order."""
+        """Return every member with an account, in order."""
         return sorted({self.member_of(a, state) for a in state.members if a != HOUSE_ACCOUNT})
 
     def margin(self, account: int, state: "State") -> int:
-        """Micro-dollars of initial margin on an account's positions."""
+        """Return the initial margin on an account's positions, in micro-dollars."""
         return sum(
             self.rates.get(number, 0) * abs(position.net)
             for number, position in state.positions.of_account(account)
         )
 
     def gross_margin(self, member: int, state: "State") -> int:
-        """A member's margin: the sum over its accounts, nothing netted between them."""
+        """Return a member's margin in micro-dollars: the sum over its accounts, without netting."""
         return sum(self.margin(account, state) for account in self.accounts(member, state))
 
     def exposures(self, account: int, state: "State") -> Iterator[Exposure]:
-        """What a stress moves: the account's open positions at their marks."""
+        """Yield the account's open positions at their marks, as input of a stress test."""
         for number, position in state.positions.of_account(account):
             if position.net:
                 listed = state.instruments[number]
@@ -83,5 +83,5 @@ class Registry(Matter):
 
 
 def product_of(code: str) -> str:
-    """The product of an expiry's code: ``H100`` of ``H100Z26``."""
+    """Return the product of an expiry's code: ``H100`` of ``H100Z26``."""
     return code[:-3]

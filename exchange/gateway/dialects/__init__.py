@@ -1,1 +1,1 @@
-"""Other venues' protocols over the native one: a folder each, and none is known outside it."""
+"""Other venues' protocols on top of the native one, each confined to its folder."""

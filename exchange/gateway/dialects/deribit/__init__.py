@@ -1,8 +1,12 @@
-"""The Deribit dialect: that venue's API v2 over the native protocol, for clients that speak it.
+"""The Deribit dialect: that venue's API v2 on top of the native protocol.
 
-``room`` has the routes; ``peer`` is one WebSocket and ``lines`` the sessions of HTTP callers;
-``methods`` says what each method needs, ``trading`` and ``answers`` what it does, ``channels`` what
-a subscriber is told; ``portray`` and ``instruments`` show things as the venue does, ``blotter``
-remembers what only its clients ask for; ``gate`` knows callers; ``rpc``, ``params``, ``numbers``
-and ``codes`` are its grammar.
+room                   the routes
+peer, lines            one WebSocket; the native sessions of HTTP callers
+methods                the table of methods, with parameters and required rights
+trading, answers       methods that change orders; methods that only read
+channels               subscriptions
+portray, instruments   orders, trades, positions and instruments in the venue's form
+blotter                orders and trades that only this dialect's clients query
+gate                   authentication
+rpc, params, numbers, codes   JSON-RPC, parameters, numbers, error codes
 """

@@ -1,4 +1,4 @@
-"""The methods that change nothing: market data, and an account's orders, trades and money."""
+"""The methods that only read: market data, and an account's orders, trades and money."""
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -45,7 +45,7 @@ RESOLUTIONS: Final = {
 
 
 class Market:
-    """Answers about the market."""
+    """The public methods."""
 
     def __init__(self, hub: Hub, blotter: Blotter, portrayer: Portrayer, candles: Candles) -> None:
         self._hub = hub
@@ -54,34 +54,34 @@ class Market:
         self._candles = candles
 
     def time(self, query: Nothing) -> int:
-        """The gateway's clock."""
+        """Return the gateway's clock in ms since the epoch."""
         return self._hub.now_ms()
 
     def test(self, query: Nothing) -> dict[str, str]:
-        """That the gateway lives."""
+        """Return the version; shows that the gateway works."""
         return {"version": "hourbook"}
 
     def status(self, query: Nothing) -> dict[str, Any]:
-        """Whether anything is locked: nothing ever is but by the rules of a market's states."""
+        """Return that nothing is locked: an instrument's state tells whether it trades."""
         return {"locked": "false", "locked_indices": []}
 
     def currencies(self, query: Nothing) -> list[dict[str, Any]]:
-        """USD, in which all money is, and what the futures are on."""
+        """Return USD, the currency of all money, and the base currencies of the futures."""
         return [
             {"currency": name, "currency_long": name, "coin_type": name, "withdrawal_fee": 0}
             for name in names.currencies(self._hub.feed.instruments)
         ]
 
     def instruments(self, query: Listed) -> list[dict[str, Any]]:
-        """Every instrument of a currency and kind."""
+        """Return the instruments of a currency and kind."""
         return [self._describe(one) for one in self._chosen(query)]
 
     def instrument(self, query: OneInstrument) -> dict[str, Any]:
-        """One instrument."""
+        """Return one instrument."""
         return self._describe(self._find(query.instrument_name))
 
     def book(self, query: Book) -> dict[str, Any]:
-        """The best levels of an instrument, and its ticker."""
+        """Return an instrument's best levels and its ticker."""
         depth = limited(query.depth, DEPTH_MAX, "depth")
         instrument = self._find(query.instrument_name)
         shown = self._portrayer
@@ -92,19 +92,19 @@ class Market:
         }
 
     def ticker(self, query: OneInstrument) -> dict[str, Any]:
-        """Where an instrument stands."""
+        """Return an instrument's ticker."""
         return self._portrayer.ticker(self._find(query.instrument_name))
 
     def contract_size(self, query: OneInstrument) -> dict[str, int]:
-        """GPU-hours of one contract."""
+        """Return the GPU-hours of one contract."""
         return {"contract_size": self._find(query.instrument_name).multiplier}
 
     def summaries(self, query: Listed) -> list[dict[str, Any]]:
-        """Every instrument in a few figures."""
+        """Return the summaries of the instruments of a currency and kind."""
         return [self._portrayer.summary(one) for one in self._chosen(query)]
 
     def trades(self, query: Slice) -> dict[str, Any]:
-        """The newest trades of an instrument, or of all of a currency."""
+        """Return public trades of an instrument, or of all instruments of a currency and kind."""
         if query.instrument_name:
             wanted = [self._find(query.instrument_name)]
         else:
@@ -119,7 +119,7 @@ class Market:
         return {"trades": [self._portrayer.print(shown) for shown in taken], "has_more": more}
 
     def chart(self, query: Chart) -> Later:
-        """Candles of an instrument; intervals without a trade have none."""
+        """Return an instrument's candles; intervals without a trade have none."""
         instrument = self._find(query.instrument_name)
         seconds = RESOLUTIONS.get(query.resolution)
         if seconds is None:
@@ -152,7 +152,7 @@ class Market:
 
 
 class Own:
-    """Answers about an account."""
+    """The private methods that only read."""
 
     def __init__(self, hub: Hub, blotter: Blotter, portrayer: Portrayer, trading: Trading) -> None:
         self._hub = hub
@@ -161,17 +161,17 @@ class Own:
         self._trading = trading
 
     def order(self, account: int, query: OneOrder) -> dict[str, Any]:
-        """One order, working or ended."""
+        """Return one order, working or ended."""
         return self._portrayer.order(self._trading.own(account, query.order_id))
 
     def open_orders(self, account: int, query: Listed) -> list[dict[str, Any]]:
-        """The orders that work."""
+        """Return the working orders."""
         wanted = self._wanted(query.instrument_name, query.currency, query.kind)
         working = self._blotter.working(account)
         return [self._portrayer.order(one) for one in working if one.instrument in wanted]
 
     def open_labelled(self, account: int, query: Labelled) -> list[dict[str, Any]]:
-        """The orders of a label that work, all or those of a currency."""
+        """Return the working orders with a label, of all instruments or of a currency."""
         wanted = self._wanted("", query.currency, "any")
         labelled = (
             one for one in self._blotter.working(account) if label_of(one.text) == query.label
@@ -179,7 +179,7 @@ class Own:
         return [self._portrayer.order(one) for one in labelled if one.instrument in wanted]
 
     def history(self, account: int, query: Slice) -> list[dict[str, Any]]:
-        """The orders that ended, newest first."""
+        """Return ended orders, by default the newest first."""
         wanted = self._wanted(query.instrument_name, query.currency, query.kind)
         ended: Mapping[int, Sequence[Ticket]] = self._blotter.ended.get(account, {})
         runs = [ended[number] for number in sorted(wanted & ended.keys())]
@@ -187,12 +187,12 @@ class Own:
         return [self._portrayer.order(ticket) for ticket in taken]
 
     def trades(self, account: int, query: Slice) -> dict[str, Any]:
-        """The newest trades of the account."""
+        """Return the account's trades, by default the newest first."""
         taken, more = self._fills(account, query)
         return {"trades": taken, "has_more": more}
 
     def trades_of_order(self, account: int, query: Slice) -> list[dict[str, Any]]:
-        """The trades of one order."""
+        """Return the trades of one order."""
         self._trading.own(account, query.order_id)
         return self._fills(account, query)[0]
 
@@ -210,7 +210,7 @@ class Own:
         return [self._portrayer.fill(fill) for fill in taken], more
 
     def positions(self, account: int, query: Listed) -> list[dict[str, Any]]:
-        """The positions that are not zero."""
+        """Return the positions that are not zero."""
         wanted = self._wanted(query.instrument_name, query.currency, query.kind)
         exposures = self._portrayer.exposures(account)
         return [
@@ -220,18 +220,18 @@ class Own:
         ]
 
     def position(self, account: int, query: OneInstrument) -> dict[str, Any]:
-        """The position in an instrument, zero or not."""
+        """Return the position in an instrument, also if it is zero."""
         instrument = names.find(self._hub.feed.instruments, query.instrument_name)
         return self._portrayer.position_in(instrument, account)
 
     def summary(self, account: int, query: Listed) -> dict[str, Any]:
-        """The account's money."""
+        """Return the account's money."""
         if query.currency not in ("any", names.CURRENCY):
             raise wrong_param("currency", Reason.NOT_FOUND, "all money is in USD")
         return self._portrayer.account(account)
 
     def summaries(self, account: int, query: Nothing) -> dict[str, Any]:
-        """The account's money, as a list of its one currency."""
+        """Return the account's money as a list with its only currency."""
         return {"id": account, "type": "main", "summaries": [self.summary(account, Listed())]}
 
     def _wanted(self, name: str, currency: str, kind: str) -> set[int]:
@@ -245,7 +245,7 @@ def _time_of(fill: Fill) -> int:
 
 
 def _chart(instrument: Instrument, rows: Sequence[CandleRow]) -> dict[str, Any]:
-    """Return candles column by column."""
+    """Return candles in columns."""
     prices = {
         name: [exact(instrument.price_text(row[place])) for row in rows]
         for place, name in enumerate(("open", "high", "low", "close"), 1)
@@ -264,11 +264,11 @@ def pick(
     time_of: Callable[[_T], int],
     place_of: Callable[[_T], Any],
 ) -> tuple[list[_T], bool]:
-    """Return the part of a list that a query asks for, and whether there is more: from the newest
-    on, unless it says where to start or how to sort.
+    """Return the part of a list that a query selects, and whether there is more.
 
-    The list comes in runs, each oldest first by its time and by its place. The work is that of
-    what is passed over and taken, not of what there is.
+    The newest come first, unless the query has a start time or says how to sort. The list consists
+    of runs, each in ascending order of time and place. The cost depends on the entries skipped and
+    returned, not on the length of the list. Raises Failure for a count or offset out of range.
     """
     count = limited(query.count, COUNT_MAX, "count")
     if not 0 <= query.offset <= OFFSET_MAX:

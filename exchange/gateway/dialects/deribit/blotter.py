@@ -1,12 +1,11 @@
-"""Orders and trades as the dialect's answers need them, kept from released events.
+"""Recent orders and trades for the dialect's queries, kept from released events.
 
-The native protocol has no question for an order that has ended or for the trades of last week; its
-clients keep the reports. Deribit's clients ask. This is a bounded projection of the stream: the
-newest of everything, from at most ``HISTORY_COMMANDS`` before the gateway's start, and the orders
-of before that still work.
+The native WebSocket has no queries for past trades; its clients keep the reports. Deribit's clients
+query them. This is a bounded projection of the stream: the newest orders and trades, from at most
+``HISTORY_COMMANDS`` commands before the gateway's start, and older orders that still work.
 
-Invariant: it is applied right after the hub has taken the same batch in, so it knows all that any
-report still to be sent tells of.
+Invariant: each batch is applied right after the hub has applied it, so the blotter knows every
+order and trade in the reports that are still to be sent.
 """
 
 from bisect import bisect_left, bisect_right
@@ -33,9 +32,9 @@ from exchange.messages import (
 )
 from exchange.messages.wire import Execution, PublicTrade
 
-HISTORY_COMMANDS: Final = 200_000  # read back at the start
-TRADES_KEPT: Final = 1_000  # of each instrument, and of each account
-ENDED_KEPT: Final = 100_000  # orders of all accounts
+HISTORY_COMMANDS: Final = 200_000  # commands read back at the start
+TRADES_KEPT: Final = 1_000  # per instrument, and per account
+ENDED_KEPT: Final = 100_000  # ended orders of all accounts
 OPEN, FILLED, CANCELLED, UNTRIGGERED = "open", "filled", "cancelled", "untriggered"
 _T = TypeVar("_T", PublicTrade, Execution)
 _DUPLICATE: Final = int(EventFlag.DUPLICATE)
@@ -43,7 +42,7 @@ _SELL: Final = int(EventFlag.SELL)
 
 
 class Ticket(msgspec.Struct, gc=False):
-    """One order: its terms, what became of it so far, and when."""
+    """One order: its terms, its state, and the times of its entry and last change."""
 
     id: int
     account: int
@@ -57,26 +56,26 @@ class Ticket(msgspec.Struct, gc=False):
     post_only: bool
     reduce_only: bool
     stop: bool
-    display: int  # lots; of an iceberg
-    created: int  # log time, as is the next
+    display: int  # displayed lots of an iceberg, else 0
+    created: int  # log time in ns, as the next
     updated: int
     leaves: int
     filled: int = 0
-    value: int = 0  # ticks x lots of what filled
-    trigger: int = 0  # ticks; of a stop
+    value: int = 0  # sum of ticks x lots of the fills
+    trigger: int = 0  # stop price in ticks
     state: str = OPEN
-    waits: bool = False  # a stop that no trade has elected, or that ended before
+    waits: bool = False  # a stop that was not elected, also if it ended
     replaced: bool = False
     why: str = ""  # name of the CancelReason
-    early: bool = False  # entered before what was read back: what the accounts do not know is not
+    early: bool = False  # entered before the history: only the accounts' fields are known
 
 
 class Shown(NamedTuple, Generic[_T]):
-    """A public trade, or an account's side of one, with what Deribit adds to it."""
+    """A public trade, or an account's side of one, with the fields that Deribit adds."""
 
     trade: _T
-    direction: int  # 0 up, 1 level after up, 2 down, 3 level after down
-    mark: int  # clearing units, at that time
+    direction: int  # tick direction: 0 up, 1 level after up, 2 down, 3 level after down
+    mark: int  # mark at that time, in micro-dollars
 
 
 Print: TypeAlias = Shown[PublicTrade]
@@ -84,7 +83,7 @@ Fill: TypeAlias = Shown[Execution]
 
 
 class Blotter:
-    """The newest orders and trades."""
+    """The newest orders and trades. Call ``read_back``, then ``take`` with every batch."""
 
     def __init__(self, hub: Hub) -> None:
         self._hub = hub
@@ -93,12 +92,12 @@ class Blotter:
         self.prints: defaultdict[int, deque[Print]] = defaultdict(lambda: deque(maxlen=TRADES_KEPT))
         self.fills: defaultdict[int, deque[Fill]] = defaultdict(lambda: deque(maxlen=TRADES_KEPT))
         self.last: dict[int, int] = {}  # price of the last trade in ticks, by instrument
-        self.listed: dict[int, int] = {}  # when, by instrument
-        self.on_listing: set[Callable[[], None]] = set()  # called behind a batch that lists
-        self._marks: dict[int, int] = {}  # by instrument, as far as the stream has told
+        self.listed: dict[int, int] = {}  # log time of the listing, by instrument
+        self.on_listing: set[Callable[[], None]] = set()  # called after a batch with listings
+        self._marks: dict[int, int] = {}  # by instrument, from the events taken
         self._corrections = Corrections()
         self._ended: deque[Ticket] = deque()
-        # By account and instrument, in the order in which they ended.
+        # By account and instrument, in the order of their ends.
         self.ended: defaultdict[int, defaultdict[int, deque[Ticket]]] = defaultdict(
             lambda: defaultdict(deque)
         )
@@ -122,21 +121,20 @@ class Blotter:
         }
 
     def read_back(self) -> None:
-        """Take in what was released before, up to where the hub stands."""
+        """Take the batches released before, up to the hub's sequence."""
         for released in self._hub.read_back(HISTORY_COMMANDS):
             self.take(released)
         self.take_over()
 
     def take_over(self) -> None:
-        """Know the orders that work and were entered before all that was taken in, as far as the
-        accounts do."""
+        """Add the working orders that were entered before the batches taken, from the accounts."""
         for account in self._hub.accounts.by_id.values():
             for order in account.orders.values():
                 if order.id not in self.orders:
                     self.orders[order.id] = _ticket_of(order)
 
     def take(self, released: Released) -> None:
-        """Take one batch in."""
+        """Apply one released batch."""
         texts = dict(released.texts)
         kinds, listed = self._kinds, len(self.listed)
         for row in EVENT.iter_unpack(released.events):
@@ -148,7 +146,7 @@ class Blotter:
                 tell()
 
     def working(self, account: int) -> list[Ticket]:
-        """Return an account's orders that work, oldest first."""
+        """Return an account's working orders, the oldest first."""
         known = self._hub.accounts.by_id.get(account)
         found = () if known is None else (self.orders.get(number) for number in known.orders)
         return [ticket for ticket in found if ticket is not None]
@@ -260,15 +258,15 @@ class Blotter:
         self._marks[row[5]] = row[8]
 
     def _correct(self, row: Row, stamp: int, text: str | None) -> None:
-        """A trade that was taken back is no longer shown; one that got another price is with it.
+        """Remove a busted trade, or show an adjusted one with its new price.
 
-        With an implied price it is corrected leg by leg: in the book of its combination, whose
-        price nobody tells then, it is no longer shown either.
+        A trade at an implied price is corrected leg by leg. In its combination's book, for which
+        the correction states no price, it is then removed as well.
         """
         if not self._corrections.is_told(row):
             return
         of_leg = row[2] in (EventKind.LEG_BUSTED, EventKind.LEG_ADJUSTED)
-        match = str(row[7] - (row[4] & 0xFF if of_leg else 0))  # that of the whole
+        match = str(row[7] - (row[4] & 0xFF if of_leg else 0))  # match number of the whole trade
         instrument = self._instruments.by_id[row[5]]
         unit = instrument.tick_scale if of_leg else 1
         price, before = row[8] // unit, signed(row[11]) // unit
@@ -298,7 +296,7 @@ class Blotter:
 def kept_at(
     kept: deque[Shown[_T]], sequence: int, index: int
 ) -> Iterator[Shown[_T]]:  # fmt: skip
-    """Give what is kept of one event, without going through the rest."""
+    """Return the entries of one event, by binary search."""
 
     def place(shown: Shown[_T]) -> tuple[int, int]:
         return shown.trade.sequence, shown.trade.index
@@ -310,8 +308,11 @@ def kept_at(
 def _correct_kept(
     kept: deque[Shown[_T]], match: str, now: tuple[str, str] | None
 ) -> list[_T]:  # fmt: skip
-    """Give a trade its price of ``now`` in that instrument, and take it out elsewhere; return what
-    stays."""
+    """Correct the entries of a trade; return those that stay.
+
+    ``now`` is (instrument code, new price): entries in that instrument get the price, all others
+    are deleted, as are all if ``now`` is None.
+    """
     staying = []
     for place in reversed(range(len(kept))):
         shown = kept[place]
@@ -336,7 +337,7 @@ def _ticket_of(order: Order) -> Ticket:
         price=order.price,
         quantity=order.quantity,
         tif=order.tif,
-        market=False,  # it rests at a limit by now
+        market=False,  # not known: it rests at a limit
         post_only=False,
         reduce_only=False,
         stop=order.waiting,
@@ -352,7 +353,7 @@ def _ticket_of(order: Order) -> Ticket:
 
 
 def tif_name(tif: int) -> str:
-    """Return a time in force as Deribit names it; those that it has not, in its manner."""
+    """Return a time in force as Deribit names it, with similar names for those it does not have."""
     return _TIFS.get(tif, TimeInForce(tif).name.lower())
 
 

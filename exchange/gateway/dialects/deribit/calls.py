@@ -1,7 +1,6 @@
-"""What a method gives back: a result, at once or later, or a wish that the native session carries
-out.
+"""The deferred results of methods: ``Later`` reads the disk first, ``Wish`` sends a native request.
 
-``Pending`` pairs the wishes with the native answers, which repeat their ids.
+``Pending`` matches wishes with the native answers, which repeat their ids.
 """
 
 from collections.abc import Awaitable, Callable, Iterable, Sequence
@@ -13,22 +12,22 @@ from exchange.gateway.dialects.deribit.rpc import Failure
 from exchange.messages.wire import AnyCommand, LoggedOn, Rejected, Response
 from exchange.messages.wire_base import Request
 
-LOGON = ""  # the id of a logon, whose answers carry none
+LOGON = ""  # stands for the id of a logon, whose answers have none
 
 
 class Wish(NamedTuple):
-    """A native request, the id in its answer, and what makes that the method's result.
+    """A native request, the id in its answer, and the function from answer to result.
 
-    Of several commands, a frame of them, the result is made of all their answers.
+    For a frame of several commands the function takes the list of all answers.
     """
 
     id: str
-    request: Request | Sequence[AnyCommand] | None  # None: passed on already
+    request: Request | Sequence[AnyCommand] | None  # None: already sent
     result: Callable[[Any], Any]
 
 
 class Later(NamedTuple):
-    """A result that must be read from the disk first; ``work`` takes the caller's address."""
+    """A result that is read from disk; ``work`` takes the caller's address."""
 
     work: Callable[[str], Awaitable[Any]]
 
@@ -44,7 +43,7 @@ Reply = Callable[[Any], None]  # takes a result or a Failure
 
 
 class Pending:
-    """Wishes that wait for their answers."""
+    """Wishes without an answer yet."""
 
     def __init__(self) -> None:
         self._waiting: dict[str, tuple[Wish, Reply]] = {}
@@ -56,8 +55,10 @@ class Pending:
         return text in self._waiting
 
     def add(self, wish: Wish, reply: Reply) -> None:
-        """Wait for a wish's answer and reply with what it comes to; one of several commands has
-        failed if one of them has."""
+        """Wait for a wish's answer and call ``reply`` with its result or Failure.
+
+        A wish of several commands fails if one of them is rejected.
+        """
         if not isinstance(wish.request, Sequence):
             self._waiting[wish.id] = wish, reply
             return
@@ -73,12 +74,12 @@ class Pending:
             self._waiting[text] = Wish(text, None, lambda answer: answer), gather
 
     def drop(self, wish: Wish) -> None:
-        """Wait no longer."""
+        """Stop waiting for a wish."""
         for text in _ids_of(wish):
             self._waiting.pop(text, None)
 
     def settle(self, message: Response) -> None:
-        """Reply if the message is the answer of a wish."""
+        """Reply if the message answers a wish."""
         for text in _ids(message):
             found = self._waiting.pop(text, None)
             if found is None:

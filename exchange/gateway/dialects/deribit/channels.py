@@ -1,7 +1,7 @@
-"""Channels: what a subscriber is told, made from native messages.
+"""Subscriptions: notifications made from native messages.
 
-A channel takes native messages in and says what there is to send, no more often than its interval
-allows: ``raw`` after every native frame.
+A channel takes native messages and returns the notifications to send, at most once per interval;
+with ``raw`` after every native frame.
 """
 
 from collections.abc import Callable, Iterable
@@ -29,7 +29,7 @@ from exchange.messages.wire import (
 
 RAW: Final = "raw"
 PERIODS: Final = {RAW: 0.0, "100ms": 0.1, "agg2": 1.0}  # seconds
-DEPTHS: Final = ("1", "10", "20")  # of a grouped book
+DEPTHS: Final = ("1", "10", "20")  # levels of a grouped book
 _PICTURES: Final = DepthSnapshot | DepthDelta | InstrumentState | InstrumentStatistics
 
 
@@ -40,31 +40,31 @@ class Channel:
         self.name = name
         self.feeds = tuple(feeds)
         self.period = PERIODS[interval]
-        self.due = 0.0  # on the loop's clock: not before, so that raw is always due
+        self.due = 0.0  # earliest next notification, on the loop's clock
 
     def widen(self) -> None:
-        """Note the feeds of what has been listed since."""
+        """Add the feeds of newly listed instruments."""
 
     def take(self, message: Response) -> None:
-        """Take a native message in."""
+        """Take a native message."""
 
     def tell(self) -> list[Any]:
-        """Return the data of the notifications that are due, and begin anew."""
+        """Return the data of the pending notifications, and clear them."""
         raise NotImplementedError
 
 
 class Book(Channel):
-    """The whole book as changes, each of which names the one before.
+    """The whole book as changes, each with the ``change_id`` of the one before.
 
-    A native snapshot in the middle, which a slow reader gets, becomes the change that leads to it,
-    so that the chain of ``change_id`` never breaks.
+    A later native snapshot, which a slow reader gets, becomes the change that leads to it, so that
+    the chain of ``change_id`` never breaks.
     """
 
     def __init__(self, name: str, instrument: Instrument, interval: str) -> None:
         super().__init__(name, (f"depth.{instrument.code}",), interval)
         self._code = instrument.code
         self._now: tuple[dict[str, str], dict[str, str]] = ({}, {})  # bids, asks: price, amount
-        self._told: tuple[dict[str, str], dict[str, str]] | None = None  # what the reader has
+        self._told: tuple[dict[str, str], dict[str, str]] | None = None  # the client's book
         self._touched: tuple[set[str], set[str]] = (set(), set())
         self._change = self._told_change = self._time = 0
         self._begun = False
@@ -74,7 +74,7 @@ class Book(Channel):
             return
         fresh = isinstance(message, DepthSnapshot)
         if not fresh and not self._begun:
-            return  # of before the subscription
+            return  # from before the subscription
         self._begun = True
         self._change, self._time = message.sequence, message.time
         for place, levels in enumerate((message.bids, message.asks)):
@@ -107,7 +107,7 @@ class Book(Channel):
         return [data]
 
     def _difference(self, place: int) -> list[Any]:
-        """Return one side's changes since they were last told, and note that they are."""
+        """Return one side's changes since the last notification, and update the client's book."""
         assert self._told is not None, "told from here on"
         now, told, touched = self._now[place], self._told[place], self._touched[place]
         changes: list[Any] = []
@@ -127,12 +127,12 @@ class Book(Channel):
 
 
 class State(Channel):
-    """What is told whole whenever it may have changed: ticker, quote, grouped book."""
+    """A channel that is sent whole when it may have changed: ticker, quote, grouped book."""
 
     def __init__(
         self, name: str, instrument: Instrument, portrayer: Portrayer, interval: str, depth: int
     ) -> None:
-        """``depth`` levels of a grouped book; 0: the top alone; -1: the ticker."""
+        """``depth`` is the levels of a grouped book, 0 for a quote, -1 for a ticker."""
         kinds = ("depth", "statistics", "state") if depth < 0 else ("depth",)
         super().__init__(name, [f"{kind}.{instrument.code}" for kind in kinds], interval)
         self._instrument = instrument
@@ -160,7 +160,7 @@ class State(Channel):
 
 
 class Trades(Channel):
-    """Public trades of some instruments."""
+    """Public trades of the chosen instruments."""
 
     def __init__(self, name: str, choice: "Choice", portrayer: Portrayer, interval: str) -> None:
         super().__init__(name, (), interval)
@@ -182,13 +182,13 @@ class Trades(Channel):
 
 
 class Own(Channel):
-    """An account's own orders, trades, or both with the positions that they leave."""
+    """An account's own orders, trades, or changes (both, with the resulting positions)."""
 
     def __init__(self, name: str, chooser: "Chooser", what: str, interval: str) -> None:
         super().__init__(name, (), interval)
         self._what = what
         self._chooser = chooser
-        self._orders: dict[str, str] = {}  # id to code, in the order in which they changed
+        self._orders: dict[str, str] = {}  # order id -> code, in the order of their last changes
         self._fills: list[Execution] = []
 
     def take(self, message: Response) -> None:
@@ -211,7 +211,7 @@ class Own(Channel):
         return self._changes(orders, told, traded)
 
     def _changes(self, orders: dict[str, str], told: list[Any], traded: list[Any]) -> list[Any]:
-        """Return orders, trades and positions, an instrument at a time."""
+        """Return orders, trades and positions by instrument."""
         data = []
         for code in dict.fromkeys(orders.values()):
             mine = [one for one in traded if one["instrument_name"] == code]
@@ -227,7 +227,7 @@ class Own(Channel):
 
 
 class Portfolio(Channel):
-    """An account's money, whenever one of its reports may have moved it."""
+    """An account's money, sent after any of its reports."""
 
     def __init__(self, name: str, portray: Callable[[], dict[str, Any]]) -> None:
         super().__init__(name, (), "100ms")
@@ -243,13 +243,13 @@ class Portfolio(Channel):
 
 
 class Choice:
-    """The instruments of ``CODE`` or of ``KIND.CURRENCY``, which those listed later are among."""
+    """The instruments of ``CODE`` or of ``KIND.CURRENCY``, including ones listed later."""
 
     def __init__(self, name: str, hub: Hub, parts: list[str]) -> None:
-        """Raises Failure of a channel ``name`` that there is not."""
+        """``parts`` are those of the channel ``name``. Raises Failure if there are none such."""
         self._instruments = hub.feed.instruments
         self._kind, self._currency = parts if len(parts) == 2 else ("", "")
-        self._known: dict[str, bool] = {}  # by code, each looked at once
+        self._known: dict[str, bool] = {}  # by code; cached
         if len(parts) == 1:
             self._known[find(self._instruments, parts[0]).code] = True
             return
@@ -259,7 +259,7 @@ class Choice:
             raise _no_channel(name) from None
 
     def wants(self, code: str) -> bool:
-        """Whether an instrument is one of them."""
+        """Whether an instrument is chosen."""
         known = self._known.get(code)
         if known is None:
             known = self._known[code] = bool(self._kind) and is_of(
@@ -268,12 +268,12 @@ class Choice:
         return known
 
     def codes(self) -> list[str]:
-        """Return what they are now."""
+        """Return the codes of the chosen instruments listed now."""
         return [code for code in self._instruments.by_code if self.wants(code)]
 
 
 class Chooser:
-    """Which instruments of an account a channel is about, and how its orders are shown."""
+    """The instruments and account of a private channel, and its orders, fills and positions."""
 
     def __init__(self, hub: Hub, portrayer: Portrayer, account: int, choice: Choice) -> None:
         self._hub = hub
@@ -282,7 +282,7 @@ class Chooser:
         self.wants = choice.wants
 
     def portray(self, order_id: str) -> Any:
-        """Return an order of the account as it is now; None if it ended too long ago."""
+        """Return an order as it is now; None if it is no longer kept."""
         return self._portrayer.known_order(int(order_id))
 
     def fill(self, execution: Execution) -> Any:
@@ -296,7 +296,8 @@ class Chooser:
 
 
 def open_channel(name: str, hub: Hub, portrayer: Portrayer, account: int | None) -> Channel:
-    """Return the channel of a name; raises Failure. ``account``: the caller's, once known."""
+    """Return the channel of a name; raises Failure. ``account`` is the caller's, None before it
+    has logged on."""
     kind, *parts = name.split(".")
     instruments = hub.feed.instruments
     if kind == "user" and parts:

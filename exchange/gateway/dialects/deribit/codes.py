@@ -1,4 +1,4 @@
-"""Deribit's error numbers for the native rejects, which go with them by name in ``data``."""
+"""Deribit's error codes for native rejects; the reject's own name is in the error's ``data``."""
 
 from decimal import Decimal
 from typing import Any, Final
@@ -70,7 +70,7 @@ CODES: Final[dict[str, tuple[int, str]]] = {
     for reason in reasons
 }  # fmt: skip
 
-# Native fields as the parameters that they came from.
+# Native fields, with the names of the parameters that they came from.
 _PARAMS: Final = {
     "quantity": "amount",
     "instrument": "instrument_name",
@@ -81,7 +81,7 @@ _PARAMS: Final = {
 
 
 def failure(rejected: Rejected) -> Failure:
-    """Return a native reject as the error of the call that met it."""
+    """Return a native reject as the error of its call."""
     code, message = CODES.get(rejected.name, OTHER)
     if code == CODES["PRICE_LIMIT"][0] and _is_low(rejected):
         code, message = _PRICE_TOO_LOW
@@ -99,12 +99,12 @@ def failure(rejected: Rejected) -> Failure:
 
 
 def refusal(reason: Reason | GatewayReason, detail: str | None = None) -> Failure:
-    """Return the error of a call that the dialect itself refuses."""
+    """Return the error of a call that the dialect refuses itself."""
     return failure(Rejected(number=int(reason), name=reason.name, detail=detail))
 
 
 def refused_by(refused: Refused) -> Failure:
-    """Return the error of a call that the gateway refuses, whatever the protocol."""
+    """Return a refusal of the gateway as the error of its call."""
     return failure(from_refused(refused))
 
 

@@ -1,9 +1,9 @@
-"""Who calls: credentials, signatures and tokens, to a native key.
+"""Authentication: the native key of a caller's credentials, signature or token.
 
-A proof is judged by the native rules: lockout, signature, address, time window. Nonces are not
-asked to rise, because the venue's clients do not make them so (a native logon asks); but what was
-signed is good once. What ``public/auth`` signs is three lines, which nothing else that a key signs
-is: no signature that somebody saw elsewhere opens a session.
+Proofs are checked by the native rules: lockout, signature, address, time window. Nonces need not
+increase, unlike at a native logon, since the venue's clients do not make them so; instead each
+signed text is accepted once. The text signed for ``public/auth`` has three lines, unlike every
+other text that a key signs, so that no signature seen elsewhere opens a session.
 """
 
 from base64 import b64decode
@@ -18,23 +18,23 @@ from exchange.gateway.hub import Hub
 from exchange.messages import Reason
 from exchange.messages.access import GatewayReason, Right
 
-TOKEN_MS: Final = 900_000  # an access token is good for
-REFRESH_MS: Final = 86_400_000
+TOKEN_MS: Final = 900_000  # validity of an access token
+REFRESH_MS: Final = 86_400_000  # validity of a refresh token
 SIGNED_SCHEME, BEARER, BASIC = "deri-hmac-sha256", "bearer", "basic"
 DIGITS_MAX: Final = 16  # of a timestamp
 SCOPE_TEXT: Final = "account:{0} trade:{1} wallet:none block_trade:none custody:none"
 
 
 class Gate:
-    """Knows callers, and gives them tokens, which every gateway of the market knows."""
+    """Authenticates callers and issues tokens, which all gateways of the market accept."""
 
     def __init__(self, hub: Hub) -> None:
         self._hub = hub
 
     def grant(self, auth: Auth, address: str) -> Key:
-        """Return the key of a ``public/auth``; raises Failure.
+        """Return the key of a ``public/auth`` call; raises Failure.
 
-        ``issue`` alone spends a refresh token: who is refused for another reason keeps it.
+        A refresh token is spent only by ``issue``, so that it survives another refusal.
         """
         if auth.grant_type == "client_credentials":
             return self._by_secret(auth.client_id, auth.client_secret, address)
@@ -68,9 +68,9 @@ class Gate:
         raise refusal(Reason.AUTH_REQUIRED, f"schemes: {SIGNED_SCHEME}, {BEARER}, {BASIC}")
 
     def issue(self, key: Key, auth: Auth) -> dict[str, Any]:
-        """Return the tokens of a key that was granted, as ``public/auth`` answers.
+        """Return new tokens of a granted key, in the form of the answer to ``public/auth``.
 
-        Raises Failure if its refresh token was spent meanwhile.
+        Raises Failure if its refresh token was spent in the meantime.
         """
         if auth.grant_type == "refresh_token" and not self._hub.keys.tokens.spend(
             auth.refresh_token
@@ -115,7 +115,7 @@ class Gate:
     def _signed(
         self, key_id: str, text: bytes, signature: str, timestamp_ms: int, address: str
     ) -> Key:
-        """Return the key under which a text was signed, just now and never before."""
+        """Return the key of a signed text, whose timestamp is recent and which is new."""
         proof = Proof(key_id, text, signature.lower(), timestamp_ms, None, address, once=True)
         return self._judged(proof)
 

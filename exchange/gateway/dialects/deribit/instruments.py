@@ -1,8 +1,8 @@
-"""Instruments as Deribit shows them.
+"""Instruments in Deribit's form.
 
-An ``instrument_name`` is the native code, unchanged: ``H100Z26``, ``H100Z26-H100F27``. Its base
-currency is the product (``H100``, ``H100P``), everything is quoted and settled in USD, and
-combinations are of kind ``future_combo``.
+An ``instrument_name`` is the native code: ``H100Z26``, ``H100Z26-H100F27``. The base currency is
+the product (``H100``, ``H100P``); all instruments are quoted and settled in USD; combinations have
+the kind ``future_combo``.
 """
 
 from collections.abc import Mapping
@@ -22,12 +22,13 @@ _STATES: Final = {TradingState.CONTINUOUS: "open", TradingState.HALTED: "halted"
 
 
 def kind_of(instrument: Instrument) -> str:
-    """Return an instrument's kind."""
+    """Return an instrument's kind: ``future`` or ``future_combo``."""
     return COMBO if instrument.legs else FUTURE
 
 
 def base_of(instrument: Instrument, instruments: Instruments) -> str:
-    """Return what an instrument is a future on; of a combination what its first leg is."""
+    """Return an instrument's product, of a combination that of its first leg; its code if it has
+    no product."""
     while instrument.legs:
         instrument = instruments.by_id[instrument.legs[0][0]]
     return instrument.data.product or instrument.code
@@ -47,9 +48,9 @@ def find(instruments: Instruments, name: str) -> Instrument:
 
 
 def chosen(instruments: Instruments, currency: str, kind: str) -> list[Instrument]:
-    """Return the instruments that a currency and a kind choose, in listing order.
+    """Return the instruments of a currency and a kind, in listing order.
 
-    Raises Failure for a currency or kind that there is not.
+    Raises Failure for an unknown currency or kind.
     """
     if kind not in KINDS:
         raise wrong_param("kind", Reason.PARAMETER_RANGE, " ".join(KINDS))
@@ -60,7 +61,7 @@ def chosen(instruments: Instruments, currency: str, kind: str) -> list[Instrumen
 
 
 def is_of(instrument: Instrument, instruments: Instruments, currency: str, kind: str) -> bool:
-    """Return whether a currency and a kind choose an instrument."""
+    """Return whether an instrument is of a currency and a kind."""
     if kind != "any" and kind_of(instrument) != (COMBO if kind == "combo" else kind):
         return False
     return currency in ("any", CURRENCY) or base_of(instrument, instruments) == currency
@@ -73,7 +74,11 @@ def currencies(instruments: Instruments) -> list[str]:
 
 
 def expiration_ms(instrument: Instrument) -> int:
-    """Return the last second of the last trading day in UTC; of its month where none is known."""
+    """Return when an instrument expires, in ms since the epoch, UTC; 0 if it is not known.
+
+    That is the last second of its last trading day or, if that is not known, of the month before
+    its month of expiry.
+    """
     data = instrument.data
     if data.last_trading_day:
         day = datetime.fromisoformat(data.last_trading_day).replace(tzinfo=UTC)
@@ -86,7 +91,7 @@ def expiration_ms(instrument: Instrument) -> int:
 
 
 def describe(instrument: Instrument, instruments: Instruments, listed_ms: int) -> dict[str, Any]:
-    """Return what a client must know to trade an instrument."""
+    """Return an instrument's terms; ``listed_ms`` is when it was listed, 0 if unknown."""
     base = base_of(instrument, instruments)
     return {
         "instrument_name": instrument.code,
@@ -119,8 +124,10 @@ def book_state(instrument: Instrument) -> str:
 
 
 def mark_by(instrument: Instrument, instruments: Instruments, marks: Mapping[int, int]) -> int:
-    """Return the mark as a clearing price as of ``marks``, by instrument: ``Instruments.mark`` of
-    another time. Of an instrument that is not in them its present one counts."""
+    """Return an instrument's mark in micro-dollars by the given ``marks``, by instrument id.
+
+    As ``Instruments.mark``, for another time. An instrument not in ``marks`` has its present mark.
+    """
     if not instrument.legs:
         return marks.get(instrument.id, instrument.mark)
     parts = [(instruments.by_id[number], ratio) for number, ratio in instrument.legs]
@@ -131,5 +138,5 @@ def mark_by(instrument: Instrument, instruments: Instruments, marks: Mapping[int
 
 
 def mark_text(instrument: Instrument, instruments: Instruments) -> str:
-    """Return the mark as decimal text; of a combination what its legs' marks come to."""
+    """Return the mark as decimal text; a combination's is computed from its legs' marks."""
     return micros_text(instruments.mark(instrument))

@@ -1,4 +1,4 @@
-"""Native sessions of HTTP callers: one a key, from its first order on, kept while it is used."""
+"""Native sessions of HTTP callers: one per key, from its first order until it is idle."""
 
 import asyncio
 import time
@@ -26,7 +26,7 @@ class Lines:
         self._lines: dict[str, Line] = {}
 
     async def carry_out(self, wish: Wish, key: Key, address: str) -> Any:
-        """Return what a wish comes to; raises Failure."""
+        """Carry a wish out in its key's session and return the result; raises Failure."""
         line = self._lines.get(key.key_id)
         if line is None or line.over:
             line = self._lines[key.key_id] = Line(self._hub, key, address, self._forget)
@@ -43,7 +43,7 @@ class Lines:
 
 
 class Line:
-    """One session without a socket. Its orders stay when it ends."""
+    """One session without a socket. Its orders keep working when it ends."""
 
     def __init__(self, hub: Hub, key: Key, address: str, forget: Any) -> None:
         self.key = key
@@ -62,12 +62,15 @@ class Line:
         self._pending.add(Wish(LOGON, None, lambda _: None), self._admit)
 
     async def carry_out(self, wish: Wish) -> Any:
-        """Send a wish's request and return what its answer comes to; raises Failure."""
+        """Send a wish's request and return the result of its answer.
+
+        Raises Failure; without an answer within ``ANSWER_SECONDS`` TIMED_OUT, of unknown outcome.
+        """
         self._used = self._loop.time()
         answered: asyncio.Future[Any] = self._loop.create_future()
 
         def settle(outcome: Any) -> None:
-            if not answered.done():  # the wait may have ended in this same turn
+            if not answered.done():  # it may have timed out in the same turn of the loop
                 answered.set_result(outcome)
 
         try:
@@ -88,7 +91,7 @@ class Line:
         return outcome
 
     def end(self) -> None:
-        """Log the session off; whatever still waits is not known to have failed."""
+        """Log the session off. The outcome of wishes that still wait stays unknown."""
         if not self.over:
             self.over = True
             self._idle.cancel()

@@ -1,4 +1,4 @@
-"""Every method by its name: what it takes, which right it needs, what answers it."""
+"""The table of methods: parameters, required right and handler of each."""
 
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple
@@ -22,7 +22,7 @@ from exchange.messages import Reason
 from exchange.messages.access import Right
 
 PUBLIC, PRIVATE = "public/", "private/"
-# Of one connection; ``peer`` has them.
+# Methods of WebSocket connections only, implemented in ``peer``.
 CONNECTION_METHODS: Final = frozenset(
     {
         "public/subscribe",
@@ -42,8 +42,8 @@ CONNECTION_METHODS: Final = frozenset(
 
 
 class Method(NamedTuple):
-    """One method. ``answer`` takes the caller's account, if the method needs a right, and what
-    ``takes`` says."""
+    """One method. ``answer`` takes the caller's account, if ``right`` is not PUBLIC, and the
+    parameters of type ``takes``."""
 
     takes: type[msgspec.Struct]
     answer: Callable[..., Any]
@@ -107,7 +107,7 @@ class Methods:
         }  # fmt: skip
 
     def answer(self, call: Call, key: Key | None) -> Any:
-        """Return a call's result, or the Wish that it is; raises Failure."""
+        """Return a call's result, or the Later or Wish that will give it; raises Failure."""
         method = self.known.get(call.method)
         if method is None:
             if call.method in CONNECTION_METHODS:
@@ -119,20 +119,20 @@ class Methods:
         return method.answer(account, take.convert(call.params, method.takes))
 
     def only_reads(self, call: Call) -> bool:
-        """Whether a call changes nothing: the gateway alone answers it."""
+        """Whether a call changes nothing, and so is answered by the gateway alone."""
         method = self.known.get(call.method)
         return method is None or method.right in (Right.PUBLIC, Right.READ)
 
     def count(self, address: str) -> None:
-        """Count a call of an address; raises Failure if it has made more than it may this second,
-        over all of its connections."""
+        """Count a call of an address; raises Failure if it has made too many this second, over all
+        its connections."""
         try:
             self._flood.count(address, requests_allowed(address))
         except Refused as refused:
             raise refused_by(refused) from None
 
     def permitted(self, key: Key | None, right: Right) -> Key:
-        """Return the caller's key if it has a right; raises Failure."""
+        """Return the caller's key if it has the right; raises Failure."""
         if key is None:
             raise refusal(Reason.AUTH_REQUIRED, "public/auth first, or sign the request")
         if not key.may(right):

@@ -1,7 +1,6 @@
-"""Numbers as Deribit's clients write and read them, and exact decimal text, both ways.
+"""Conversion between JSON numbers, as Deribit's clients use them, and exact decimal text.
 
-No float is made here: a JSON number is read from its digits and written as the digits that the
-native protocol has.
+No floats are used: JSON numbers are read and written by their digits.
 """
 
 from decimal import Decimal
@@ -12,7 +11,7 @@ import msgspec
 from exchange.gateway.dialects.deribit.rpc import wrong_param
 from exchange.messages import Reason
 
-DIGITS_MAX: Final = 40  # before and behind the point
+DIGITS_MAX: Final = 40  # before or after the decimal point
 NANOSECONDS_PER_MS: Final = 1_000_000
 
 
@@ -22,9 +21,10 @@ def exact(text: str) -> msgspec.Raw:
 
 
 def plain(value: object, param: str) -> str:
-    """Return a parameter's number as decimal text without an exponent or needless zeros.
+    """Return a number parameter as decimal text without exponent and trailing zeros.
 
-    A client may send it as a JSON number (``2.65``, ``8e-7``) or as text. Raises Failure.
+    Clients may send it as a JSON number (``2.65``, ``8e-7``) or as text. Raises Failure with the
+    name ``param``.
     """
     if isinstance(value, bool) or not isinstance(value, int | str | Decimal):
         raise wrong_param(param, Reason.SYNTAX, "not a number")
@@ -47,12 +47,12 @@ _NUMBER: Final = frozenset("0123456789.eE+-")
 
 
 def milliseconds(time_ns: int) -> int:
-    """Return log time as the clients' timestamps count it."""
+    """Return log time in ms, the unit of the clients' timestamps."""
     return time_ns // NANOSECONDS_PER_MS
 
 
 def half_even(dividend: int, divisor: int) -> int:
-    """Return a quotient of integers, rounded to the nearest, a half to the even one."""
+    """Return the quotient of integers, rounded half to even; ``divisor`` must be positive."""
     whole, rest = divmod(dividend, divisor)
     twice = 2 * rest
     up = twice > divisor or (twice == divisor and whole % 2 == 1)

@@ -1,5 +1,7 @@
-"""What each method takes. A query ignores a parameter that it does not know, as the venue does; an
-order does not: a term that is passed over would be another order.
+"""The parameters of each method.
+
+Methods that only read ignore unknown parameters, as the venue does. Methods that change orders
+refuse them: an order without one of its terms would be another order.
 """
 
 import re
@@ -10,7 +12,7 @@ import msgspec
 from exchange.gateway.dialects.deribit.rpc import Failure, wrong_param
 from exchange.messages import Reason
 
-COUNT: Final = 10  # of a list, where none is asked for
+COUNT: Final = 10  # default length of a list
 COUNT_MAX: Final = 1_000
 OFFSET_MAX: Final = 1_000
 DEPTH_MAX: Final = 10_000
@@ -23,15 +25,15 @@ OrderTypeName: TypeAlias = Literal["limit", "market", "market_limit", "stop_limi
 
 
 class Query(msgspec.Struct, frozen=True, kw_only=True):
-    """Parameters of a method that changes nothing."""
+    """Parameters of a method that changes no order; unknown ones are ignored."""
 
 
 class Act(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Parameters of a method that changes an order."""
+    """Parameters of a method that changes orders; unknown ones are refused."""
 
 
 class Nothing(Query, frozen=True):
-    """No parameter is of interest."""
+    """No parameters."""
 
 
 class Auth(Query, frozen=True, kw_only=True):
@@ -48,7 +50,7 @@ class Auth(Query, frozen=True, kw_only=True):
 
 
 class Heartbeat(Query, frozen=True, kw_only=True):
-    """Seconds between two heartbeats."""
+    """The interval of heartbeats in seconds."""
 
     interval: int
 
@@ -66,13 +68,13 @@ class OneInstrument(Query, frozen=True, kw_only=True):
 
 
 class Book(OneInstrument, frozen=True, kw_only=True):
-    """An instrument and how many levels of each side."""
+    """An instrument and the number of levels per side."""
 
     depth: int = 20
 
 
 class Listed(Query, frozen=True, kw_only=True):
-    """Instruments by what they are in and what they are."""
+    """Instruments by currency and kind, or one by its code."""
 
     currency: str = "any"
     kind: str = "any"
@@ -80,7 +82,7 @@ class Listed(Query, frozen=True, kw_only=True):
 
 
 class ListedOf(Listed, frozen=True, kw_only=True):
-    """One instrument, or what an account has in it."""
+    """One instrument, by its code."""
 
     instrument_name: str
 
@@ -112,7 +114,7 @@ class OfOrder(Slice, frozen=True, kw_only=True):
 
 
 class Chart(OneInstrument, frozen=True, kw_only=True):
-    """A stretch of candles, ends included, in milliseconds."""
+    """A period of candles, ends included, in milliseconds since the epoch."""
 
     start_timestamp: int
     end_timestamp: int
@@ -120,7 +122,7 @@ class Chart(OneInstrument, frozen=True, kw_only=True):
 
 
 class Loss(Query, frozen=True, kw_only=True):
-    """What the loss of a connection is to cancel."""
+    """The scope of cancel on disconnect."""
 
     scope: Literal["connection"] = "connection"
 
@@ -139,7 +141,7 @@ class Labelled(Query, frozen=True, kw_only=True):
 
 
 class Order(Act, frozen=True, kw_only=True):
-    """An order to be entered; numbers are read by ``numbers.plain``."""
+    """A new order; its numbers are read by ``numbers.plain``."""
 
     instrument_name: str
     amount: Any = None
@@ -158,7 +160,7 @@ class Order(Act, frozen=True, kw_only=True):
 
 
 class Edit(Act, frozen=True, kw_only=True):
-    """What an order is to become."""
+    """The new terms of an order."""
 
     order_id: str
     amount: Any = None
@@ -170,7 +172,7 @@ class Edit(Act, frozen=True, kw_only=True):
 
 
 class CancelOne(Act, frozen=True, kw_only=True):
-    """An order to be cancelled."""
+    """The order to cancel."""
 
     order_id: str
 
@@ -182,9 +184,9 @@ _PLACE: Final = re.compile(r"- at `\$\.(\w+)")
 
 
 def convert(params: dict[str, Any], kind: type[_T]) -> _T:
-    """Return parameters as what their method takes; text will do for numbers, as in a query.
+    """Convert parameters to the type of their method. Numbers may be text, as in a URL's query.
 
-    Raises Failure, which names the parameter.
+    Raises Failure with the name of the parameter.
     """
     try:
         return msgspec.convert(params, kind, strict=False)
@@ -203,7 +205,7 @@ def _explained(message: str) -> Failure:
 
 
 def limited(value: int, most: int, param: str) -> int:
-    """Return a count that is in range; raises Failure."""
+    """Return ``value`` if it is from 1 to ``most``; raises Failure otherwise."""
     if not 0 < value <= most:
         raise wrong_param(param, Reason.PARAMETER_RANGE, f"1 to {most}", str(value))
     return value

@@ -1,7 +1,7 @@
-"""One WebSocket of the dialect: JSON-RPC on its outer side, a native session's frames on its inner.
+"""One WebSocket of the dialect: translates between JSON-RPC and a native session's frames.
 
-To the link it is a socket. What a client asks is answered here or passed on as a native request;
-what the session says answers those requests and feeds the channels.
+The link uses the peer as its socket. A client's call is answered here or passed on as a native
+request; the session's frames answer these requests and feed the channels.
 """
 
 import asyncio
@@ -43,7 +43,7 @@ from exchange.messages.wire import (
 )
 from exchange.messages.wire_base import Request
 
-TICK_SECONDS: Final = 0.1  # between two looks at what is due
+TICK_SECONDS: Final = 0.1  # between two checks for due notifications
 HEARTBEAT_SECONDS_MIN: Final = 10
 HEARTBEAT_SECONDS_MAX: Final = 3_600
 CLOSE_NORMAL: Final = 1000
@@ -51,7 +51,7 @@ read_frame: Final = msgspec.msgpack.Decoder(list[AnyResponse]).decode
 
 
 class PeerLink(Link):
-    """The link of a peer, and the peer's own clock."""
+    """The link of a peer; it also runs the peer's clock."""
 
     def __init__(
         self, methods: Methods, socket: Socket, abort: Callable[[], None], address: str
@@ -61,7 +61,7 @@ class PeerLink(Link):
         self._peer.attend(self.session, lambda spent_ns: self.spend(spent_ns))
 
     async def serve(self) -> None:
-        """As any link does, with the clock running."""
+        """Serve like any link, with the peer's clock running."""
         beating = asyncio.create_task(self._peer.beat())
         try:
             await super().serve()
@@ -73,7 +73,7 @@ class PeerLink(Link):
 
 
 class Peer:
-    """See above. ``attend`` tells it its session, once there is one."""
+    """The translating socket of a link; see the module. ``attend`` sets its session."""
 
     ws_protocol: str | None = MSGPACK_PROTOCOL
     _session: Session
@@ -84,15 +84,15 @@ class Peer:
         self._socket = socket
         self._address = address
         self._pending = Pending()
-        self._answered = asyncio.Event()  # of a native frame that may have the logon's answer
+        self._answered = asyncio.Event()  # set by a native frame, which may answer a logon
         self._channels: dict[str, Channel] = {}
-        self._out: list[bytes] = []  # answers that are to be sent
-        self._sending = asyncio.Lock()  # what a channel says leaves in the order in which it does
+        self._out: list[bytes] = []  # answers to send
+        self._sending = asyncio.Lock()  # keeps the order of notifications
         self._malformed = self._bad_logons = 0
-        self._heartbeat = 0.0  # seconds; 0: none
+        self._heartbeat = 0.0  # interval in seconds; 0: none
         self._beat_due = 0.0
-        self._heard = True  # since the last heartbeat
-        self._asked = False  # whether it lives
+        self._heard = True  # whether the client sent anything since the last heartbeat
+        self._asked = False  # whether a test_request was sent and not answered
         self._readings: set[asyncio.Task[None]] = set()
         self._own: dict[str, Callable[[Call], Any]] = {
             "public/auth": self._auth,
@@ -111,23 +111,23 @@ class Peer:
         }
 
     def attend(self, session: Session, spend: Spend) -> None:
-        """Speak for a session. Its frames are the writer's: translating takes its time."""
+        """Set the session. All its frames go through the writer, since translation takes time."""
         self._session, self._spend = session, spend
         session.send_now = None
         self._methods.blotter.on_listing.add(self._widen)
 
     def leave(self) -> None:
-        """Wait no longer for what is being read."""
+        """Cancel the pending reads from disk."""
         self._methods.blotter.on_listing.discard(self._widen)
         for reading in self._readings:
             reading.cancel()
 
-    # What the link asks of a socket
+    # The link's socket
 
     async def receive(self) -> WSMessage:
-        """Return the next native request, or whatever is no request.
+        """Return the next native request, or a WebSocket message that is no data.
 
-        What comes behind a logon waits for its answer, which it may need.
+        Calls after a logon wait for its answer, on which they may depend.
         """
         while True:
             while LOGON in self._pending:
@@ -137,7 +137,7 @@ class Peer:
             if message.type not in (WSMsgType.TEXT, WSMsgType.BINARY):
                 return message
             if self._session.closing is not None:
-                continue  # until the writer has closed the socket
+                continue  # the writer is closing the socket
             self._heard, self._asked = True, False
             begun = time.thread_time_ns()
             request = self._take(message.data)
@@ -145,10 +145,10 @@ class Peer:
             await self._flush()
             if request is not None:
                 return WSMessage(WSMsgType.BINARY, encode_msgpack(request), None)
-            await asyncio.sleep(wait)  # others come between the calls that lie there already
+            await asyncio.sleep(wait)  # other connections have turns between received calls
 
     async def send_frame(self, message: bytes, opcode: WSMsgType) -> None:
-        """Send what a native frame means to the client: answers, then notifications."""
+        """Translate a native frame and send the client its answers, then notifications."""
         for told in read_frame(message):
             self._pending.settle(told)
             for channel in self._channels.values():
@@ -167,7 +167,7 @@ class Peer:
     # The clock
 
     async def beat(self) -> None:
-        """Send what comes due, until cancelled or the connection ends."""
+        """Send due notifications and heartbeats, until cancelled or the connection ends."""
         with suppress(ConnectionResetError):
             while True:
                 await asyncio.sleep(TICK_SECONDS)
@@ -189,7 +189,7 @@ class Peer:
         self._heard = False
 
     async def _flush(self) -> None:
-        """Send the answers and what the channels that are due have to say."""
+        """Send the answers, then the notifications of channels that are due."""
         async with self._sending:
             frames, self._out = self._out, []
             now = asyncio.get_running_loop().time()
@@ -205,7 +205,7 @@ class Peer:
     # Calls
 
     def _take(self, data: str | bytes) -> Request | Sequence[AnyCommand] | None:
-        """Answer a frame, or return the native request that will bring its answer."""
+        """Answer a frame, or return the native request whose answer will answer it."""
         taken, value = rpc.now_us(), None
         try:
             if isinstance(data, bytes):
@@ -263,7 +263,7 @@ class Peer:
         return self._session.key if self._session.stage is Stage.READY else None
 
     def _auth(self, call: Call) -> Any:
-        """Log the connection on; once it is, give new tokens to the same key."""
+        """Log the connection on. Once logged on, the same key gets new tokens."""
         gate, hub, session = self._methods.gate, self._methods.hub, self._session
         try:
             auth = take.convert(call.params, take.Auth)
@@ -283,7 +283,7 @@ class Peer:
         def result(_: Any) -> Any:
             try:
                 return gate.issue(key, auth)
-            except Failure:  # and no two come in by one token
+            except Failure:  # a refresh token may open only one session
                 session.close(CLOSE_POLICY, "a token that was spent meanwhile")
                 raise
 
@@ -307,12 +307,12 @@ class Peer:
             return names
         request = Subscribe(request_id=token_hex(12), channels=feeds)
         if len(self._session.channels.union(feeds)) > Limit.SUBSCRIPTIONS:
-            for name in opened:  # the session will refuse it
+            for name in opened:  # the session will refuse the request
                 del self._channels[name]
         return Wish(request.request_id, request, lambda _: names)
 
     def _widen(self) -> None:
-        """Follow what was listed just now too, before anything can happen to it."""
+        """Subscribe to the feeds of newly listed instruments, before their first events."""
         if self._session.stage is Stage.CLOSED:
             return
         for channel in self._channels.values():
@@ -376,6 +376,6 @@ class Peer:
         return {"scope": scope, "enabled": self._session.cancels_on_loss}
 
     def _logout(self, call: Call) -> str:
-        self._session.cancels_on_loss = False  # that is no loss
+        self._session.cancels_on_loss = False  # a logout is no loss of the connection
         self._session.close(CLOSE_NORMAL, "logged out")
         return "ok"

@@ -1,4 +1,4 @@
-"""Orders, trades, positions and balances as Deribit's clients read them."""
+"""Orders, trades, positions and balances in Deribit's form."""
 
 from base64 import b32encode
 from decimal import Decimal
@@ -35,34 +35,34 @@ LABEL_CHARS: Final = Limit.CLIENT_ID_CHARS - ID_CHARS - 1
 
 
 def side_name(sell: bool) -> str:
-    """Return a direction."""
+    """Return the name of a side."""
     return "sell" if sell else "buy"
 
 
 def label_of(text: str) -> str:
-    """Return the label that a client order id of the dialect was made from; others as they are."""
+    """Return the label in a client order id of this dialect; any other id as it is."""
     head, mark, label = text.partition("_")
     return label if mark and len(head) == ID_CHARS and head.startswith(ID_START) else text
 
 
 def client_order_id(label: str) -> str:
-    """Return a client order id of its own for an order with a label; labels need not differ."""
+    """Return a new client order id with a label; labels need not be unique."""
     return f"{ID_START}{b32encode(token_bytes(10)).decode()[:12]}_{label}"
 
 
 class Portrayer:
-    """Makes answers from what the hub and the blotter know."""
+    """Builds answers from the state of the hub and the blotter."""
 
     def __init__(self, hub: Hub, blotter: Blotter) -> None:
         self._hub = hub
         self._blotter = blotter
         self._instruments = hub.feed.instruments
-        self._stats: dict[int, tuple[int, dict[str, Any]]] = {}  # as of a change of the day's
+        self._stats: dict[int, tuple[int, dict[str, Any]]] = {}  # (sequence of change, figures)
         self._exposures: dict[int, dict[int, Exposure]] = {}  # by account
-        self._exposed_at = -1  # the sequence that they are as of
+        self._exposed_at = -1  # sequence of ``_exposures``
 
     def known_order(self, order_id: int) -> dict[str, Any] | None:
-        """Return an order by its id; None if it ended too long ago."""
+        """Return an order by its id; None if it is no longer kept."""
         ticket = self._blotter.orders.get(order_id)
         return None if ticket is None else self.order(ticket)
 
@@ -98,7 +98,8 @@ class Portrayer:
             "mmp": False,
             "is_liquidation": False,
         }
-        if ticket.market and (ticket.waits or not ticket.price):  # the limit it has is the day's
+        # The price of a waiting stop market order is the day's limit, not the client's.
+        if ticket.market and (ticket.waits or not ticket.price):
             shown["price"] = "market_price"
         if ticket.stop:
             shown["trigger"] = "last_price"
@@ -148,7 +149,8 @@ class Portrayer:
         }
 
     def print(self, shown: Print) -> dict[str, Any]:
-        """Return a public trade; an auction's, which has no aggressor, by the tick rule."""
+        """Return a public trade. A trade of an auction has no aggressor; its direction is that of
+        the tick rule."""
         trade = shown.trade
         direction = trade.aggressor or side_name(shown.direction > 1)
         mark = exact(micros_text(shown.mark))
@@ -167,7 +169,7 @@ class Portrayer:
         }
 
     def told(self, trade: PublicTrade) -> dict[str, Any]:
-        """Return a public trade that the feed tells of."""
+        """Return a public trade of the feed, with the blotter's additions if it has them."""
         instrument = self._instruments.by_code[trade.instrument]
         prints = self._blotter.prints[instrument.id]
         for shown in kept_at(prints, trade.sequence, trade.index):
@@ -175,7 +177,8 @@ class Portrayer:
         return self.print(Shown(trade, 1, self._instruments.mark(instrument)))
 
     def told_fill(self, execution: Execution, account: int) -> dict[str, Any]:
-        """Return an account's side of a trade that a report tells of."""
+        """Return an account's side of a reported trade, with the blotter's additions if it has
+        them."""
         fills = self._blotter.fills[account]
         for shown in kept_at(fills, execution.sequence, execution.index):
             if shown.trade.order_id == execution.order_id:
@@ -184,7 +187,7 @@ class Portrayer:
         return self.fill(Shown(execution, 1, self._instruments.mark(instrument)))
 
     def top(self, instrument: Instrument) -> dict[str, Any]:
-        """Return the best price and amount of each side; null where there is none."""
+        """Return the best price and amount of each side; None and 0 for an empty side."""
         shown: dict[str, Any] = {}
         depth = self._hub.feed.depths[instrument.id]
         for name, best in (("bid", depth.bids(1)), ("ask", depth.asks(1))):
@@ -203,11 +206,11 @@ class Portrayer:
         }
 
     def change_id(self, instrument: Instrument) -> int:
-        """Return the sequence that a book of now has, as its channel's messages count."""
+        """Return the ``change_id`` of the current book, as in its channel's messages."""
         return self._hub.feed.sent.get(instrument.id, 0)
 
     def ticker(self, instrument: Instrument) -> dict[str, Any]:
-        """Return where an instrument stands."""
+        """Return an instrument's ticker."""
         mark = exact(mark_text(instrument, self._instruments))
         last = self._blotter.last.get(instrument.id)
         settled = instrument.settlement_price
@@ -228,11 +231,11 @@ class Portrayer:
         }
 
     def open_interest(self, instrument: Instrument) -> int:
-        """Return the lots that are held long."""
+        """Return an instrument's open interest in lots."""
         return self._hub.feed.statistics.open_interest.get(instrument.id, 0)
 
     def stats(self, instrument: Instrument) -> dict[str, Any]:
-        """Return the trades of the business day in figures, worked out once they are others."""
+        """Return the statistics of the business day; cached until they change."""
         number = instrument.id
         changed = self._hub.feed.statistics.sequences.get(number, 0)
         at, stats = self._stats.get(number, (-1, {}))
@@ -258,7 +261,7 @@ class Portrayer:
         }
 
     def summary(self, instrument: Instrument) -> dict[str, Any]:
-        """Return what a list of instruments shows of each."""
+        """Return an instrument's summary."""
         top, ticker = self.top(instrument), self.ticker(instrument)
         bid, ask = top["best_bid_price"], top["best_ask_price"]
         return {
@@ -275,7 +278,7 @@ class Portrayer:
         }
 
     def position(self, instrument: Instrument, exposure: Exposure) -> dict[str, Any]:
-        """Return a position; ``average_price`` is since it was last settled."""
+        """Return a position; ``average_price`` is since the last settlement."""
         accounts, net = self._hub.accounts, exposure.net
         hold = exact(micros_text(accounts.hold(instrument.id, exposure)))
         gain = exact(micros_text(accounts.unrealized(instrument.id, exposure)))
@@ -304,13 +307,13 @@ class Portrayer:
         }
 
     def position_in(self, instrument: Instrument, account: int) -> dict[str, Any]:
-        """Return an account's position in an instrument, zero or not."""
+        """Return an account's position in an instrument, also if it is zero."""
         found = self.exposures(account).get(instrument.id)
         return self.position(instrument, found or Exposure())
 
     def exposures(self, account: int) -> dict[int, Exposure]:
-        """Return an account's exposure by instrument, worked out once for all who are shown it
-        before the next batch: it goes through all of its orders."""
+        """Return an account's exposure by instrument; cached until the next batch, since it is
+        computed from all its orders."""
         if self._hub.sequence != self._exposed_at:
             self._exposed_at = self._hub.sequence
             self._exposures.clear()

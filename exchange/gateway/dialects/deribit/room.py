@@ -1,4 +1,4 @@
-"""The dialect as a gateway serves it: ``/api/v2`` over HTTP and ``/ws/api/v2``."""
+"""The dialect's routes: ``/api/v2`` over HTTP, and the WebSocket ``/ws/api/v2``."""
 
 from functools import partial
 from typing import Any, Final
@@ -28,7 +28,7 @@ _BY_NAME: Final = {reason.name: status for reason, status in STATUS.items()}
 
 
 class Room:
-    """Adds the dialect's routes to a gateway that has not started, and keeps its blotter."""
+    """Adds the dialect's routes to a gateway that has not started, and keeps the blotter."""
 
     def __init__(self, gateway: Gateway, hub: Hub, rest: Rest) -> None:
         self._gateway = gateway

@@ -1,4 +1,4 @@
-"""JSON-RPC 2.0 in Deribit's form: a request's text to a ``Call``, and what answers it to bytes."""
+"""JSON-RPC 2.0 in Deribit's form: requests from text to ``Call``, answers to bytes."""
 
 import json
 import time
@@ -20,7 +20,7 @@ RequestId = int | str | None
 
 
 class Failure(Exception):
-    """A call that is answered with an error; ``data`` names the native reject."""
+    """The error that answers a call; ``data`` names the native reject."""
 
     def __init__(self, code: int, message: str, data: dict[str, Any] | None = None) -> None:
         super().__init__(code, message)
@@ -28,7 +28,7 @@ class Failure(Exception):
 
 
 class Call(NamedTuple):
-    """One request; ``taken_us`` is when it came, for the answer to repeat."""
+    """One request; ``taken_us`` is when it was received, which the answer repeats."""
 
     id: RequestId
     method: str
@@ -39,7 +39,7 @@ class Call(NamedTuple):
 def wrong_param(
     param: str | None, reason: AnyReason, detail: str = "", observed: str | None = None
 ) -> Failure:
-    """Return the failure of a call whose parameter cannot be used."""
+    """Return the failure of a call with an invalid parameter."""
     data: dict[str, Any] = {"reason": reason.name, "number": int(reason)}
     told = {"param": param, "detail": detail or None, "observed": observed}
     data |= {key: value for key, value in told.items() if value is not None}
@@ -47,16 +47,16 @@ def wrong_param(
 
 
 def now_us() -> int:
-    """Return the wall clock in microseconds: what an answer tells of its own handling."""
+    """Return the wall clock in microseconds, for the ``usIn`` and ``usOut`` of an answer."""
     return time.time_ns() // 1_000
 
 
 def read(text: str | bytes) -> Any:
-    """Return what a JSON text holds, its fractions as Decimal; raises Failure."""
+    """Decode a JSON text, with fractional numbers as Decimal; raises Failure."""
     if len(text) > Limit.FRAME_BYTES:
         raise too_large()
     try:
-        msgspec.json.decode(text)  # refuses the lone surrogates that json lets pass
+        msgspec.json.decode(text)  # refuses lone surrogates, which ``json`` accepts
         return json.loads(
             text,
             object_pairs_hook=_object,
@@ -70,7 +70,7 @@ def read(text: str | bytes) -> Any:
 
 
 def call_of(value: Any, taken_us: int) -> Call:
-    """Return the call that a JSON value is; raises Failure."""
+    """Return a JSON value as a call; raises Failure."""
     if not isinstance(value, dict):
         raise Failure(INVALID_REQUEST, "Invalid Request", _named(Reason.SYNTAX, "not an object"))
     method, params = value.get("method"), value.get("params", {})
@@ -84,7 +84,7 @@ def call_of(value: Any, taken_us: int) -> Call:
 
 
 def id_of(value: Any) -> RequestId:
-    """Return a request's id if it has one of a form that can be repeated."""
+    """Return a request's id; None if it has none, or one too long or not an integer or text."""
     found = value.get("id") if isinstance(value, dict) else None
     if isinstance(found, bool) or not isinstance(found, int | str):
         return None
@@ -95,13 +95,13 @@ def id_of(value: Any) -> RequestId:
 
 
 def unknown_method(method: str) -> Failure:
-    """Return the failure of a call of a method that there is not."""
+    """Return the failure of a call of an unknown method."""
     data = _named(Reason.UNKNOWN_COMMAND, ascii(method[:METHOD_CHARS])[1:-1])
     return Failure(METHOD_NOT_FOUND, "Method not found", data)
 
 
 def answer(id_: RequestId, taken_us: int, result: Any) -> bytes:
-    """Return the answer of a call that was done."""
+    """Return the answer of a call that succeeded."""
     return _envelope({"jsonrpc": "2.0", "id": id_, "result": result}, taken_us)
 
 
@@ -114,13 +114,13 @@ def error(id_: RequestId, taken_us: int, failure: Failure) -> bytes:
 
 
 def notification(channel: str, data: Any) -> bytes:
-    """Return what a channel tells its subscriber."""
+    """Return a notification of a channel."""
     params = {"channel": channel, "data": data}
     return _encode({"jsonrpc": "2.0", "method": "subscription", "params": params})
 
 
 def heartbeat(kind: str) -> bytes:
-    """Return a heartbeat, or with ``test_request`` the question whether the client lives."""
+    """Return a heartbeat: ``heartbeat``, or ``test_request``, which the client must answer."""
     return _encode({"jsonrpc": "2.0", "method": "heartbeat", "params": {"type": kind}})
 
 
@@ -132,13 +132,13 @@ def _envelope(told: dict[str, Any], taken_us: int) -> bytes:
 
 
 def too_large() -> Failure:
-    """Return the failure of a body that is not read."""
+    """Return the failure of a request that is too large."""
     told = f"more than {Limit.FRAME_BYTES.value} bytes"
     return _unparsed(GatewayReason.BODY_TOO_LARGE, told)
 
 
 def not_text() -> Failure:
-    """Return the failure of a frame of bytes."""
+    """Return the failure of a binary frame."""
     return _unparsed(Reason.SYNTAX, "text frames alone")
 
 
@@ -151,7 +151,7 @@ def _unparsed(reason: AnyReason, detail: str) -> Failure:
 
 
 class _Twice(Exception):
-    """A key came twice in one object."""
+    """A key occurs twice in one object."""
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The private methods that change orders, as native requests."""
+"""The methods that change orders, as native requests."""
 
 import re
 from collections.abc import Sequence
@@ -31,7 +31,7 @@ from exchange.messages.wire import (
 )
 from exchange.messages.wire_mass import MassCancel, MassCancelled
 
-BOOKS_MAX: Final = 64  # combinations that one frame of mass cancels names
+BOOKS_MAX: Final = 64  # combinations in one frame of mass cancels
 _LABEL: Final = re.compile(rf"[A-Za-z0-9._-]{{0,{LABEL_CHARS}}}")
 _TIMES: Final[dict[str, TimeInForceText]] = {
     "good_til_cancelled": "GTC",
@@ -42,7 +42,7 @@ _TIMES: Final[dict[str, TimeInForceText]] = {
 
 
 class CancelAll(Act, frozen=True, kw_only=True):
-    """Which orders are to be cancelled."""
+    """The orders to cancel, by currency and kind."""
 
     currency: str = CURRENCY
     kind: Literal["any", "combo", "future", "future_combo"] = "any"
@@ -51,13 +51,13 @@ class CancelAll(Act, frozen=True, kw_only=True):
 
 
 class CancelBook(CancelAll, frozen=True, kw_only=True):
-    """Whose orders are to be cancelled: a currency and a kind may say no more than it."""
+    """The instrument whose orders to cancel; currency and kind must agree with it."""
 
     instrument_name: str
 
 
 class Trading:
-    """Makes wishes; what a record can carry is the engine's to judge."""
+    """Makes wishes from the methods. Checks that the engine makes are left to it."""
 
     def __init__(self, hub: Hub, blotter: Blotter, portrayer: Portrayer) -> None:
         self._hub = hub
@@ -85,7 +85,7 @@ class Trading:
             raise wrong_param("trigger_price", Reason.COMBINATION, told)
         tif: TimeInForceText | None = _TIMES[order.time_in_force]
         if market and order.type != "market_limit" and tif in ("GTC", "DAY"):
-            tif = None  # such an order never rests
+            tif = None  # a market order never rests
         text = client_order_id(order.label)
         request = Enter(
             client_order_id=text,
@@ -107,7 +107,7 @@ class Trading:
         return Wish(text, request, result)
 
     def edit(self, account: int, edit: Edit) -> Wish:
-        """Give an order another price, another total amount, or both."""
+        """Replace an order's price, total amount, or both."""
         self._check_time(edit.valid_until)
         ticket = self.own(account, edit.order_id)
         if ticket.market and ticket.waits and edit.price is not None:
@@ -131,7 +131,7 @@ class Trading:
         return Wish(request.request_id, request, result)
 
     def cancel(self, account: int, cancel: CancelOne) -> Wish:
-        """Take an order out."""
+        """Cancel an order."""
         self.own(account, cancel.order_id)
         request = Cancel(request_id=token_hex(12), order_id=cancel.order_id)
 
@@ -141,7 +141,7 @@ class Trading:
         return Wish(request.request_id, request, result)
 
     def cancel_all(self, account: int, cancel: CancelAll) -> Wish | int:
-        """Take all orders out, or those of a currency and a kind; the result is how many."""
+        """Cancel all orders, or those of a currency and a kind; the result is their number."""
         instruments = self._hub.feed.instruments
         everywhere = cancel.currency in ("any", CURRENCY)
         if everywhere and cancel.kind == "any":
@@ -151,7 +151,7 @@ class Trading:
         found = chosen(instruments, cancel.currency, cancel.kind)
         products = dict.fromkeys(one.data.product for one in found if not one.legs)
         books = [one for one in found if one.legs and one.state != TradingState.EXPIRED]
-        if len(books) > BOOKS_MAX:  # an order on its way to one of them may be left
+        if len(books) > BOOKS_MAX:  # this may miss an order that is not released yet
             working = {ticket.instrument for ticket in self._blotter.working(account)}
             books = [one for one in books if one.id in working]
         if len(books) > BOOKS_MAX:
@@ -163,7 +163,7 @@ class Trading:
         ])  # fmt: skip
 
     def cancel_book(self, account: int, cancel: CancelBook) -> Wish | int:
-        """Take all orders of an instrument out; the result is how many."""
+        """Cancel all orders of an instrument; the result is their number."""
         instruments = self._hub.feed.instruments
         instrument = find(instruments, cancel.instrument_name)
         if instrument not in chosen(instruments, cancel.currency, cancel.kind):
@@ -172,7 +172,8 @@ class Trading:
         return _mass([MassCancel(request_id=token_hex(12), instrument=instrument.code)])
 
     def own(self, account: int, order_id: str) -> Ticket:
-        """Return an order of the account; raises Failure, the same for another's and for none."""
+        """Return an order of the account; raises the same Failure for an unknown order and for
+        another account's."""
         known = order_id.isascii() and order_id.isdigit() and len(order_id) <= 20
         ticket = self._blotter.orders.get(int(order_id)) if known and order_id[0] != "0" else None
         if ticket is None or ticket.account != account:
@@ -180,7 +181,7 @@ class Trading:
         return ticket
 
     def _done(self, account: int, report: OrderReport) -> dict[str, Any]:
-        """Return an order as its command left it, with the trades that it made."""
+        """Return the order of a report, with the trades of the same command."""
         trades = [
             self._portrayer.fill(fill)
             for fill in self._blotter.fills.get(account, ())
@@ -198,7 +199,7 @@ class Trading:
 
 
 def _mass(requests: list[MassCancel]) -> Wish | int:
-    """Return the wish of mass cancels, in one frame; there may be nothing to cancel."""
+    """Return a wish of mass cancels in one frame; 0 if there is nothing to cancel."""
     if not requests:
         return 0
 
@@ -209,7 +210,7 @@ def _mass(requests: list[MassCancel]) -> Wish | int:
 
 
 def _amount(amount: object, contracts: object) -> str:
-    """Return the lots, which either parameter may say; raises Failure."""
+    """Return the lots, from either parameter; raises Failure if they are missing or differ."""
     said = [plain(v, name) for v, name in ((amount, "amount"), (contracts, "contracts"))
             if v is not None]  # fmt: skip
     if not said:
