@@ -1,8 +1,9 @@
 """The manager of a default trades its book: one order on the defaulter's own account.
 
-The account's kill switch is lifted for that order alone and thrown again behind it, in one breath;
-clearing asks for that too the moment it is lifted, so a crash in between leaves nobody free. The
-record that names the hedge is of the same breath: who asks again under its id is told of the first.
+One batch lifts the account's kill switch, records the hedge, enters the order and throws the switch
+again. Clearing requests the switch as well as soon as it is lifted, so a crash in between leaves no
+defaulter free to trade. Because of the record, a repeat under the same request id gets the first
+outcome.
 """
 
 import asyncio
@@ -31,16 +32,17 @@ from exchange.messages.wire import Position
 async def hedge(
     request: requests.Hedge, desk: Desk, clearing: Clearing, clerk: Clerk
 ) -> dict[str, Any]:
-    """One order on a defaulter's own first account that holds the instrument: at once or not.
+    """Enter an immediate-or-cancel order on the first of a defaulter's accounts that holds the
+    instrument, and return what it traded.
 
-    A known id gets the first outcome again, marked ``traded_before``. RequestRefused where there is
-    no such default, or its book is closed: nothing could sell again what it bought; and for another
-    hedge under a known id. WishRejected with the engine's reason.
+    A known request id gets the first outcome again, marked ``traded_before``. RequestRefused: no
+    such default, its book is closed (nothing could sell what the order bought), or another hedge
+    has that id. WishRejected: the engine's reason.
     """
     if not request.request_id.isascii():
         raise RequestRefused("request_id must be ASCII")
     if request.request_id:
-        # Behind this is all that was on its way when nobody waited for the answer any longer.
+        # A hedge whose caller stopped waiting may still be queued: this comes after it.
         await desk.perform([wishes.checkpoint()])
     await clerk.cleared()
     before = await _before(request, desk, clearing)
@@ -59,7 +61,7 @@ async def hedge(
         raise RequestRefused(f"price {request.price} is not on {request.code}'s tick")
     side = Side[request.side.upper()]
     token = secrets.token_hex(8)
-    name = f"hedge-{request.default}-{token}"  # a client's id that nobody guesses
+    name = f"hedge-{request.default}-{token}"  # a client order id that cannot be guessed
     noted = wishes.hedged(request, request.request_id or token, account)
     entered = _enter(name, account, side, listed.id, price, request.lots)
     lifted = wishes.switch(requests.Kill(account=account, lift=True), on=False)
@@ -73,8 +75,8 @@ async def hedge(
 
 
 async def _before(request: requests.Hedge, desk: Desk, clearing: Clearing) -> dict[str, Any] | None:
-    """What a hedge came to that was asked for under this id before; None if none was, or if it was
-    rejected."""
+    """Return the outcome of the earlier hedge under this request id; None if there was none, or it
+    was rejected."""
     found = clearing.hedge(request.request_id) if request.request_id else None
     if found is None:
         return None
@@ -94,7 +96,7 @@ async def _before(request: requests.Hedge, desk: Desk, clearing: Clearing) -> di
 
 
 def _read(desk: Desk, sequence: int) -> Outcome:
-    """The events of one command that was released."""
+    """Return the events of one released command."""
     events: list[Event] = []
     for released in desk.tape.read(*desk.epochs.place(Position(0, sequence - 1, 0))):
         for row in EVENT.iter_unpack(released.events):
