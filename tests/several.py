@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Final, Self
 
 import aiohttp
+import today
 
 from exchange.app import asking
 from exchange.app.bookkeeping import STREAM_NAME
@@ -30,7 +31,7 @@ from exchange.journal import stream
 from exchange.messages import EVENT, CommandFlag, CommandKind, EventKind, Side
 from exchange.messages.wire import signed_text
 
-CODE: Final = "H100Z26"
+CODE: Final = today.code()
 SECONDS: Final = 20.0
 Place = tuple[int, int]  # sequence, index
 

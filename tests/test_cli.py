@@ -15,10 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import today
 import typer.main
 from served import CHECKOUT, COMMAND, serving
 
 from exchange.cli import app
+
+CODE = today.code()
 
 
 def run_hourbook(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
@@ -148,20 +151,20 @@ def test_a_served_market_is_operated_and_stopped(tmp_path: Path) -> None:
         key = json.loads(hourbook("keys", "create", "5", *data))
         assert set(key) == {"key_id", "secret"}
         assert result("admin", "deposit", "5", "250.25", *data)["cash"] == "250.250000"
-        hourbook("admin", "halt", "H100Z26", *data)
+        hourbook("admin", "halt", CODE, *data)
         assert "not listed" in hourbook("admin", "halt", "H100Z99", *data, code=1)
         state = result("admin", "state", *data)
-        assert [i["code"] for i in state["instruments"] if i["state"] == "HALTED"] == ["H100Z26"]
+        assert [i["code"] for i in state["instruments"] if i["state"] == "HALTED"] == [CODE]
         by_url = ("--url", server.ready["http"], "--key", server.ready["admin_key"])
         assert result("admin", "withdraw", "5", "50.25", *by_url)["cash"] == "200.000000"
         second = tmp_path / "second.json"
         second.write_text(hourbook("keys", "create", "0", "--scope", "admin", *data))
-        propose = ("clear", "propose-price", "H100Z26", "3.1", "--reason", "a wrong print")
+        propose = ("clear", "propose-price", CODE, "3.1", "--reason", "a wrong print")
         proposal = result(*propose, *by_url)["proposal"]
         assert "another person" in hourbook("admin", "approve", proposal, *by_url, code=1)
         other = ("--url", server.ready["http"], "--key", second)
         assert result("admin", "approve", proposal, *other)["price"] == "3.100000"
-        assert result("clear", "settle", *data)["settlement_prices"]["H100Z26"] == "3.100000"
+        assert result("clear", "settle", *data)["settlement_prices"][CODE] == "3.100000"
         last = json.loads(server.stop())
     assert last["stopped"]
     replayed = result("replay", tmp_path, "--verify")
@@ -174,16 +177,16 @@ def test_a_market_nobody_serves_is_operated_through_its_log(tmp_path: Path) -> N
     hourbook("admin", "deposit", "5", "100", *data)
     hourbook("admin", "account", "6", "--member", "5", *data)
     hourbook("admin", "kill", "6", *data)
-    hourbook("admin", "halt", "B200Z26", *data)
+    hourbook("admin", "halt", today.code("B200"), *data)
     hourbook("admin", "mode", "cancel_only", *data)
     assert result("admin", "state", *data)["mode"] == "CANCEL_ONLY"
-    propose = ("clear", "propose-price", "H100Z26", "3.1", "--reason", "a wrong print")
+    propose = ("clear", "propose-price", CODE, "3.1", "--reason", "a wrong print")
     assert "an admin key of their own" in hourbook(*propose, *data, code=1)
     settled = result("clear", "settle", *data)
-    assert "H100Z26" in settled["settlement_prices"]
+    assert CODE in settled["settlement_prices"]
     assert "settled already" in hourbook("clear", "settle", *data, code=1)
     hourbook("admin", "open-day", *data)
-    hourbook("admin", "resume", "B200Z26", *data)
+    hourbook("admin", "resume", today.code("B200"), *data)
     balance = result("clear", "trial-balance", *data)
     assert balance["debits"] == balance["credits"] == 100_000_000
     assert result("clear", "statement", "5", *data)["closing"] == 100_000_000

@@ -365,7 +365,10 @@ class Defaults(Matter):
         return [one for default in theirs for one in loss.follow(default, at, state)] or None
 
     def _of(self, event: Event, state: "State") -> list[Default]:
-        """The default of the member whose account an event names, if it is in default."""
+        """Return the default of the member whose account an event names, if it is in default; the
+        clearing house's own account has no member."""
+        if event.account == HOUSE_ACCOUNT:
+            return []
         member = state.matters.get(Registry).member_of(event.account, state)
         return [default for default in self.defaults if default.member == member]
 
