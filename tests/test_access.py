@@ -26,6 +26,7 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
     PublicFormat,
 )
+from live import clock_ns
 from sockets import House, hear, running
 from typer.testing import CliRunner
 from venue import CODE, RICH, Venue, enter, reject
@@ -176,7 +177,7 @@ async def test_an_expired_key_closes_its_connection(venue: Venue) -> None:
 async def test_operators_requests_by_scope_b12(
     scope: Scope, settles: bool, halts: bool, tmp_path: Path
 ) -> None:
-    opened = await Market.start(tmp_path)
+    opened = await Market.start(tmp_path, clock=clock_ns)
     try:
         key = access.Key("k", 0, scope)
         perform = Within(opened).perform

@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 import pytest
+import today
 from overrides import people
 
 from clients.portfolio import Portfolio
@@ -193,7 +194,10 @@ async def test_a_proposal_outlives_a_restart_and_expires(tmp_path: Path) -> None
         assert set(m.desk.proposals) == {last["proposal"]}  # nobody will ask for the first again
 
 
-async def test_a_key_is_a_person_and_makes_no_second_one(tmp_path: Path) -> None:
+async def test_a_key_is_a_person_and_makes_no_second_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.modules[__name__], "CODE", today.code())
     started = await Market.start(tmp_path)  # the signature's time window wants the real clock
     try:
         match = await trade(started, await prepared(started) * 1025 // 1000)

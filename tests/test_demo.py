@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import msgspec
 import pytest
+import today
 from served import CHECKOUT, COMMAND
 
 from clients.aio import AsyncClient
@@ -80,15 +81,15 @@ async def test_the_proof_fails_on_a_wrong_figure(
 async def test_a_visitor_trades_in_the_next_day(tmp_path: Path) -> None:
     async with await traded(tmp_path) as running:
         assert (await running.settle_and_prove()).holds
-        visit = await running.invite()
+        visit, code = await running.invite(), today.code()
         async with AsyncClient(visit.ws, visit.key_id, visit.secret) as client:
-            await client.subscribe("depth.H100Z26")
+            await client.subscribe(f"depth.{code}")
             async with asyncio.timeout(10):
-                while client.book("H100Z26").best_ask is None:
+                while client.book(code).best_ask is None:
                     await asyncio.sleep(0.05)
-            best = client.book("H100Z26").best_ask
+            best = client.book(code).best_ask
             assert best is not None
-            outcome = await client.enter("H100Z26", "buy", 1, best[0])
+            outcome = await client.enter(code, "buy", 1, best[0])
             assert isinstance(outcome, Accepted)
             assert f'"{visit.key_id}", "{visit.secret}"' in visit.text()
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Final
 
 import pytest
+import today
 from served import CHECKOUT, COMMAND, serving
 
 BLOCK: Final = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -26,7 +27,9 @@ WRITTEN_ADDRESS: Final = "ws://localhost:8000"
 
 
 def blocks(page: Path, language: str) -> list[str]:
-    return [text for found, text in BLOCK.findall(page.read_text()) if found == language]
+    """The page's blocks of a language, with expiries that are listed today."""
+    found = BLOCK.findall(today.dated(page.read_text()))
+    return [text for kind, text in found if kind == language]
 
 
 def name(page: Path) -> str:
@@ -91,7 +94,7 @@ def test_shell_blocks_run(page: Path, tmp_path: Path) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    for shown in SHOWN.findall(page.read_text()):
+    for shown in SHOWN.findall(today.dated(page.read_text())):
         assert re.search(re.escape(shown).replace("…", ".*"), done.stdout), done.stdout
 
 

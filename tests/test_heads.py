@@ -199,7 +199,7 @@ def test_a_torn_last_line_was_never_a_head(market: Path, elsewhere: Path) -> Non
     whole = path.read_bytes()
     path.write_bytes(whole + whole[:100])
     assert len(read_heads(elsewhere, HEX)) == 2
-    record(market, [deposits(1, 950)], heads=elsewhere)
+    record(market, [deposits(1, 950)], heads=elsewhere, clock=Clock(NOON + 2 * SECOND))
     assert [head.sequence for head in read_heads(elsewhere, HEX)] == [8, 10, 12]
 
 

@@ -15,6 +15,7 @@ from signal import SIGKILL
 from typing import Any, Final, Literal
 
 import pytest
+import today
 from served import CHECKOUT, serving
 from test_docs import blocks
 from typer.testing import CliRunner
@@ -26,7 +27,8 @@ from exchange.clearing import Clearing
 from exchange.cli import app
 
 PAGE: Final = CHECKOUT / "docs" / "howto" / "manage-a-default.md"
-CODE: Final = "H100Z26"
+PAGES_CODE: Final = "H100Z26"  # on the page; the server has the machine's own date
+CODE: Final = today.code()
 OWN, ITS, SAFE, HAVEN, RICH, POOR = 10, 11, 20, 21, 30, 40
 ACCOUNTS: Final[dict[int, tuple[int, Literal["house", "client"]]]] = {
     OWN: (10, "house"), ITS: (10, "client"), SAFE: (20, "house"), HAVEN: (20, "client"),
@@ -180,7 +182,8 @@ def run(
     ``meanwhile``: what others do just before the command of that name.
     """
     said = {}
-    for line in filter(None, "\n".join(blocks(page, "sh")).splitlines()):
+    commands = "\n".join(blocks(page, "sh")).replace(PAGES_CODE, CODE)
+    for line in filter(None, commands.splitlines()):
         line = SAID.sub(lambda m: json.loads((at / m[2]).read_text())[m[1]], line)
         words = shlex.split(line.replace("$URL", url().removesuffix("/api/v1")))
         if words[0] == "sleep":

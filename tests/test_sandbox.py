@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 import pytest
+import today
 from aiohttp import WSMsgType
 from served import CHECKOUT, COMMAND
 from typer.testing import CliRunner
@@ -189,20 +190,20 @@ def upgrade_from(origin: str, url: str) -> int:
 
 
 def test_a_served_sandbox_gives_faults_on_demand(visit: dict[str, Any]) -> None:
-    key, url = Key.from_file(visit["key_file"]), visit["http"]
+    key, url, code = Key.from_file(visit["key_file"]), visit["http"], today.code()
     with Client(visit["ws"], key) as client, client.events() as events:
-        client.subscribe(f"depth.{CODE}")
-        depth = client.depth(CODE)
+        client.subscribe(f"depth.{code}")
+        depth = client.depth(code)
         assert depth is not None and all(depth), "it is ready once there is a bid and an ask"
         for kind in KINDS:
             demand(url, kind)
         seen: set[type] = set()
-        book = client.asynchronous.book(CODE)
+        book = client.asynchronous.book(code)
         while not (book.repairs and book.is_live and Connected in seen):
             event = events.next_within(10)
             assert event is not None, "the makers go on"
             seen.add(type(event))
-        assert client.depth(CODE) is not None
+        assert client.depth(code) is not None
         assert client.statement().deposits == "5000000.000000"  # HTTP goes through it, signed
     with Rest(url) as public:
         assert public.contracts()
