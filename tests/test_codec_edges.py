@@ -16,7 +16,7 @@ import sockets
 from sockets import House, Socket, hear
 from venue import CODE, open_account
 
-from exchange.gateway import server, session
+from exchange.gateway import repeats, server, session
 from exchange.messages import Reason, wire
 
 pack = msgspec.msgpack.encode
@@ -227,3 +227,17 @@ async def test_keys_of_messagepack_that_are_none(house: House) -> None:
             if frame is data or told["name"] != "SYNTAX":
                 assert (told["name"], told.get("field")) == (reason.name, field), data[:40]
     assert house.venue.hash() == before
+
+
+def test_a_deep_frame_is_read_a_bounded_number_of_times(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each level is read once more, so a bad frame of many levels would take its square."""
+    parts, reads = repeats._parts, list[int]()
+
+    def read(data: bytes) -> list[msgspec.Raw]:
+        reads.append(len(data))
+        return parts(data)
+
+    monkeypatch.setattr(repeats, "_parts", read)
+    assert repeats.twice_in(b"\x91" * 900 + b"\x82\xa1a\x01\xa1a\x02") is None
+    assert len(reads) == repeats._DEPTH_MAX
+    assert repeats.twice_in(b"\x91\x82\xa1a\x01\xa1a\x02") == "a"

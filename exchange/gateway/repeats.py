@@ -11,6 +11,7 @@ import msgspec
 _ARRAY: Final = b"\xdd"  # of as many elements as the four bytes behind it say
 _MAPS: Final = frozenset((*range(0x80, 0x90), 0xDE, 0xDF))
 _ARRAYS: Final = frozenset((*range(0x90, 0xA0), 0xDC, 0xDD))
+_DEPTH_MAX: Final = 16  # levels searched: each is read once more, and no request has as many
 _SIZES: Final = {0xDE: 3, 0xDF: 5}  # of a map's head; one byte otherwise
 _parts: Final[Callable[[bytes], list[msgspec.Raw]]] = msgspec.msgpack.Decoder(
     list[msgspec.Raw]
@@ -34,8 +35,8 @@ def twice_in(data: bytes) -> str | None:
         return None
 
 
-def _twice(data: bytes) -> str | None:
-    head = data[0] if data else 0
+def _twice(data: bytes, depth: int = 0) -> str | None:
+    head = data[0] if data and depth < _DEPTH_MAX else 0
     if head not in _MAPS:
         values, keys = _parts(data) if head in _ARRAYS else [], []
     else:
@@ -45,7 +46,7 @@ def _twice(data: bytes) -> str | None:
         found = _parts(_ARRAY + count.to_bytes(4, "big") + data[_SIZES.get(head, 1) :])
         values, keys = found[1::2], found[::2]
     for value in values:
-        inside = _twice(bytes(value))
+        inside = _twice(bytes(value), depth + 1)
         if inside is not None:
             return inside
     seen: set[str] = set()
