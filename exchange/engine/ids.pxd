@@ -15,7 +15,7 @@ from exchange.engine.state cimport (
     AGED, Account, COMBINED, Cell, Command, EXPIRES, FEATURED, FREE, Market, Order, RECEIPT,
     UNPRICED, account_of, assume, ensure, instrument_of, is_aged, is_live, is_marked, is_past,
     likely, prefetch,
-    read_again, set_order_state, state_of, u32, u64, u8, unlikely,
+    read_again, state_of, u32, u64, u8, unlikely,
 )
 
 cdef enum:
@@ -150,19 +150,9 @@ cdef inline void let_go(Market* m, u32 slot) noexcept nogil:
         free_slot(m, slot, tag_of(owner_of(m, o), o.key_lo))
 
 
-cdef inline void retire(Market* m, u32 slot, u8 state) noexcept nogil:
-    """Finish an order as FILLED or CANCELLED; its slot stays taken while its id is remembered."""
-    cdef Order* o = &m.orders[slot]
-    set_order_state(o, state)
-    o.leaves = 0
-    o.prev = 0
-    o.next = 0
-    if unlikely(is_marked(o)):
-        let_go(m, slot)
-
-
 cdef inline bint retire_working(Market* m, Order* o, u32 slot, u8 state) noexcept nogil:
-    """`retire` for the hot path; whether cells of the id hash may have moved."""
+    """Finish the order of a slot as FILLED or CANCELLED; the slot stays taken while its id is
+    remembered. Whether cells of the id hash may have moved."""
     (<u8*>&o.traits)[2] = state  # a store of one byte, without a load
     o.leaves = 0
     o.prev = 0
@@ -171,6 +161,11 @@ cdef inline bint retire_working(Market* m, Order* o, u32 slot, u8 state) noexcep
         return False
     let_go(m, slot)
     return True
+
+
+cdef inline void retire(Market* m, u32 slot, u8 state) noexcept nogil:
+    """`retire_working`, where no cell of the id hash is in hand."""
+    retire_working(m, &m.orders[slot], slot, state)
 
 
 cdef inline void prefetch_oldest(Market* m, Cell* oldest) noexcept nogil:

@@ -203,7 +203,7 @@ cdef void meet_head(Market* m, Instrument* book, Incoming* t, i32 at) noexcept n
     settle_head(m, book, at)
 
 
-cdef inline void finish(Market* m, Incoming* t, u16 remainder, bint special) noexcept nogil:
+cdef inline void finish(Market* m, Incoming* t, u16 remainder) noexcept nogil:
     """The incoming order ends: cancel what is left for the reason `remainder`, retire its slot."""
     cdef Order* o = &m.orders[t.slot]
     cdef u32 lots = t.self_cancelled if t.self_cancelled else t.leaves
@@ -212,10 +212,7 @@ cdef inline void finish(Market* m, Incoming* t, u16 remainder, bint special) noe
     if lots:
         say_gone(emit(m, what(EVENT_KIND_ORDER_CANCELLED, t.side << 1, remainder), t.who), o,
                  t.order_id, lots, 0)
-    if special:
-        retire(m, t.slot, CANCELLED if lots or t.done else FILLED)
-    else:
-        retire_working(m, o, t.slot, CANCELLED if lots or t.done else FILLED)
+    retire(m, t.slot, CANCELLED if lots or t.done else FILLED)
 
 
 cdef inline void pass_through(Market* m, Instrument* book, Incoming* t, u32 head, u16 remainder,
@@ -256,7 +253,7 @@ cdef inline void pass_through(Market* m, Instrument* book, Incoming* t, u32 head
         p.adverse += t.leaves * adverse_per_lot(book, side, o.price)
         rest(m, book, t.slot, side, t.limit)
     else:
-        finish(m, t, remainder, special)
+        finish(m, t, remainder)
     if special and book.watched & WATCH_LEGS:  # its trades were booked in the legs
         rehold(m, book, p)
         charge_legs(m, p)
