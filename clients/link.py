@@ -204,7 +204,7 @@ class Link:
         """Send a request and wait for its answer. Raises NotConnected, OutcomeUnknown."""
         if self._failure is not None:
             raise self._failure
-        pending = self._session.ask(request, self._clock_ns())
+        pending = self._session.ask(request)
         future = self._answer_to(pending)
         try:
             async with asyncio.timeout(self._answer_s):
@@ -229,7 +229,7 @@ class Link:
         asked: list[Pending] = []
         try:
             for request in requests:
-                asked.append(self._session.ask(request, self._clock_ns()))
+                asked.append(self._session.ask(request))
         except HourbookError:
             self._session.drop(asked)
             raise

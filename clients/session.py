@@ -129,7 +129,6 @@ class Pending(msgspec.Struct, eq=False):
 
     key: Key
     request: AnyRequest
-    sent_ns: int
     awaited: bool = True
     connection: int = 0
 
@@ -256,7 +255,7 @@ class Session:
 
     # --- requests ---
 
-    def ask(self, request: AnyRequest, now_ns: int) -> Pending:
+    def ask(self, request: AnyRequest) -> Pending:
         """Register a request; registering the same again is a retry. ``sends`` says whether to send
         it.
 
@@ -273,7 +272,7 @@ class Session:
             return known
         if len(self.pending) >= PENDING_MAX:
             raise TooMany("requests without an answer", PENDING_MAX)
-        pending = self.pending[key] = Pending(key, request, now_ns)
+        pending = self.pending[key] = Pending(key, request)
         return pending
 
     def drop(self, asked: list[Pending]) -> None:

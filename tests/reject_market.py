@@ -27,7 +27,6 @@ from exchange.messages import (
 STAMP = 1_000_000_000_000
 DATE = 20261121
 BY_KEY = CommandFlag.BY_CLIENT_ID
-U64_TOP = (1 << 64) - 1
 
 WORKING, FILLED, CANCELLED, RECEIPT = 60, 61, 62, 63  # keys of account 1
 OFFER, BID = 50, 51  # keys of account 2

@@ -169,7 +169,7 @@ def test_the_logon_is_signed_and_its_nonce_rises() -> None:
 
 def test_an_answer_settles_its_request_once() -> None:
     session = ready()
-    pending = session.ask(enter(), NOW)
+    pending = session.ask(enter())
     assert session.receive(accepted(6), NOW).answered == pending.key == ("order", "a")
     repeat = session.receive(accepted(6), NOW)
     assert repeat.event is None and repeat.answered is None
@@ -184,23 +184,23 @@ def test_both_sides_of_an_own_trade_share_a_position_and_are_both_told() -> None
 
 def test_an_id_pending_for_one_thing_is_refused_for_another() -> None:
     session = ready()
-    first = session.ask(enter(), NOW)
-    assert session.ask(enter(), NOW) is first
+    first = session.ask(enter())
+    assert session.ask(enter()) is first
     with pytest.raises(errors.ValueRefused, match="pending"):
-        session.ask(enter(price="2.651"), NOW)
+        session.ask(enter(price="2.651"))
 
 
 def test_requests_wait_for_a_connection() -> None:
     session = ready()
     session.lost()
     with pytest.raises(errors.NotConnected):
-        session.ask(enter(), NOW)
+        session.ask(enter())
 
 
 def test_after_a_break_the_missed_comes_first_then_only_what_is_unanswered() -> None:
     session = ready(cancel_on_disconnect=True)
-    answered, lost = session.ask(enter("a"), NOW), session.ask(enter("b"), NOW)
-    forgotten = session.ask(enter("c"), NOW)
+    answered, lost = session.ask(enter("a")), session.ask(enter("b"))
+    forgotten = session.ask(enter("c"))
     forgotten.awaited = False
     session.lost()
     logon = session.connected(NOW)[0]

@@ -118,8 +118,8 @@ def test_channels_refused_for_now_are_asked_for_with_the_next_heartbeat() -> Non
 def test_leaving_channels_is_done_when_the_connection_is_gone() -> None:
     session = ready()
     joined(session, DEPTH, TRADES)
-    asked = session.ask(wire.Unsubscribe(request_id="u", channels=[TRADES]), NOW)
-    never = session.ask(wire.Unsubscribe(request_id="v", channels=[STATE]), NOW)
+    asked = session.ask(wire.Unsubscribe(request_id="u", channels=[TRADES]))
+    never = session.ask(wire.Unsubscribe(request_id="v", channels=[STATE]))
     assert session.sends(asked) and session.sends(never)
     assert session.lost() == [wire.Unsubscribed(request_id="u", channels=[TRADES])]
     sent = again(session, 9)
@@ -133,15 +133,15 @@ def test_leaving_channels_is_done_when_the_connection_is_gone() -> None:
 def test_what_nobody_waits_for_is_forgotten_with_the_next_logon() -> None:
     session = ready()
     for number in range(PENDING_MAX):
-        late = session.ask(enter(f"o{number}"), NOW)
+        late = session.ask(enter(f"o{number}"))
         assert session.sends(late)
         late.awaited = False
     with pytest.raises(errors.TooMany):
-        session.ask(enter("one more"), NOW)
+        session.ask(enter("one more"))
     session.lost()
     again(session, 9)
     assert session.pending == {}
-    assert session.sends(session.ask(enter("one more"), NOW))
+    assert session.sends(session.ask(enter("one more")))
 
 
 @pytest.mark.parametrize("reason", [GatewayReason.CONNECTIONS_FULL, Reason.SESSIONS_FULL])

@@ -240,6 +240,11 @@ def agree(follower: Follower, feed: Feed) -> None:
         assert [level[:2] for level in queue.ask_levels()] == book.asks()
         assert top.bid == next(iter(queue.bid_levels()), None)
         assert top.ask == next(iter(queue.ask_levels()), None)
+        for side, orders in (("buy", queue.bids(8)), ("sell", queue.asks(8))):
+            ahead: Counter[int] = Counter()
+            for rank, price, lots in orders:
+                assert queue.lots_ahead(side, rank) == ahead[price]
+                ahead[price] += lots
 
 
 @settings(max_examples=12, deadline=None)

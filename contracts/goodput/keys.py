@@ -15,7 +15,6 @@ from contracts.refusals import Refusal, Refused
 
 SEGMENT: Final = b"hourbook attestation segment 1\n"
 REPORT: Final = b"hourbook probe report 1\n"
-RUN: Final = b"hourbook measured run 1\n"
 TABLE: Final = b"hourbook factor table 1\n"
 SEED_BYTES: Final = 32
 

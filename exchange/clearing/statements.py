@@ -248,16 +248,6 @@ def open_interest(state: State) -> list[Interest]:
     return lines
 
 
-def open_interest_text(lines: Sequence[Interest]) -> str:
-    """The bulletin as a table."""
-    rows = [
-        (line.code, dollars(line.settlement_price), f"{line.trades:,}", f"{line.volume:,}",
-         f"{line.open_interest:,}")
-        for line in lines
-    ]  # fmt: skip
-    return table(("instrument", "settlement", "trades", "volume", "open interest"), rows)
-
-
 @dataclass(frozen=True, slots=True)
 class Day:
     """One business date of an account; micro-dollars. 0 is the time before the first date."""

@@ -19,7 +19,6 @@ from exchange.messages import (
     TRADE_FIELDS,
     Command,
     CommandKind,
-    Event,
     EventKind,
     KillScope,
     Selection,
@@ -160,11 +159,6 @@ def event_row(events: bytes, number: int) -> EventRow:
     """Return event ``number``, in the order of EVENT_FIELDS."""
     row: EventRow = EVENT.unpack_from(events, number * EVENT_BYTES)
     return row
-
-
-def event_at(events: bytes, number: int) -> Event:
-    """Return event ``number`` as an Event."""
-    return Event(**dict(zip(EVENT_FIELDS, event_row(events, number), strict=True)))
 
 
 def command_at(commands: bytes, number: int) -> Command:

@@ -42,11 +42,6 @@ class ReplayReport(msgspec.Struct, frozen=True, kw_only=True):
     divergence: Diverged | None
     tail_dropped: Tail | None
 
-    @property
-    def commands_per_second(self) -> int:
-        """Rate of the whole replay: reading, verifying, applying and comparing."""
-        return int(self.commands / self.seconds) if self.seconds else 0
-
 
 class _Batch(msgspec.Struct, frozen=True, gc=False):
     """A replayed batch; the next frame (or the head) records the digest of its events."""

@@ -5,7 +5,7 @@ business date.
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -16,8 +16,6 @@ from exchange.clearing.margin import rules
 from exchange.clearing.margin.parameters import LotRates, MarginParameters, lot_rates, root_of
 from exchange.clearing.margin.scan import Credit, Ints, Margins, Rates, margins
 from exchange.clearing.state import Instrument, State
-
-PART_NAMES: Final = ("scan", "calendar", "delivery", "liquidity", "concentration")
 
 
 @dataclass(frozen=True, slots=True)
