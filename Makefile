@@ -24,6 +24,7 @@ build: $(STAMP)
 check: build
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/cython-lint exchange
 	$(BIN)/mypy
 
 # A file of tests is one worker's, and the longest come first, as tests/conftest.py has ordered them;

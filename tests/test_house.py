@@ -320,6 +320,14 @@ def test_ruff_has_nothing_to_say(command: list[str]) -> None:
     assert done.returncode == 0, done.stdout
 
 
+def test_cython_lint_has_nothing_to_say() -> None:
+    lint = Path(sys.executable).with_name("cython-lint")
+    done = subprocess.run(
+        [lint, "exchange"], cwd=CHECKOUT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout
+
+
 def test_mypy_has_nothing_to_say() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "mypy"], cwd=CHECKOUT, capture_output=True, text=True, check=False

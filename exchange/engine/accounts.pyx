@@ -15,7 +15,7 @@ from exchange.engine.risk cimport add_overflows, charge, position_of, required_o
 from exchange.engine.safety cimport is_on
 from exchange.engine.state cimport (
     Account, Cell, Command, Event, KILLED_BY_SETTING, LOSS_REACHED, Losses, Market, Member,
-    Position, i64, set_killed, u16, u32, u64, u8,
+    Position, i64, set_killed, u32, u64, u8,
 )
 from exchange.engine.vocabulary cimport *
 

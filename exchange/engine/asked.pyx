@@ -18,8 +18,8 @@ from exchange.engine.plain cimport (
 )
 from exchange.engine.risk cimport put_back, rehold_plainly
 from exchange.engine.state cimport (
-    Account, Event, Instrument, Order, Position, copy_key, i64, instrument_of, put_halves, put_pair,
-    side_of, trades_plainly, u32, u8,
+    Event, Order, Position, copy_key, i64, instrument_of, put_halves, put_pair, side_of,
+    trades_plainly, u32, u8,
 )
 from exchange.engine.vocabulary cimport *
 from exchange.engine.watched cimport lets_pass, may_pass, rested_beside

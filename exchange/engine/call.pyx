@@ -124,7 +124,6 @@ cdef void search(Market* m, Instrument* book, Instrument* asks, i64 buys, i64 se
     cdef i32 low = asks.best[1]
     cdef i32 high = book.best[0]
     cdef i32 bid, ask, at
-    cdef i64 price
     if buys or sells:
         low = lowest(book) if lowest(book) < low else low
         bid = asks.slots - 1

@@ -14,8 +14,7 @@ from exchange.engine.guards cimport (
 )
 from exchange.engine.ids cimport find_cell, find_key, has_slot, owner_of, tag_of
 from exchange.engine.lifecycle cimport (
-    answered, cancel_order, keep_receipt, lessen, pick, reject, say_gone, shrink, take_away,
-    withdraw,
+    answered, cancel_order, keep_receipt, lessen, pick, reject, shrink, take_away, withdraw,
 )
 from exchange.engine.matching cimport Incoming, run, run_special
 from exchange.engine.orders cimport Terms, accept

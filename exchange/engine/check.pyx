@@ -1,7 +1,7 @@
 """The full self-check: every invariant, recomputed slowly from first principles. An AssertionError
 names the one that is broken and where. Not for the hot path: it uses Python objects."""
 
-from exchange.engine.book cimport occupied_above, price_of, slot_of
+from exchange.engine.book cimport occupied_above, price_of
 from exchange.engine.combinations cimport side_in, times
 from exchange.engine.groups cimport (
     FOLLOWED_FEATURES, features_of, partner_of, room_to_reduce,
@@ -12,12 +12,12 @@ from exchange.engine.months cimport check_allowances
 from exchange.engine.risk cimport absolute, adverse_per_lot, hold_of, position_of, required_of
 from exchange.engine.safety cimport watch_of
 from exchange.engine.state cimport (
-    WATCH_BREAKER, WATCH_LIMITS,
-    Account, Auction, COLLECTED, COMBINED, CREDITED, Composite, DORMANT, ELECTED, EXPIRES, Extra,
-    FREE, Instrument, Level, Market, NO_ASK, NO_BID, Order, Position, RECEIPT, Stops, UNPRICED,
-    WAITING, WATCH_CREDIT, WATCH_HIDDEN, WATCH_QUOTES, WATCH_STEPS, WATCH_STOPS, WORKING,
-    account_of, collects, i32, i64, instrument_of, is_aged, is_continuous, is_featured, is_live,
-    is_past, is_vacant, legs_open, lots_of, side_of, state_of, tif_of, u32, u64, u8, working_of,
+    WATCH_BREAKER, WATCH_LIMITS, Account, Auction, COLLECTED, COMBINED, CREDITED, Composite,
+    DORMANT, ELECTED, EXPIRES, Extra, FREE, Instrument, Level, Market, NO_ASK, NO_BID, Order,
+    Position, RECEIPT, Stops, UNPRICED, WAITING, WATCH_CREDIT, WATCH_HIDDEN, WATCH_QUOTES,
+    WATCH_STEPS, WATCH_STOPS, WORKING, account_of, collects, i32, instrument_of, is_aged,
+    is_continuous, is_featured, is_live, is_past, is_vacant, legs_open, lots_of, side_of, state_of,
+    tif_of, u32, u64, u8, working_of,
 )
 from exchange.engine.vocabulary cimport *
 

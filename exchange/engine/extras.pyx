@@ -10,7 +10,7 @@ from libc.string cimport memset
 from exchange.engine.book cimport slot_of, take_out, unlink
 from exchange.engine.state cimport (
     COLLECTED, FEATURED, WAITING, WATCH_HIDDEN, WATCH_STOPS, auction_of, ensure, instrument_of,
-    is_featured, is_live,
+    is_featured,
 )
 from exchange.engine.groups cimport FOLLOWED_FEATURES, leave_special
 from exchange.engine.triggers cimport remove_trigger

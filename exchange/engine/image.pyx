@@ -11,10 +11,8 @@ from libc.string cimport memcpy
 
 from exchange.engine.risk cimport hold_of
 from exchange.engine.state cimport (
-    Safety, Window,
-    Account, Composite, Extra, FREE, Instrument, LegTerms, Market, Member, Order, Position,
-    Stated,
-    Protection, Session, Stops, Timer, account_of, i64, instrument_of, is_featured, state_of, u32,
+    Safety, Window, Account, Composite, Extra, FREE, Instrument, LegTerms, Market, Order, Position,
+    Stated, Protection, Session, Stops, account_of, i64, instrument_of, is_featured, state_of, u32,
     u64, working_of,
 )
 from exchange.engine.vocabulary cimport *

@@ -27,9 +27,9 @@ from exchange.engine.risk cimport (
 )
 from exchange.engine.safety cimport forget_halt
 from exchange.engine.state cimport (
-    Account, Auction, Command, Composite, DORMANT, Event, Instrument, Level, Market, NO_ASK, NO_BID,
-    Order, Position, WATCH_STEPS, auction_of, collects, ctz, i32, i64, is_continuous, lots_of,
-    order_id_of, put_state, refresh_combined, set_order_state, side_of, u16, u32, u64, u8,
+    Auction, Command, Composite, DORMANT, Event, Instrument, Level, Market, NO_ASK, NO_BID, Order,
+    Position, WATCH_STEPS, auction_of, collects, ctz, i32, i64, is_continuous, lots_of, order_id_of,
+    put_state, refresh_combined, set_order_state, side_of, u16, u32, u64, u8,
 )
 from exchange.engine.vocabulary cimport *
 
@@ -51,7 +51,7 @@ cdef bint bad_mark(i64 price, i64 multiplier, i64 bound) noexcept nogil:
 cdef void outline(Instrument* book, i64 low, i64 high, i64 step, u32 lot_step) noexcept nogil:
     """Set a new instrument's grid, and what follows from it; everything else of it is zero."""
     cdef u64 odd
-    cdef int i
+    cdef int _
     memset(book, 0, sizeof(Instrument))
     book.low = low
     book.high = high
@@ -60,7 +60,7 @@ cdef void outline(Instrument* book, i64 low, i64 high, i64 step, u32 lot_step) n
     book.step_shift = ctz(<u64>step)
     odd = <u64>step >> book.step_shift
     book.step_inverse = odd
-    for i in range(5):  # Newton: 3 correct bits at first, each round doubles them
+    for _ in range(5):  # Newton: 3 correct bits at first, each round doubles them
         book.step_inverse *= 2 - odd * book.step_inverse
     book.bound = 1
     book.watched = 0 if lot_step == 1 else WATCH_STEPS

@@ -6,8 +6,8 @@ and the house; the agreed value less the value of the legs and the residual.
 """
 
 from exchange.engine.book cimport price_of, reaches
-from exchange.engine.combinations cimport charge_legs, contains, side_in, times
-from exchange.engine.events cimport emit, event_of, what
+from exchange.engine.combinations cimport charge_legs, side_in, times
+from exchange.engine.events cimport emit, what
 from exchange.engine.implied cimport Source, find_source, trade_implied
 from exchange.engine.legterms cimport terms_now
 from exchange.engine.matching cimport meet_head, meet_own, settle_head

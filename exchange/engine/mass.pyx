@@ -16,8 +16,8 @@ from exchange.engine.risk cimport position_of
 from exchange.engine.state cimport (
     Account, Auction, Command, Event, Instrument, KILLED_ACCOUNT, KILLED_EXCHANGE, KILLED_MEMBER,
     Level, Market, NO_ASK, NO_BID, Order, Position, SESSION_FREE, SESSION_ONLINE, Session,
-    account_of, collects, ensure, i32, i64, is_live, lots_of, set_killed, side_of, standing, u16,
-    u32, u64, u8, working_of,
+    account_of, collects, ensure, i32, i64, is_live, lots_of, set_killed, side_of, u32, u64, u8,
+    working_of,
 )
 from exchange.engine.vocabulary cimport *
 

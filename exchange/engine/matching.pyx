@@ -21,9 +21,9 @@ from exchange.engine.risk cimport (
     adverse_per_lot, execute, execute_plainly, pay_house, rehold, rehold_plainly,
 )
 from exchange.engine.state cimport (
-    Account, CANCELLED, Event, FILLED, Instrument, Level, Market, NO_ASK, NO_BID, Order, Position,
-    WATCH_CREDIT, WATCH_IMPLIED, WATCH_LEGS, WORKING, account_of, i32, i64, is_featured, likely,
-    lots_of, order_id_of, put_halves, set_order_state, side_of, stp_of, u16, u32, u64, u8, unlikely,
+    CANCELLED, Event, FILLED, Instrument, Level, Market, Order, Position, WATCH_CREDIT,
+    WATCH_IMPLIED, WATCH_LEGS, WORKING, account_of, i32, i64, is_featured, lots_of, order_id_of,
+    put_halves, set_order_state, side_of, stp_of, u16, u32, u64, u8, unlikely,
 )
 from exchange.engine.vocabulary cimport *
 

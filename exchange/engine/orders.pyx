@@ -37,10 +37,10 @@ from exchange.engine.risk cimport adverse_per_lot, position_of, raise_hold, reho
 from exchange.engine.stops cimport start_waiting
 from exchange.engine.safety cimport refuse_band, refuse_value, within_band
 from exchange.engine.state cimport (
-    WATCH_BREAKER, WATCH_LIMITS, AT_MARKET, Account, COMBINED, CREDITED, Command, Event,
-    Instrument, Market, Order, PROTECTED_BY, Position, WATCH_CREDIT, WATCH_IMPLIED, WATCH_LEGS,
-    WORKING, account_of, collects, conditions_of, i64, instrument_of, is_live, likely, order_id_of,
-    traits_of, u16, u32, u64, u8, unlikely,
+    WATCH_BREAKER, WATCH_LIMITS, AT_MARKET, Account, COMBINED, CREDITED, Command, Event, Instrument,
+    Market, Order, PROTECTED_BY, Position, WATCH_CREDIT, WATCH_IMPLIED, WATCH_LEGS, WORKING,
+    account_of, collects, conditions_of, i64, instrument_of, is_live, likely, order_id_of,
+    traits_of, u16, u32, u8, unlikely,
 )
 from exchange.engine.vocabulary cimport *
 

@@ -4,7 +4,7 @@ from exchange.engine.events cimport blank
 from exchange.engine.instruments cimport refuse_outright
 from exchange.engine.lifecycle cimport reject
 from exchange.engine.months cimport withdraw_all
-from exchange.engine.safety cimport clear_windows, is_on, watch_of
+from exchange.engine.safety cimport clear_windows, watch_of
 from exchange.engine.state cimport Event, Safety, WATCH_BREAKER, WATCH_LIMITS, Window, i64, u32
 from exchange.engine.vocabulary cimport *
 

@@ -6,9 +6,7 @@ judged together, in place of the last quote.
 """
 
 from exchange.engine.aftermath cimport aftermath
-from exchange.engine.book cimport (
-    occupied_above, occupied_below, price_of, reaches, rest, slot_of,
-)
+from exchange.engine.book cimport occupied_above, occupied_below, price_of, reaches, rest
 from exchange.engine.credits cimport credit_with
 from exchange.engine.events cimport blank, emit, what
 from exchange.engine.extras cimport put_extra

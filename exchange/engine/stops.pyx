@@ -16,8 +16,7 @@ from exchange.engine.matching cimport Incoming, run_special
 from exchange.engine.safety cimport within_band
 from exchange.engine.state cimport (
     AT_MARKET, DORMANT, ELECTED, Event, Extra, Order, PROTECTED_BY, Position, Stops, WAITING,
-    WATCH_BREAKER, WATCH_STOPS, WORKING, i32, order_id_of, set_order_state, side_of, tif_of, u16,
-    u8,
+    WATCH_BREAKER, WATCH_STOPS, WORKING, order_id_of, set_order_state, side_of, tif_of, u16, u8,
 )
 from exchange.engine.triggers cimport add_trigger, remove_trigger
 from exchange.engine.vocabulary cimport *

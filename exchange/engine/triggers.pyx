@@ -5,7 +5,7 @@ next child of the same parent; `before` is the previous child of that parent, or
 the parent. To remove any order takes amortized logarithmic time.
 """
 
-from exchange.engine.state cimport Extra, Order, i64, side_of, u8
+from exchange.engine.state cimport Extra, i64, side_of, u8
 
 
 cdef inline bint sooner(Market* m, u32 x, u32 y) noexcept nogil:

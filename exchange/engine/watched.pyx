@@ -14,8 +14,7 @@ from exchange.engine.months cimport is_allowed
 from exchange.engine.plain cimport enter_plain, replace_plain
 from exchange.engine.safety cimport is_on, safety_of, within_band
 from exchange.engine.state cimport (
-    Safety, WATCH_BREAKER, WATCH_HIDDEN, WATCH_IMPLIED, WATCH_LIMITS, WATCH_QUOTES, WATCH_STEPS,
-    WATCH_STOPS, i128, u32,
+    Safety, WATCH_IMPLIED, WATCH_QUOTES, WATCH_STEPS, WATCH_STOPS, i128, u32,
 )
 from exchange.engine.vocabulary cimport *
 

@@ -14,7 +14,7 @@ from array import array
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
-from libc.string cimport memcpy, memset
+from libc.string cimport memset
 
 from exchange.messages import (
     COMMAND_BYTES,
@@ -256,12 +256,12 @@ cdef class Tally:
     def feed(self, const uint8_t[::1] events not None):
         """Count the events of one batch."""
         cdef Py_ssize_t count = events.shape[0] // <Py_ssize_t>sizeof(EventRecord)
-        cdef Py_ssize_t i
+        cdef Py_ssize_t _
         cdef const EventRecord* event
         if count == 0:
             return
         event = <const EventRecord*>&events[0]
-        for i in range(count):
+        for _ in range(count):
             if event.kind == TRADE:
                 self.add_trade(event)
             elif event.kind == ORDER_ACCEPTED:
@@ -303,8 +303,8 @@ cdef class Tally:
         return 0
 
     cdef void mix(self, uint64_t value, int size) noexcept:
-        cdef int i
-        for i in range(size):
+        cdef int _
+        for _ in range(size):
             self.digest = (self.digest ^ (value & 0xFF)) * FNV_PRIME
             value >>= 8
 
@@ -331,10 +331,10 @@ def access_floor(list batches, uint64_t[::1] table not None):
     cdef uint64_t at
     cdef const uint8_t[::1] batch
     cdef const CommandRecord* command
-    cdef Py_ssize_t i
+    cdef Py_ssize_t _
     for batch in batches:
         command = <const CommandRecord*>&batch[0]
-        for i in range(batch.shape[0] // <Py_ssize_t>sizeof(CommandRecord)):
+        for _ in range(batch.shape[0] // <Py_ssize_t>sizeof(CommandRecord)):
             at = (((command.key_lo ^ command.target_lo ^ last) * FNV_PRIME) >> 20) & mask
             last = table[at * 8]
             table[at * 8] = last + command.price + command.quantity + command.side
