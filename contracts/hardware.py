@@ -10,13 +10,14 @@ from collections.abc import Mapping
 from datetime import date
 from functools import cache
 from importlib import resources
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 import msgspec
 from msgspec import Meta
 
 from contracts import symbol
 from contracts.refusals import Refusal, Refused
+from contracts.rules import entries
 
 PRECISIONS: Final = {"tf32": 19, "bf16": 16, "fp16": 16, "fp8": 8, "int8": 8, "fp4": 4}  # bits
 FILE_BYTES_MAX: Final = 65_536
@@ -60,7 +61,7 @@ def read(content: bytes) -> Mapping[str, GpuClass]:
     """Return the classes of a file; raise ValueError if it has any fault."""
     if len(content) > FILE_BYTES_MAX:
         raise ValueError(f"{_FILE} must be at most {FILE_BYTES_MAX} bytes")
-    table = msgspec.toml.decode(content, type=dict[str, GpuClass])
+    table = entries(msgspec.toml.decode(content, type=dict[str, dict[str, Any]]), GpuClass)
     for code, found in table.items():
         if found.product not in symbol.ROOTS:
             raise ValueError(f"{code}: product {found.product!a} is no root of a contract")

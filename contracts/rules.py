@@ -7,12 +7,16 @@ fault, and no type of number is converted to another.
 import tomllib
 from collections.abc import Callable, Mapping
 from datetime import date
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeVar
+
+import msgspec
 
 FILE_BYTES_MAX: Final = 65_536
 TEXT_CHARS_MAX: Final = 200
 FACTOR_DECIMALS: Final = 4  # conversion factors are integers at 1e-4
 _SHOWN_CHARS: Final = 60
+
+T = TypeVar("T")
 
 
 class Fault(NamedTuple):
@@ -110,6 +114,20 @@ def read_table(
             continue
         values[field] = rule.read(value)
     return values, faults
+
+
+def entries(
+    tables: Mapping[str, Mapping[str, Any]], kind: type[T], place: str = ""
+) -> dict[str, T]:
+    """Return a file's tables converted to ``kind``, by name; ValueError names the first faulty
+    one."""
+    found = {}
+    for name, table in tables.items():
+        try:
+            found[name] = msgspec.convert(table, kind)
+        except msgspec.ValidationError as error:
+            raise ValueError(f"{place}{key(name)}: {error}") from error
+    return found
 
 
 def shown(value: object) -> str:

@@ -20,7 +20,7 @@ BAD_INPUT: Final[dict[str, Tests]] = {
         "test_calls::test_collateral_counts_less_its_haircut",
     ),
     "B80": ("test_bad_clearing::test_b80_an_order_never_trades_with_its_own_account",),
-    "B81": ("test_surveillance::test_a_round_trip_is_found_and_its_near_misses_are_not",),
+    "B81": ("test_surveillance::test_two_house_accounts_of_one_member_do_not_trade_unnoticed",),
     "B82": ("test_bad_clearing::test_b82_above_free_margin_and_two_that_fit_only_singly",),
     "B83": ("test_bad_clearing::test_b83_working_orders_count_towards_the_position_limit",),
     "B92": (

@@ -76,6 +76,7 @@ def test_the_shipped_grades() -> None:
         ("enabled = false", 'enabled = "no"', "Expected `bool`"),
         ('version = "1"\nmodel', 'version = "2"\nmodel', "no \\[\\[benchmarks"),
         ("tokens_per_gpu = 32_768", "tokens_per_gpu = 0", ">= 1"),
+        ('regions = ["any"]', "regions = []", "grades.'A100-NODE': .* length >= 1"),
     ],
 )
 def test_a_file_of_grades_with_one_fault_is_refused_whole(old: str, new: str, what: str) -> None:

@@ -182,6 +182,12 @@ def test_the_audit_trail_says_whose_and_of_what_each_command_was(market: Path) -
     assert of("MASS_QUOTE", *bid_and_ask) == of("QUOTED", *bid_and_ask) == quoted
     chosen = [(QUOTER, CODES[0]), (QUOTER, "")]
     assert of("MASS_CANCEL", *who[:2])[:2] == of("MASS_CANCELLED", *who[:2])[:2] == chosen
+    priced = [("LIST", "INSTRUMENT_LISTED"), ("SETTLE", "INSTRUMENT_SETTLED")]
+    priced += [("MARK", "MARKED"), ("EXPIRE", "INSTRUMENT_EXPIRED")]
+    for command, event in priced:
+        answered = [row for row in of(event, "instrument", "price") if row[0] in CODES]
+        assert set(answered) <= set(of(command, "instrument", "price")), event
+    assert of("INSTRUMENT_LISTED", "price")[0] == ("2.500000",)
     repeated = ("cash", "duplicate")
     assert of("DEPOSITED", *repeated)[-2:] == [("5.000000", ""), ("0.000000", "Y")]
     assert of("MASS_CANCELLED", "duplicate")[-2:] == [("",), ("Y",)]

@@ -70,6 +70,8 @@ REJECTED = [
     ("no zone", fields(fetched_at="2026-08-01T05:44:34"), Screen.TIME),
     ("no time", fields(fetched_at="yesterday"), Screen.TIME),
     ("no date", fields(date="2026-02-30"), Screen.TIME),
+    ("a date in another form", fields(date="20260801"), Screen.TIME),
+    ("a date by its week", fields(date="2026-W31-6"), Screen.TIME),
     ("before the year 1", fields(fetched_at="0001-01-01T00:00:00+23:59"), Screen.TIME),
 ]
 
@@ -204,6 +206,21 @@ def test_days_that_cannot_be_fixed_are_refused_and_the_tape_is_as_it_was() -> No
     assert refusal(revising(last, code="HBX-H200")) is RunRefusal.NOT_FIXED
     assert refusal(revising(last)) is RunRefusal.UNCHANGED
     assert tape.encode() == before
+
+
+@pytest.mark.parametrize("last", [day(-1), date(1, 1, 1)])
+def test_an_empty_tape_begins_with_the_first_day_observed_and_not_before_1970(last: date) -> None:
+    """A mistyped date begins no tape years before its observations, nor ends in a traceback."""
+    arguments = (Tape(), rules.load(), batch(flat(spread_out(9), range(3))), [CODE], last)
+    at = end_ns(day(2))
+    with pytest.raises(RefusedRun, match=r"RANGE \(2255\)"):
+        fix_through(*arguments, recorded_ns=at)
+    if last == day(-1):  # asked for by --from it may
+        assert len(fix_through(*arguments, recorded_ns=at, first=last)[1]) == 1
+    else:
+        empty = (Tape(), rules.load(), batch([]), [CODE], last)
+        with pytest.raises(RefusedRun, match="before 1970"):
+            fix_through(*empty, recorded_ns=at)
 
 
 def test_indices_go_on_together_from_one_day() -> None:

@@ -332,7 +332,7 @@ def test_the_command_line_fixes_shows_verifies_and_records(
     fixed = hourbook("index", "fix", "march.csv", "--date", last, *only, "--json")
     assert [f["price_micros"] for f in json.loads(fixed)["fixings"][-2:]] == [2_880_000] * 2
     again = hourbook("index", "fix", "march.csv", "--date", last, *only, code=1)
-    assert again.startswith("REPLAYED (2202)")
+    assert again.startswith("march.csv: REPLAYED (2202)")
     hourbook("index", "fix", "better.csv", "--date", on, *only, "--revise")
     table = hourbook("index", "show", CODE)
     assert "REVISED  2.592000" in table and "PUBLISHED  2.880000" in table

@@ -13,15 +13,19 @@ import pytest
 from history_market import DAYS, Item, Script
 from recorded import record_of
 
-from exchange.history.surveillance import (
-    PATTERNS,
-    Match,
-    RoundTrips,
-    Surveillance,
-    Thresholds,
-)
+from exchange.history.patterns import Match, RoundTrips, Thresholds
+from exchange.history.surveillance import PATTERNS, Surveillance
 from exchange.history.walk import NS, walk
-from exchange.messages import CommandKind, EventKind, Side, TimeInForce
+from exchange.messages import (
+    AccountKind,
+    CommandFlag,
+    CommandKind,
+    EventKind,
+    KillScope,
+    Side,
+    TimeInForce,
+    TradingState,
+)
 
 BUY, SELL = Side.BUY, Side.SELL
 SECOND = 4  # batches, a quarter of a second each
@@ -167,6 +171,143 @@ def test_stuffing(tmp_path: Path, pairs: int, trades: int, messages: int) -> Non
         script.say(*(cancel(script, 4, row["order_id"]) for row in shown))
     expected = [("stuffing", 4, messages)] if messages else []
     assert findings(script, tmp_path) == expected
+
+
+def test_what_the_market_cancels_is_no_message_of_the_account(tmp_path: Path) -> None:
+    """Two hundred orders end with the day, or by a kill switch; others by one mass cancel."""
+    script = begin()
+    wide = record_of(
+        CommandKind.SET_RISK, instrument=1, price=150_000_000, quantity=5_000, session=50,
+        target_lo=1_000_000, target_hi=3_000_000,
+    )  # fmt: skip
+    script.say((wide, None))
+    for account, tif in ((3, TimeInForce.DAY), (4, TimeInForce.GTC), (5, TimeInForce.GTC)):
+        for _ in range(4):
+            wishes = (
+                script.enter(account, BUY, 2_400, 1, instrument=1, tif=tif) for _ in range(50)
+            )
+            script.say(*wishes)
+            quiet(script, 1)
+    all_of_it = record_of(
+        CommandKind.MASS_CANCEL, account=4, instrument=1, side=Side.UNSTATED, tif=1,
+        key_lo=script.key(), key_hi=9,
+    )  # fmt: skip
+    killed = record_of(CommandKind.KILL, account=5, tif=KillScope.ACCOUNT)
+    ended = script.say((all_of_it, None)) + script.say((killed, None))
+    assert sum(row["kind"] == EventKind.ORDER_CANCELLED for row in ended) == 400
+    script.settle(DAYS[0], (2_500_000, 2_500_000))
+    assert findings(script, tmp_path) == []
+
+
+def test_a_command_is_one_message_whatever_it_answers(tmp_path: Path) -> None:
+    """An IOC that finds nobody is accepted and cancelled; a quote changes both of its sides."""
+    script = begin()
+    for account, count in ((3, 199), (4, 200)):
+        while script.stamp() % NS:
+            script.say((record_of(CommandKind.ADVANCE_TIME), None))
+        wishes = (
+            script.enter(account, BUY, 2_400, 1, instrument=1, tif=TimeInForce.IOC)
+            for _ in range(count)
+        )
+        script.say(*wishes)
+        quiet(script, 1)
+        while script.stamp() % NS:
+            script.say((record_of(CommandKind.ADVANCE_TIME), None))
+        script.say(*(quote(script, 5, 2_490 - n % 2, 2_510 + n % 2) for n in range(199)))
+    assert findings(script, tmp_path) == [("stuffing", 4, 200)]
+
+
+def quote(script: Script, account: int, bid: int = 0, ask: int = 0, lots: int = 1) -> Item:
+    """A quote of those prices; without prices the quote is withdrawn."""
+    record = record_of(
+        CommandKind.MASS_QUOTE, account=account, instrument=1, price=bid, quantity=bool(bid) * 2,
+        target_lo=ask, target_hi=bool(ask) * lots, key_lo=script.key(), key_hi=9,
+    )  # fmt: skip
+    return record, None
+
+
+@pytest.mark.parametrize(
+    ("kind", "lots", "found"),
+    [
+        (CommandKind.REDUCE, 32, [("spoofing", 3, 32)]),
+        (CommandKind.REDUCE, 40, [("spoofing", 3, 40)]),
+        (CommandKind.REDUCE, 7, []),
+        (CommandKind.REPLACE, 8, [("spoofing", 3, 32)]),
+        (CommandKind.REPLACE, 33, []),
+    ],
+)
+@pytest.mark.parametrize("new_id", [False, True])
+def test_what_is_shown_may_be_withdrawn_by_fewer_lots(
+    tmp_path: Path, kind: CommandKind, lots: int, found: list[tuple[str, int, int]], new_id: bool
+) -> None:
+    """A reduction, or a replacement by fewer lots, is withdrawn like a cancel of these lots."""
+    script = begin()
+    (shown,) = ids_of(script.say(script.enter(3, SELL, 2_540, 40, instrument=1)))
+    trade(script, 3, 4, 2, 2_500)
+    flags = CommandFlag.NEW_ID if new_id and kind == CommandKind.REPLACE else 0
+    record = record_of(
+        kind, account=3, side=Side.UNSTATED, target_lo=shown, quantity=lots, flags=flags,
+        price=2_560 if kind == CommandKind.REPLACE else 0, key_lo=script.key(), key_hi=7,
+    )  # fmt: skip
+    script.say((record, None))
+    assert findings(script, tmp_path) == found
+
+
+def test_a_quote_may_show_what_it_withdraws(tmp_path: Path) -> None:
+    script = begin()
+    for ask, lots in ((2_540, 8), (2_540, 7)):
+        script.say(quote(script, 3, 2_500, ask, lots))
+        script.say(script.enter(4, SELL, 2_500, 2, instrument=1, tif=TimeInForce.IOC))
+        script.say(quote(script, 3))
+        quiet(script, 70)
+    assert findings(script, tmp_path) == [("spoofing", 3, 8)]
+
+
+@pytest.mark.parametrize(("parts", "shown"), [((2, 3), 8), ((3, 2), 8), ((5,), 8), ((3, 2), 20)])
+def test_all_lots_of_an_order_count_in_whatever_parts_they_trade(
+    tmp_path: Path, parts: tuple[int, ...], shown: int
+) -> None:
+    script = begin()
+    (order,) = ids_of(script.say(script.enter(3, SELL, 2_540, shown, instrument=1)))
+    script.say(*(script.enter(4, SELL, 2_500, lots, instrument=1) for lots in parts))
+    script.say(script.enter(3, BUY, 2_500, 5, instrument=1, tif=TimeInForce.IOC))
+    script.say(cancel(script, 3, order))
+    assert findings(script, tmp_path) == ([("spoofing", 3, 20)] if shown == 20 else [])
+
+
+@pytest.mark.parametrize(("closed", "found"), [(True, True), (False, False)])
+def test_a_close_is_when_trading_ends_however_late_it_is_settled(
+    tmp_path: Path, closed: bool, found: bool
+) -> None:
+    script = begin()
+    trade(script, 1, 3, 1, 2_500)
+    quiet(script, 31)
+    trade(script, 2, 3, 20, 2_505)
+    if closed:
+        state = record_of(CommandKind.SET_STATE, instrument=1, tif=TradingState.CLOSED)
+        script.say((state, None))
+    quiet(script, 120)
+    script.settle(DAYS[0], (2_500_000, 2_505_000))
+    assert findings(script, tmp_path) == ([("marking_the_close", 2, 20)] if found else [])
+
+
+def test_two_house_accounts_of_one_member_do_not_trade_unnoticed(tmp_path: Path) -> None:
+    """B81: house accounts of a member have one owner; its clients' accounts have their own."""
+    script = begin()
+    for account in (7, 8):
+        opened = record_of(
+            CommandKind.OPEN_ACCOUNT, account=account, instrument=4, session=account,
+            tif=AccountKind.HOUSE, quantity=200, target_hi=1,
+        )  # fmt: skip
+        paid = record_of(
+            CommandKind.DEPOSIT, account=account, price=400_000_000_000, key_lo=script.key(),
+            key_hi=9,
+        )  # fmt: skip
+        script.say((opened, None), (paid, None))
+    trade(script, 3, 4, 5, 2_500)  # two clients of one member
+    trade(script, 1, 7, 5, 2_500)  # houses of two members
+    trade(script, 7, 8, 6, 2_500)
+    assert findings(script, tmp_path) == [("one_owner", 7, 6)]
 
 
 def test_the_seeded_ones_are_found_in_a_busy_market_and_no_more(tmp_path: Path) -> None:

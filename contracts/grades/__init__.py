@@ -26,6 +26,7 @@ from contracts.calendar import Month
 from contracts.decimal_text import parse_price
 from contracts.hardware import GpuClass, gpu_class, peak
 from contracts.refusals import Refusal, Refused
+from contracts.rules import entries
 from contracts.spec import PAR_FACTOR, PHYSICAL_MONTHS_MAX
 
 FILE_BYTES_MAX: Final = 262_144
@@ -34,6 +35,7 @@ _DECIMALS: Final = 4
 _PERSON: Final = b"hourbook.rules"
 
 Text = Annotated[str, Meta(min_length=1, max_length=200, pattern=r"^[ -~]+$")]
+Words = Annotated[tuple[Text, ...], Meta(min_length=1)]
 Share = Annotated[str, Meta(pattern=r"^[0-2]\.[0-9]{1,4}$")]
 Lots = Annotated[int, Meta(ge=1, le=1_000_000)]
 Days = Annotated[int, Meta(ge=1, le=365)]
@@ -70,14 +72,14 @@ class _RulesFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 class _GradeFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     product: Text
     gpu_class: Text
-    fabrics: tuple[Text, ...]
+    fabrics: Words
     fabric_gbps: Lots
     gpus_least: Lots
     gpus_most: Lots
     delivery_unit_lots: Lots
     tenancy: Text
     availability: Share
-    regions: tuple[Text, ...]
+    regions: Words
     precision: Text
     benchmark: Text
     benchmark_version: Text
@@ -113,7 +115,7 @@ class Jurisdiction(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     rules: tuple[_RulesFile, ...]
     benchmarks: tuple[Benchmark, ...]
-    grades: dict[str, _GradeFile]
+    grades: dict[str, dict[str, Any]]
     jurisdiction: Jurisdiction
 
 
@@ -250,7 +252,8 @@ def read(content: bytes, classes: Mapping[str, GpuClass] | None = None) -> Grade
     benchmarks = {(one.name, one.version): one for one in file.benchmarks}
     if len(benchmarks) < len(file.benchmarks):
         raise ValueError("a benchmark's version is stated once")
-    grades = {code: _grade(code, one, benchmarks, classes) for code, one in file.grades.items()}
+    tables = entries(file.grades, _GradeFile, "grades.")
+    grades = {code: _grade(code, one, benchmarks, classes) for code, one in tables.items()}
     return Grades(rules, grades, file.jurisdiction)
 
 

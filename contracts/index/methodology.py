@@ -18,6 +18,7 @@ import msgspec.toml
 from msgspec import Meta
 
 from contracts.decimal_text import DecimalTextError, parse_price
+from contracts.rules import entries
 
 FILE_BYTES_MAX: Final = 262_144
 FACTOR_ONE: Final = 10_000
@@ -35,6 +36,7 @@ Count = Annotated[int, Meta(ge=0, le=100_000)]
 Days = Annotated[int, Meta(ge=1, le=3_660)]
 Hours = Annotated[int, Meta(ge=0, le=240)]
 Minute = Annotated[int, Meta(ge=0, le=MINUTES_OF_DAY)]
+Venue = Literal["neocloud", "marketplace", "hyperscaler"]
 Code = Annotated[str, Meta(pattern=r"^[A-Z0-9][A-Z0-9-]{2,23}$")]
 
 
@@ -72,7 +74,7 @@ class Series(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Provider(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A provider of prices. ``route`` names the aggregator they come through, if any."""
 
-    venue: Literal["neocloud", "marketplace", "hyperscaler"]
+    venue: Venue
     tier: Tier
     route: str = ""
 
@@ -135,7 +137,7 @@ class Index(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     review_date: date
 
     series: Annotated[tuple[Series, ...], Meta(min_length=1, max_length=32)]
-    venues: Annotated[tuple[str, ...], Meta(min_length=1, max_length=8)]
+    venues: Annotated[tuple[Venue, ...], Meta(min_length=1, max_length=8)]
     window_opens_minute: Minute
     window_closes_minute: Minute
     extended_closes_minute: Minute
@@ -187,7 +189,7 @@ class _Panel(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     common: dict[str, Any]
     indices: dict[Code, dict[str, Any]]
-    providers: dict[Name, Provider]
+    providers: dict[Name, dict[str, Any]]
     panel: _Panel
 
 
@@ -216,10 +218,9 @@ def read(content: bytes) -> Methodology:
         raise MethodologyError(f"{len(content)} bytes, at most {FILE_BYTES_MAX}")
     try:
         file = msgspec.toml.decode(content, type=_File)
-        indices = {
-            code: msgspec.convert({**file.common, **table, "code": code}, Index)
-            for code, table in file.indices.items()
-        }
+        providers = entries(file.providers, Provider, "providers.")
+        whole = {code: {**file.common, **one, "code": code} for code, one in file.indices.items()}
+        indices = entries(whole, Index, "indices.")
     except (ValueError, RecursionError) as error:
         raise MethodologyError(f"not a file of indices: {error}") from error
     if not indices:
@@ -228,7 +229,7 @@ def read(content: bytes) -> Methodology:
         for rule in _faults(index, file):
             raise MethodologyError(f"{index.code}: {rule}")
     gpus, kinds = frozenset(file.panel.gpus), frozenset(file.panel.kinds)
-    return Methodology(indices, file.providers, gpus, kinds)
+    return Methodology(indices, providers, gpus, kinds)
 
 
 def _faults(index: Index, file: _File) -> list[str]:

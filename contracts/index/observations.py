@@ -31,6 +31,7 @@ EPOCH_DAY: Final = date(1970, 1, 1).toordinal()
 OPTIONAL: Final = ("date", "currency", "vram_gb", "source_url", "region")
 
 _PRICE: Final = re.compile(r"-?(?:0|[1-9][0-9]{0,11})(?:\.[0-9]{1,20})?")
+_DATE: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _MICRO: Final = Decimal("0.000001")
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -137,7 +138,7 @@ def read(content: bytes, *, now_ns: int, methodology: Methodology) -> Batch:
         for row in rows:
             reader.take(row, rows.line_num)
     except csv.Error as error:
-        raise RefusedFile(FileRefusal.ROW_FORM, f"line {rows.line_num}", str(error)) from error
+        raise RefusedFile(FileRefusal.ROW_FORM, "CSV", f"line {rows.line_num}: {error}") from error
     if not reader.observations and not reader.rejected:
         raise RefusedFile(FileRefusal.EMPTY)
     return Batch(digest(content), reader.observations, reader.rejected)
@@ -221,10 +222,7 @@ class _Reader:
 
     def _day(self, text: str) -> int | None:
         if text not in self._dates:
-            try:
-                self._dates[text] = date.fromisoformat(text).toordinal()
-            except ValueError:
-                self._dates[text] = None
+            self._dates[text] = _ordinal(text)
         return self._dates[text]
 
     def _micros(self, text: str) -> int | Screen:
@@ -232,6 +230,13 @@ class _Reader:
         if known is None:
             known = self._prices[text] = _micros(text)
         return known
+
+
+def _ordinal(text: str) -> int | None:
+    try:
+        return date.fromisoformat(text).toordinal() if _DATE.fullmatch(text) else None
+    except ValueError:
+        return None
 
 
 def _moment(text: str, latest_ns: int) -> int | Screen:

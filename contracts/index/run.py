@@ -40,7 +40,7 @@ class RunRefusal(IntEnum):
     OUT_OF_ORDER = 2252  # a later day is fixed, a day would be skipped, or indices are not level
     NOT_FIXED = 2253  # nothing to revise or reproduce
     UNCHANGED = 2254  # the revision would have the same inputs and rules
-    RANGE = 2255  # the last day is before the first, or ``DAYS_MAX`` or more after it
+    RANGE = 2255  # the last day is before the first, or ``DAYS_MAX`` or more after it; before 1970
     CLOCK = 2256  # the time given is before the tape's last entry
     NOT_OVER = 2257  # the last day is not over yet
 
@@ -274,8 +274,10 @@ def _days(
         first = fixed[-1] + timedelta(days=1) if fixed[-1] < last else last
     elif first is None:
         fresh_days = {seen.day for seen in batch.observations if fresh(seen)}
-        first = min([*(date.fromordinal(day) for day in fresh_days), last])
+        first = date.fromordinal(min(fresh_days)) if fresh_days else last
     assert first is not None
+    if first.toordinal() < EPOCH_DAY:
+        raise RefusedRun(RunRefusal.RANGE, f"{first}: no observation is from before 1970")
     if not 0 <= (last - first).days < DAYS_MAX:
         do = "fix fewer at a time" if fixed else "--from names another first day"
         said = f"from {first} to {last} is not 1 to {DAYS_MAX} days; {do}"

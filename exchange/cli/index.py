@@ -69,7 +69,7 @@ def fix(
         else sorted(methodology.indices)
     )
     now_ns = time.time_ns()
-    with _locked(tape_file), _refusals():
+    with _locked(tape_file), _refusals(file):
         tape = _read_tape(tape_file)
         batch = _batch(file, now_ns, methodology)
         if revise:
@@ -193,7 +193,7 @@ def verify(
         def read_at(now_ns: int, content: bytes = content) -> "Batch":
             return read(content, now_ns=now_ns, methodology=methodology)
 
-        with _refusals("nothing is proven", f"{file}: "):
+        with _refusals(file, "nothing is proven"):
             again = reproduce(tape, methodology, digest(content), read_at)
         differ += [f"{file}: {entries}" for entries in again.differ]
         run_again += again.runs > 0
@@ -404,8 +404,8 @@ def _content(file: Path) -> bytes:
 
 
 @contextmanager
-def _refusals(ending: str = "nothing was fixed", about: str = "") -> Iterator[None]:
-    """Report a refusal as a one-line failure."""
+def _refusals(file: Path, ending: str = "nothing was fixed") -> Iterator[None]:
+    """Report a refusal of a file, or of a run that it is for, as a one-line failure."""
     from contracts.index.observations import RefusedFile  # noqa: PLC0415
     from contracts.index.run import RefusedRun  # noqa: PLC0415
     from contracts.index.tape import TapeError  # noqa: PLC0415
@@ -413,7 +413,7 @@ def _refusals(ending: str = "nothing was fixed", about: str = "") -> Iterator[No
     try:
         yield
     except (RefusedFile, RefusedRun, TapeError) as error:
-        fail(f"{about}{error}; {ending}")
+        fail(f"{file}: {error}; {ending}")
 
 
 def _read_tape(path: Path) -> "Tape":

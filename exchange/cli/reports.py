@@ -97,7 +97,7 @@ def surveillance(
     file: CsvFile = None,
     as_json: Json = False,
 ) -> None:
-    """Patterns of abuse: round trips, spoofing, marking the close, stuffing.
+    """Patterns of abuse: one owner, round trips, spoofing, marking the close, stuffing.
 
     docs/reference/audit.md defines each. Exit code 1 if anything was found.
     """

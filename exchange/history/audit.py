@@ -105,6 +105,18 @@ _LAST_OF_ORDERS: Final = int(EventKind.ORDER_RETURNED)
 _OF_SESSION: Final = frozenset(
     map(int, (EventKind.SESSION_OPENED, EventKind.SESSION_LOST, EventKind.SESSION_ENDED))
 )
+# What the answer to a command of _PRICED says: its price is a clearing price.
+_STATED: Final = frozenset(
+    map(
+        int,
+        (
+            EventKind.MARKED,
+            EventKind.INSTRUMENT_SETTLED,
+            EventKind.INSTRUMENT_EXPIRED,
+            EventKind.INSTRUMENT_LISTED,
+        ),
+    )
+)
 _CASH: Final = frozenset(map(int, (EventKind.DEPOSITED, EventKind.WITHDRAWN, _FEE, _SETTLED)))
 _MARKET_ORDER, _POST_ONLY, _MANUAL, _BY_CLIENT_ID = (
     int(CommandFlag.MARKET), int(CommandFlag.POST_ONLY), int(CommandFlag.MANUAL),
@@ -341,7 +353,9 @@ class Trail:
             row[SESSION] = event[7]
         if names_instrument(event, command[0], command[2]):
             row[INSTRUMENT] = self.picture.code(event[5])
-        if kind == _QUOTED:
+        if kind in _STATED:
+            row[PRICE] = decimal_text(event[8], 6)
+        elif kind == _QUOTED:
             row[PRICE], row[QUANTITY] = self.picture.price(event[5], event[8]), event[9]
             row[ASK_PRICE] = self.picture.price(event[5], event[13])
             row[ASK_QUANTITY] = event[10]

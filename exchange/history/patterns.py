@@ -1,0 +1,248 @@
+"""Patterns of abuse in trades, and in the number of an account's commands.
+
+``Thresholds`` holds the limits of every pattern; definitions: docs/reference/audit.md. Prices are
+in ticks. What an account shows and withdraws: exchange.history.spoofing.
+"""
+
+from collections import defaultdict, deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from exchange.history.picture import Holder
+from exchange.history.records import EventRow
+from exchange.history.walk import NS
+from exchange.messages import AccountKind, EventFlag, TradingState
+
+
+@dataclass(frozen=True, slots=True)
+class Thresholds:
+    """The limits from which a pattern is reported. Times in seconds of the log."""
+
+    round_trip_seconds: int = 60  # at most, between a trade and the reverse trade
+    round_trip_ticks: int = 1  # largest difference of their prices
+    spoofing_seconds: int = 5  # from entry to the trade, and from the trade to the cancel
+    spoofing_ratio: int = 4  # least lots shown and cancelled per lot traded on the other side
+    close_seconds: int = 30  # before trading ends for a settlement
+    close_share: int = 60  # least per cent of the window's volume on one side
+    close_ticks: int = 3  # least move of the price in that direction
+    close_lots: int = 10  # least volume of the window
+    stuffing_messages: int = 200  # least number of commands in an instrument within a second
+    stuffing_share: int = 1  # most per cent of them that traded
+
+
+class Finding(NamedTuple):
+    """One occurrence: the account, the sequences and a description.
+
+    ``lots`` is the number of messages for ``stuffing``.
+    """
+
+    pattern: str
+    instrument: int
+    account: int
+    business_date: int
+    stamp: int
+    first_sequence: int
+    last_sequence: int
+    lots: int
+    words: str
+
+
+Report = Callable[[Finding], None]
+
+
+class Match(NamedTuple):
+    """A trade, with buyer and seller."""
+
+    stamp: int
+    sequence: int
+    instrument: int
+    price: int
+    lots: int
+    parties: tuple[int, int]  # buyer, seller
+    orders: tuple[int, int]
+
+
+def match_of(row: EventRow, stamp: int) -> Match:
+    """Return a TRADE event as a Match."""
+    taker, maker = (row[6], row[7]), (row[12] & 0xFFFF_FFFF, row[11])
+    buyer, seller = (maker, taker) if row[3] & EventFlag.SELL else (taker, maker)
+    parties, orders = (buyer[0], seller[0]), (buyer[1], seller[1])
+    return Match(stamp, row[0], row[5], row[8], row[9], parties, orders)
+
+
+class OneOwner:
+    """Two house accounts of one member trade with each other: both belong to that member."""
+
+    def __init__(self, accounts: Mapping[int, Holder]) -> None:
+        self._accounts = accounts
+
+    def traded(self, match: Match, date: int, report: Report) -> None:
+        """Report this trade if both of its accounts have one owner."""
+        buyer, seller = (self._accounts[party] for party in match.parties)
+        if buyer.member != seller.member or {buyer.kind, seller.kind} != {AccountKind.HOUSE}:
+            return
+        words = f"bought {match.lots} lots from account {match.parties[1]} of the same member"
+        report(
+            Finding(
+                "one_owner", match.instrument, match.parties[0], date, match.stamp,
+                match.sequence, match.sequence, match.lots, words,
+            )
+        )  # fmt: skip
+
+
+class RoundTrips:
+    """Two accounts trade, and soon trade the same lots back at about the same price."""
+
+    def __init__(self, thresholds: Thresholds) -> None:
+        self._within = thresholds.round_trip_seconds * NS
+        self._ticks = thresholds.round_trip_ticks
+        self._open: defaultdict[tuple[int, int, int], deque[Match]] = defaultdict(deque)
+
+    def traded(self, match: Match, date: int, report: Report) -> None:
+        """Report this trade if it reverses an earlier one; otherwise remember it."""
+        buyer, seller = match.parties
+        there = self._open[match.instrument, seller, buyer]
+        here = self._open[match.instrument, buyer, seller]
+        for old in (there, here):
+            while old and match.stamp - old[0].stamp > self._within:
+                old.popleft()
+        for first in there:
+            if first.lots == match.lots and abs(first.price - match.price) <= self._ticks:
+                there.remove(first)
+                words = f"sold {match.lots} lots to account {buyer} that it had bought from it"
+                report(
+                    Finding(
+                        "round_trip", match.instrument, seller, date, match.stamp, first.sequence,
+                        match.sequence, match.lots, words,
+                    )
+                )  # fmt: skip
+                return
+        here.append(match)
+
+
+class Closes:
+    """One account has most of a side just before trading ends for a settlement, and the price moves
+    its way."""
+
+    def __init__(self, thresholds: Thresholds) -> None:
+        self._of = thresholds
+        self._trades: defaultdict[int, deque[Match]] = defaultdict(deque)
+        self._before: dict[int, int] = {}  # the last price before the window
+        self._closed: dict[int, int] = {}  # stamp at which an instrument closed, while it is closed
+        self._day_closed: int | None = None
+
+    def _forget(self, instrument: int, stamp: int) -> None:
+        trades = self._trades[instrument]
+        while trades and stamp - trades[0].stamp > self._of.close_seconds * NS:
+            self._before[instrument] = trades.popleft().price
+
+    def traded(self, match: Match) -> None:
+        """Add a trade to the window."""
+        self._forget(match.instrument, match.stamp)
+        self._trades[match.instrument].append(match)
+
+    def day_opened(self) -> None:
+        """A business date has begun."""
+        self._day_closed = None
+
+    def day_closed(self, stamp: int) -> None:
+        """The business date is closed."""
+        self._day_closed = stamp
+
+    def changed(self, row: EventRow, stamp: int) -> None:
+        """Note when an instrument closes, and that it trades again."""
+        if row[9] == TradingState.CLOSED:
+            self._closed[row[5]] = stamp
+        else:
+            self._closed.pop(row[5], None)
+
+    def settled(self, row: EventRow, stamp: int, date: int, report: Report) -> None:
+        """Evaluate the window before trading ended, or before this settlement of a date that goes
+        on."""
+        instrument = row[5]
+        ends = (self._closed.get(instrument), self._day_closed, stamp)
+        self._forget(instrument, min(end for end in ends if end is not None))
+        window = self._trades.pop(instrument, deque())
+        before = self._before.get(instrument)
+        if window:
+            self._before[instrument] = window[-1].price
+        volume = sum(match.lots for match in window)
+        if before is None or volume < self._of.close_lots:
+            return
+        for side, sign in ((0, 1), (1, -1)):
+            moved = sign * (window[-1].price - before)
+            if moved < self._of.close_ticks:
+                continue
+            lots: defaultdict[int, int] = defaultdict(int)
+            for match in window:
+                lots[match.parties[side]] += match.lots
+            account, most = max(lots.items(), key=lambda one: (one[1], -one[0]))
+            if most * 100 >= self._of.close_share * volume:
+                words = (
+                    f"{('bought', 'sold')[side]} {most} of {volume} lots before the settlement;"
+                    f" the price went {moved} ticks its way"
+                )
+                report(
+                    Finding(
+                        "marking_the_close", instrument, account, date, stamp, window[0].sequence,
+                        row[0], most, words,
+                    )
+                )  # fmt: skip
+
+
+@dataclass(slots=True)
+class Second:
+    """Commands and trades of an account in an instrument within one second of the log."""
+
+    second: int = -1
+    first_sequence: int = 0
+    last_sequence: int = 0
+    messages: int = 0
+    traded: int = 0
+
+
+@dataclass(slots=True)
+class Stuffing:
+    """Very many orders, changes and cancels within a second, almost none of which trade."""
+
+    thresholds: Thresholds
+    _seconds: dict[tuple[int, int], Second] = field(default_factory=dict)
+
+    def _now(self, key: tuple[int, int], stamp: int, date: int, report: Report) -> Second:
+        now = self._seconds.setdefault(key, Second())
+        if now.second != stamp // NS:
+            self._judge(key, now, date, report)
+            now = self._seconds[key] = Second(stamp // NS)
+        return now
+
+    def said(self, row: EventRow, stamp: int, date: int, report: Report) -> None:
+        """Count a command that entered, changed or cancelled orders: once, whatever its events."""
+        now = self._now((row[5], row[6]), stamp, date, report)
+        if now.last_sequence != row[0]:
+            now.first_sequence = now.first_sequence or row[0]
+            now.last_sequence = row[0]
+            now.messages += 1
+
+    def traded(self, match: Match, date: int, report: Report) -> None:
+        """Count a trade for both accounts."""
+        for party in match.parties:
+            self._now((match.instrument, party), match.stamp, date, report).traded += 1
+
+    def finish(self, date: int, report: Report) -> None:
+        """Evaluate the current seconds at the end of the log."""
+        for key, now in sorted(self._seconds.items()):
+            self._judge(key, now, date, report)
+        self._seconds.clear()
+
+    def _judge(self, key: tuple[int, int], now: Second, date: int, report: Report) -> None:
+        most = self.thresholds.stuffing_share * now.messages
+        if now.messages < self.thresholds.stuffing_messages or now.traded * 100 > most:
+            return
+        words = f"{now.messages} messages within a second, {now.traded} trades"
+        report(
+            Finding(
+                "stuffing", key[0], key[1], date, now.second * NS, now.first_sequence,
+                now.last_sequence, now.messages, words,
+            )
+        )  # fmt: skip
