@@ -421,6 +421,11 @@ class Clearing:
             found = self._state.matters.get(Defaults).defaults
             return list(found[default - 1].accounts) if 1 <= default <= len(found) else []
 
+    def gone(self) -> frozenset[int]:
+        """Return the members in default, including those whose default has ended."""
+        with self._lock:
+            return self._state.matters.get(Defaults).gone
+
     def default_stage(self, default: int) -> str:
         """How far a default is, ``declared`` to ``ended``; empty if there is none."""
         with self._lock:

@@ -45,6 +45,19 @@ def freeze(id: str, account: int) -> Due:
     return Due(f"{id} freeze", "kill", account, 1)
 
 
+def stays_frozen(default: Default, account: int, state: "State") -> bool:
+    """Return whether an account of a member in default is frozen again if its switch is lifted.
+
+    The member's own accounts always are. A client's account is once the client was ported or the
+    default has ended, unless it holds lots, which it may have to close.
+    """
+    if account in default.accounts:
+        return True
+    ported = any(one.account == account for one in default.ported)
+    held = any(position.net for _, position in state.positions.of_account(account))
+    return (ported or default.stage == "ended") and not held
+
+
 def open_auction(
     default: Default, auctions: list[Auction], record: OpenAuction, at: At, state: "State"
 ) -> Ruling:

@@ -373,9 +373,11 @@ class Defaults(Matter):
         return [default for default in self.defaults if default.member == member]
 
     def _freeze_again(self, event: Event, state: "State") -> Sequence[Ruling]:
-        """A kill switch was lifted, for a hedge say: the defaulter is frozen again."""
-        for default in self.defaults:
-            if event.reason == KillScope.ACCOUNT and event.account in default.accounts:
+        """Freeze an account again whose kill switch was lifted, for a hedge for example."""
+        if event.reason != KillScope.ACCOUNT:
+            return ()
+        for default in self._of(event, state):
+            if closing.stays_frozen(default, event.account, state):
                 default.frozen += 1
                 id = f"default {default.id} {event.account} again {default.frozen}"
                 ask(state, closing.freeze(id, event.account))
