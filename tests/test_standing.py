@@ -51,7 +51,7 @@ def house(tmp_path: Path) -> Iterator[House]:
 
 
 def stands(house: House, account: int = LONG) -> Standing:
-    found = house.clearing.statement(account).standing
+    found = house.statement(account).standing
     assert found is not None
     return found
 
@@ -74,7 +74,7 @@ def test_liquidity_is_cash_and_collateral_less_what_is_required(house: House) ->
     assert house.clearing.cash(LONG) == CASH
     assert "T-BILL" in house.clearing.statement(LONG).text()
     assert "T-BILL" in house.clearing.statement_page(LONG)
-    assert house.clearing.statement(LONG, 20260101).standing is None  # known for now alone
+    assert house.statement(LONG, 20260101).standing is None  # known for now alone
 
 
 def test_without_parameters_nothing_is_required(tmp_path: Path) -> None:
