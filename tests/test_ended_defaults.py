@@ -428,15 +428,16 @@ def test_a_delivery_that_is_not_paid_after_the_loss_was_shared_is_shared_as_well
     """The seller has its penalty in full; the default does not end before the delivery has."""
     house = physical(tmp_path / "clearing.db")
     house.record(PayCapital(amount=5 * UNIT, person="owner"))
+    delivery.deliveries(house).begun = 1  # an earlier one is closed
     delivery.assigned(house)
-    house.pay(but=("delivery 1 escrow",))
+    house.pay(but=("delivery 2 escrow",))
     buyer, seller = delivery.OLD, delivery.SHORT
     house.send(house.market.money(CommandKind.WITHDRAW, buyer, house.clearing.cash(buyer)))
     house.record(DeclareDefault(member=buyer, person="risk", reason="unpaid"))
-    house.pay(but=("delivery 1 escrow",))
+    house.pay(but=("delivery 2 escrow",))
     assert allocate(house)["loss"] == 0
     house.record(SizeFund(person="risk"))
-    assert why(end(house)) == ("delivery_state", "ended", "1 invoiced")
+    assert why(end(house)) == ("delivery_state", "ended", "2 invoiced")
     before = house.clearing.cash(seller)
     house.at(delivery.deliveries(house).expiries[0].terms.begin_ns)
     house.pay()

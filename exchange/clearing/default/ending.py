@@ -102,9 +102,8 @@ def _open(default: Default, operation: str, stage: str, state: "State") -> Rulin
         return refused(operation, Denial.BOOK_NOT_EMPTY, f"{account} {code} 0", position.net)
     others, deliveries = clients(default, state), state.matters.get(Deliveries)
     for account in (*default.accounts, *others):
-        for number in deliveries.under_way(account):
-            there = deliveries.deliveries[number - 1].stage
-            return refused(operation, Denial.DELIVERY_STATE, "ended", f"{number} {there}")
+        for one in deliveries.under_way(account):
+            return refused(operation, Denial.DELIVERY_STATE, "ended", f"{one.id} {one.stage}")
     for account in others:
         if held := _holds(account, state):
             return refused(operation, Denial.ACCOUNT_NOT_EMPTY, f"{account} {held[0]}", held[1])

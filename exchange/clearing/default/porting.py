@@ -49,7 +49,7 @@ def would(default: Default, gone: AbstractSet[int], record: PortClient, state: "
     pledges = state.matters.get(Calls).pledges(account, state)
     facts = {"default": default.id, "account": account, "to": to, "cash": cash, "lots": lots,
              "collateral": {asset: units for asset, _, units, _ in pledges},
-             "deliveries": state.matters.get(Deliveries).under_way(account),
+             "deliveries": [d.id for d in state.matters.get(Deliveries).under_way(account)],
              "member": registry.member_of(to, state)}  # fmt: skip
     return Ruling(operation, ACCEPTED, {"stage": "ported", **facts})
 

@@ -317,9 +317,9 @@ class Deliveries(Matter):
 
     # Clients that are ported
 
-    def under_way(self, account: int) -> list[int]:
-        """Return the ids of the deliveries of an account, as either side, that have not ended."""
-        return [d.id for d in self.deliveries
+    def under_way(self, account: int) -> list[Delivery]:
+        """Return the deliveries of an account, as either side, that have not ended."""
+        return [d for d in self.deliveries
                 if d.stage not in course.ENDED and account in (d.seller, d.buyer)]  # fmt: skip
 
     def port(self, account: int, to: int, at: At, state: "State") -> None:
@@ -328,10 +328,8 @@ class Deliveries(Matter):
         Notices and dates of lots follow with the lots.
         """
         self.heirs[account] = to
-        moving = self.under_way(account)
-        for delivery in self.deliveries:
-            if delivery.id in moving:
-                course.hand_over(delivery, account, to, at, state)
+        for delivery in self.under_way(account):
+            course.hand_over(delivery, account, to, at, state)
         state.matters.touch(Deliveries)
 
     def _heir(self, account: int) -> int:
