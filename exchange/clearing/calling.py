@@ -6,7 +6,7 @@ cash alone. A call asks for what an account is short of, with a deadline on the 
 a deposit or a pledge, or missed, which is what a declaration of default rests on.
 """
 
-from collections.abc import Container, Iterator
+from collections.abc import Collection, Container, Iterator
 from datetime import date
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
@@ -329,6 +329,23 @@ class Interest(Matter):
         paid = sum(one.amount for one in due)
         ask(state, Due(f"{id} out", "withdraw", HOUSE_ACCOUNT, paid), *due)
         return Ruling(operation, ACCEPTED, {"paid": paid, "charged": charged})
+
+
+def concerned(ruling: Ruling) -> Collection[int]:
+    """Return the accounts of whose margin calls a ruling is a step, as a statement shows them."""
+    facts: dict[str, Any] = ruling.facts
+    match ruling.operation:
+        case "call_margin":
+            return {*facts.get("calls", ()), *facts.get("closed", ())}
+        case "margin_call":
+            return (facts["account"],)
+        case "declare_default":
+            return tuple(facts.get("frozen", ()))
+        case "pledge" | "release":
+            return (facts["account"],) if facts.get("met") else ()
+        case "port_client":
+            return (facts["account"],) if ruling.outcome == ACCEPTED else ()
+    return ()
 
 
 def interest(cash: int, rate_bp: int, days: int) -> int:

@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, Protocol
 
+from exchange.clearing.calling import concerned
 from exchange.clearing.ledger import (
     BANK,
     CASH,
@@ -342,6 +343,7 @@ class Projection:
         for ruling in rulings:
             line = changes.lines[number]
             changes.lines[number] += 1
+            changes.steps += [(account, number, line) for account in concerned(ruling)]
             changes.rulings.append(
                 (number, line, self._stamp, date, ruling.operation, ruling.outcome,
                  json.dumps(ruling.facts, separators=(",", ":")))

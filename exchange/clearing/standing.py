@@ -11,7 +11,7 @@ from exchange.clearing.default.loss import Share, shares
 from exchange.clearing.default.matter import Defaults
 from exchange.clearing.fees import Fees
 from exchange.clearing.state import State
-from exchange.clearing.store import Store
+from exchange.clearing.store import STEPS, Store
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,33 +97,21 @@ def standing(state: State, store: Store, account: int) -> Standing:
 
 
 def _course(store: Store, account: int) -> Iterator[CallStep]:
-    """Every step of an account's calls, by the rulings."""
-    query = (
-        "select stamp, business_date, operation, outcome, facts from rulings where operation in"
-        " ('call_margin', 'margin_call', 'declare_default', 'pledge', 'release',"
-        " 'port_client')"
-        " order by number, line"
-    )
+    """Yield every step of an account's margin calls, from the rulings."""
     name, called = str(account), False
-    for row in store.rows(query):
+    for row in store.rows(STEPS, (account,)):
         facts: dict[str, Any] = json.loads(row["facts"])
         step, missing, deadline = "", 0, 0
         if row["operation"] == "margin_call":
-            if facts["account"] == account:
-                step, missing = row["outcome"], facts["missing"]
+            step, missing = row["outcome"], facts["missing"]
         elif row["operation"] == "declare_default":
-            if row["outcome"] == "accepted" and account in facts.get("frozen", ()):
-                step = "default"
-        elif row["operation"] in ("pledge", "release"):  # what variation has met comes up there
-            if facts.get("met") and facts["account"] == account:
-                step = "met"
-        elif row["operation"] == "port_client":
-            if called and row["outcome"] == "accepted" and facts["account"] == account:
-                step = "closed"
+            step = "default"
+        elif row["operation"] in ("pledge", "release"):  # also a call that variation has met
+            step = "met"
         elif name in facts.get("calls", {}):
             step, missing = "changed" if called else "called", facts["calls"][name]
             deadline = facts.get("deadlines", {}).get(name, 0)
-        elif called and account in facts.get("closed", ()):
+        elif called:  # no longer called, or ported
             step = "closed"
         if step:
             called = step in ("called", "changed") or (called and step == "missed")

@@ -115,6 +115,7 @@ class Changes:
     activity: dict[tuple[int, int], Activity] = field(default_factory=dict)
     divergences: list[Divergence] = field(default_factory=list)
     rulings: list[tuple[Any, ...]] = field(default_factory=list)
+    steps: list[tuple[int, int, int]] = field(default_factory=list)  # of calls: see ``concerned``
     lines: defaultdict[int, int] = field(default_factory=lambda: defaultdict(int))  # by number
 
     def book(self, entry: Entry, digest: bytes) -> None:

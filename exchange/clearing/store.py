@@ -47,7 +47,7 @@ from exchange.messages import HOUSE_ACCOUNT, AccountKind
 with absent("pandas"):  # it takes longer than all the rest; no table here has a type of pandas'
     from sqlite_utils import Database
 
-STORE_VERSION: Final = 9
+STORE_VERSION: Final = 10
 
 _TABLES: Final[dict[str, tuple[dict[str, Any], tuple[str, ...]]]] = {
     "progress": (
@@ -99,6 +99,10 @@ _TABLES: Final[dict[str, tuple[dict[str, Any], tuple[str, ...]]]] = {
          "outcome": str, "facts": str},
         ("number", "line"),
     ),
+    # The rulings that are steps of an account's margin calls: a statement reads those alone.
+    "call_steps": (
+        {"account": int, "number": int, "line": int}, ("account", "number", "line"),
+    ),
     "matters": ({"name": str, "state": str}, ("name",)),
 }  # fmt: skip
 
@@ -145,6 +149,9 @@ ACTIVE: Final = """
         where date is not null)
     select first, last from dates cross join activity
     where business_date = date and account = ? order by date"""
+STEPS: Final = """
+    select stamp, business_date, operation, outcome, facts from call_steps
+    cross join rulings using (number, line) where account = ? order by number, line"""
 LEGS: Final = f"""
     select kind, instrument, price, quantity, buyer, seller from journal
     where number between ?1 and ?2 and ?3 in (buyer, seller)
@@ -165,6 +172,7 @@ _WRITES: Final = {
     "activity": "insert or replace into activity values (?, ?, ?, ?, ?, ?, ?)",
     "divergences": "insert into divergences values (?, ?, ?, ?, ?, ?, ?)",
     "rulings": "insert into rulings values (?, ?, ?, ?, ?, ?, ?)",
+    "call_steps": "insert into call_steps values (?, ?, ?)",
     "matters": "insert or replace into matters values (?, ?)",
 }
 
@@ -442,6 +450,7 @@ def _rows(state: State, changes: Changes) -> Iterator[tuple[str, list[tuple[Any,
     yield "activity", [(date, a, *astuple(done)) for (date, a), done in changes.activity.items()]
     yield "divergences", [astuple(d) for d in changes.divergences]
     yield "rulings", changes.rulings
+    yield "call_steps", changes.steps
     yield "matters", state.matters.encoded()
 
 
