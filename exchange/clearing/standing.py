@@ -1,5 +1,5 @@
-"""How an account stands with the house: collateral, margin, calls and their course, fee tier, and
-what it bore of others' defaults."""
+"""An account's standing: collateral, margin, margin calls, fee tier, and what it bore of others'
+defaults."""
 
 import json
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ from exchange.clearing.store import STEPS, Store
 
 @dataclass(frozen=True, slots=True)
 class Pledged:
-    """Units of an asset, and what they count for."""
+    """Pledged units of an asset, and the micro-dollars that they count for."""
 
     asset: str
     units: int
@@ -27,10 +27,10 @@ class Pledged:
 
 @dataclass(frozen=True, slots=True)
 class CallStep:
-    """One step in the course of a margin call.
+    """One step of a margin call.
 
-    ``called``, ``changed`` (another amount, the same deadline), ``met``, ``closed`` (a later look
-    found nothing missing, or the account was ported), ``missed``, ``default``.
+    ``called``, ``changed`` (another amount, the same deadline), ``met``, ``closed`` (a later
+    ``call_margin`` found nothing missing, or the account was ported), ``missed`` or ``default``.
     """
 
     stamp: int
@@ -42,18 +42,18 @@ class CallStep:
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """Micro-dollars. ``liquidity`` = cash + collateral - required: what is spare, or missing.
+    """Amounts are micro-dollars. ``liquidity`` = cash + collateral - required; negative if missing.
 
-    ``required`` is the requirement of the margin parameters with the loss since the last
-    settlement; None while no parameters are in force or they do not cover a position. Collateral
-    counts here and in calls; a withdrawal and an order look at cash alone, in the engine.
+    ``required`` is the requirement by the margin parameters plus the loss since the last
+    settlement; None without parameters, or if they do not cover a position. Collateral counts here
+    and in calls; for a withdrawal or an order the engine counts cash alone.
     """
 
     collateral: list[Pledged]
     collateral_value: int
     required: int | None
     liquidity: int | None
-    call: int  # what is called now; 0: nothing
+    call: int  # the open call; 0: none
     call_deadline: int
     calls: list[CallStep]
     fee_version: int  # 0: none is in force
@@ -61,11 +61,11 @@ class Standing:
     taker_discount_bp: int
     lots_last_month: int
     lots_this_month: int
-    defaults: list[Share]  # what it bore of others' defaults, and has got back
+    defaults: list[Share]  # what it bore of others' defaults, and was repaid
 
 
 def standing(state: State, store: Store, account: int) -> Standing:
-    """How an account stands now; its calls from the first on."""
+    """Return an account's present standing, with the steps of all its calls."""
     matter, fees = state.matters.get(Calls), state.matters.get(Fees)
     pledged = [
         Pledged(asset, units, valued.price, valued.haircut_bp, counts)
@@ -74,7 +74,7 @@ def standing(state: State, store: Store, account: int) -> Standing:
     value = sum(line.counts for line in pledged)
     try:
         required = matter.required(account, state) if matter.asks(state) else None
-    except KeyError:  # a position that the parameters do not know
+    except KeyError:  # the parameters do not cover a position
         required = None
     call, date = matter.open.get(account), state.business_date
     tier, version = fees.tier(account, date), fees.in_force(date)
