@@ -1,7 +1,7 @@
 """A clearing house behind a real engine, for the tests of deliveries, defaults and members."""
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import date
 from typing import Any
 
@@ -13,10 +13,13 @@ from contracts import grades, registry
 from contracts.grades import table
 from contracts.spec import Instrument
 from exchange.app import wishes
+from exchange.app.reads import Books
 from exchange.clearing import Clearing
 from exchange.clearing.delivery.records import FactorsRecorded
 from exchange.clearing.matters import ACCEPTED, Due, Dues
 from exchange.clearing.records import Record, write
+from exchange.clearing.statements import Statement
+from exchange.marketdata.instruments import micros_text
 from exchange.messages import (
     EVENT,
     Command,
@@ -158,6 +161,17 @@ class House:
         """Close it."""
         self.send(Command(kind=CommandKind.CLOSE_DAY, quantity=number))
 
+    def statement(self, account: int, date: int | None = None) -> Statement:
+        """An account's statement, of which HTTP says the same under the same names."""
+        found = self.clearing.statement(account, date)
+        said = Books(self.clearing, self.clearing._store.path).statement(account, date)
+        told, known = msgspec.to_builtins(said), asdict(found)
+        assert told.pop("type") == "statement"
+        for holding in known["holdings"]:
+            holding["instrument"] = holding.pop("code")  # as on the wire
+        same(told, known)
+        return found
+
     def agree(self) -> None:
         """Engine and clearing hold the same, and every ledger balances."""
         self.send(Command(kind=CommandKind.CHECKPOINT))
@@ -166,3 +180,16 @@ class House:
         self.clearing._state.book.check()
         for account in self.clearing._state.members:
             assert self.clearing.cash(account) == self.market.engine.account(account)["cash"]
+
+
+def same(told: Any, known: Any) -> None:
+    """AssertionError unless plain data are the same; figures may be told as text, in dollars."""
+    if isinstance(known, dict):
+        assert told.keys() == known.keys()
+        for name, value in known.items():
+            same(told[name], value)
+    elif isinstance(known, list):
+        for one, other in zip(told, known, strict=True):
+            same(one, other)
+    elif told != known:
+        assert isinstance(known, int) and told in (str(known), micros_text(known)), (told, known)

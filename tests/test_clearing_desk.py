@@ -98,6 +98,24 @@ async def test_a_book_that_is_closed_is_hedged_no_more(live: Live) -> None:
     assert market.clearing.net(1, market.desk.instruments.by_code[CODE].id) == 0
 
 
+async def test_no_account_is_opened_for_a_member_in_default(live: Live) -> None:
+    """Neither by name, nor for a deposit or a key of an account of the member's number."""
+    perform = live.market.operations.perform
+    await perform(requests.OpenAccount(account=4, member=5))
+    await perform(record("declare_default", member=5, person="ann", reason="unpaid"))
+    for wanted in (
+        requests.OpenAccount(account=6, member=5), requests.OpenAccount(account=5),
+        requests.Deposit(account=5, amount="1"), requests.CreateKey(account=5),
+    ):  # fmt: skip
+        with pytest.raises(RequestRefused, match=r"unknown_member.*2204.*'observed': 5"):
+            await perform(wanted)
+    assert not live.market.desk.accounts.keys() & {5, 6}
+    assert 5 not in [key["account"] for key in (await perform(requests.ListKeys()))["keys"]]
+    opened = await perform(requests.OpenAccount(account=4, member=5, if_missing=True))
+    assert not opened["opened"]
+    await perform(requests.Deposit(account=4, amount="1"))  # what an estate pays
+
+
 async def test_a_hedge_is_traded_once_under_its_id(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,9 +1,5 @@
 """Members that do not pay: what a default leaves them to bid and to pay with, calls of the fund."""
 
-from collections.abc import Iterator
-from pathlib import Path
-
-import pytest
 from clearing_house import House
 from test_defaults import (
     DEPOSIT,
@@ -18,8 +14,8 @@ from test_defaults import (
     declare,
     defaults,
     fund,
+    house,
     settle,
-    start,
     tear_up,
 )
 
@@ -29,14 +25,8 @@ from exchange.clearing.default.records import AuctionBid, DeclareDefault, OpenAu
 from exchange.clearing.matters import Dues
 from exchange.messages import TRADE, TRADE_FIELDS, Command, CommandKind, EventKind, Side, Trade
 
+__all__ = ["house"]  # a fixture
 UNIT = 1_000_000_000  # micro-dollars
-
-
-@pytest.fixture
-def house(tmp_path: Path) -> Iterator[House]:
-    made = start(tmp_path / "clearing.db")
-    yield made
-    made.clearing.close()
 
 
 def flatten(house: House) -> None:

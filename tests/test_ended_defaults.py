@@ -1,7 +1,6 @@
 """The end of a default: losses that come later, what is repaid to whom, what is written off."""
 
 import random
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ from test_defaults import (
     declare,
     defaults,
     fund,
+    house,
     port,
     settle,
     start,
@@ -47,15 +47,9 @@ from exchange.clearing.delivery import dvp
 from exchange.clearing.records import write
 from exchange.messages import EVENT, AccountKind, Command, CommandKind, Reason
 
+__all__ = ["house"]  # a fixture
 UNIT = 1_000_000_000  # micro-dollars
 SECOND = 12  # LOSER's other account
-
-
-@pytest.fixture
-def house(tmp_path: Path) -> Iterator[House]:
-    made = start(tmp_path / "clearing.db")
-    yield made
-    made.clearing.close()
 
 
 def capital(house: House) -> int:
@@ -272,6 +266,13 @@ def test_who_is_in_default_stays_so_after_the_end(house: House) -> None:
     for account in (LOSER, CLIENT):
         bought = AuctionBid(auction=2, account=account, lots=1, price=1_500_000)
         assert house.record(bought)[0] == "unknown_account"
+    for account in (LOSER, CLIENT):  # be it that two people let it trade
+        house.send(Command(kind=CommandKind.RESUME, account=account))
+        assert [(due.kind, due.account) for due in house.dues()] == [("kill", account)]
+        assert house.rulings("default")[-1][1] == "frozen_again"
+        house.reopen()
+        house.pay()
+        assert house.market.engine.account(account)["killed"]
 
 
 def test_a_client_that_owes_sells_what_it_has_pledged_before_its_member_answers(
@@ -305,6 +306,13 @@ def test_a_client_that_owes_sells_what_it_has_pledged_before_its_member_answers(
     assert end(house)[0] == "ended"
     house.pay()
     assert house.market.engine.account(CLIENT)["killed"]
+    house.send(Command(kind=CommandKind.RESUME, account=CLIENT))
+    assert [due.account for due in house.dues()] == [CLIENT]
+    deposit(house, CLIENT, UNIT)
+    house.trade(RICH, CLIENT, 1, 1_500)  # before it is frozen again
+    house.pay()
+    house.send(Command(kind=CommandKind.RESUME, account=CLIENT))
+    assert house.dues() == []  # it holds lots, and may have to close them
     house.agree()
 
 
@@ -361,7 +369,7 @@ def test_what_somebody_gets_back_that_defaults_itself_is_its_estates(house: Hous
     facts = end(house)[1]
     back = {m: n for parts in facts["repaid"].values() for m, n in parts.items() if m != "0"}
     assert back == bore and "3" in back
-    stands = house.clearing.statement(RICH)
+    stands = house.statement(RICH)
     assert stands.standing is not None
     assert [(one.layer, one.borne, one.repaid) for one in stands.standing.defaults] == [
         ("junior_fund", bore["3"], bore["3"])
@@ -420,15 +428,16 @@ def test_a_delivery_that_is_not_paid_after_the_loss_was_shared_is_shared_as_well
     """The seller has its penalty in full; the default does not end before the delivery has."""
     house = physical(tmp_path / "clearing.db")
     house.record(PayCapital(amount=5 * UNIT, person="owner"))
+    delivery.deliveries(house).begun = 1  # an earlier one is closed
     delivery.assigned(house)
-    house.pay(but=("delivery 1 escrow",))
+    house.pay(but=("delivery 2 escrow",))
     buyer, seller = delivery.OLD, delivery.SHORT
     house.send(house.market.money(CommandKind.WITHDRAW, buyer, house.clearing.cash(buyer)))
     house.record(DeclareDefault(member=buyer, person="risk", reason="unpaid"))
-    house.pay(but=("delivery 1 escrow",))
+    house.pay(but=("delivery 2 escrow",))
     assert allocate(house)["loss"] == 0
     house.record(SizeFund(person="risk"))
-    assert why(end(house)) == ("delivery_state", "ended", "1 invoiced")
+    assert why(end(house)) == ("delivery_state", "ended", "2 invoiced")
     before = house.clearing.cash(seller)
     house.at(delivery.deliveries(house).expiries[0].terms.begin_ns)
     house.pay()

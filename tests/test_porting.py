@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from datetime import date
 from pathlib import Path
 
@@ -23,8 +23,8 @@ from test_defaults import (
     cancelled,
     declare,
     defaults,
+    house,
     port,
-    start,
 )
 from test_margin_market import version
 
@@ -51,15 +51,9 @@ from exchange.messages import (
     TradingState,
 )
 
+__all__ = ["house"]  # a fixture
 FEES = 10_000_000  # micro-dollars for the fees of a trade
 ASSETS = {"T-BILL": (990_000_001, 150), "GOLD": (70_000_000, 1_000)}  # price of a unit, haircut
-
-
-@pytest.fixture
-def house(tmp_path: Path) -> Iterator[House]:
-    made = start(tmp_path / "clearing.db")
-    yield made
-    made.clearing.close()
 
 
 def calls(house: House) -> Calls:

@@ -27,8 +27,7 @@ from exchange.clearing import Clearing
 from exchange.cli import app
 
 PAGE: Final = CHECKOUT / "docs" / "howto" / "manage-a-default.md"
-PAGES_CODE: Final = "H100Z26"  # on the page; the server has the machine's own date
-CODE: Final = today.code()
+CODE: Final = today.dated("H100Z26")  # of the page; the server has the machine's own date
 OWN, ITS, SAFE, HAVEN, RICH, POOR = 10, 11, 20, 21, 30, 40
 ACCOUNTS: Final[dict[int, tuple[int, Literal["house", "client"]]]] = {
     OWN: (10, "house"), ITS: (10, "client"), SAFE: (20, "house"), HAVEN: (20, "client"),
@@ -182,8 +181,7 @@ def run(
     ``meanwhile``: what others do just before the command of that name.
     """
     said = {}
-    commands = "\n".join(blocks(page, "sh")).replace(PAGES_CODE, CODE)
-    for line in filter(None, commands.splitlines()):
+    for line in filter(None, "\n".join(blocks(page, "sh")).splitlines()):
         line = SAID.sub(lambda m: json.loads((at / m[2]).read_text())[m[1]], line)
         words = shlex.split(line.replace("$URL", url().removesuffix("/api/v1")))
         if words[0] == "sleep":

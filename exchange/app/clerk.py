@@ -20,10 +20,11 @@ from exchange.app.expiry import LAST, final_price
 from exchange.app.patience import Patience, Refused
 from exchange.app.texts import resolve
 from exchange.app.wishes import RequestRefused, Wish
-from exchange.clearing import Clearing
+from exchange.clearing import Clearing, matters
 from exchange.clearing.matters import ACCEPTED, Due
 from exchange.clearing.prices import Priced
 from exchange.clearing.records import takes_two
+from exchange.clearing.refusals import Denial
 from exchange.marketdata.instruments import micros_text
 from exchange.messages import HOUSE_ACCOUNT, TradingState
 
@@ -101,6 +102,13 @@ class Clerk:
         if ruling.outcome != ACCEPTED:
             raise RequestRefused(f"refused {ruling.outcome}: {ruling.facts}")
         return ruling.facts
+
+    def check_member(self, member: int) -> None:
+        """Raise RequestRefused for a member in default, be it ended: it opens no account."""
+        self._clearing.recall()
+        if member in self._clearing.gone():
+            ruling = matters.refused("open_account", Denial.UNKNOWN_MEMBER, 0, member)
+            raise RequestRefused(f"refused {ruling.outcome}: {ruling.facts}")
 
     async def perform_dues(self) -> int | None:
         """Perform clearing's dues, unless clearing is behind the log, for example while its ledger

@@ -320,15 +320,20 @@ class Operations:
     async def _open_account(self, request: requests.OpenAccount) -> dict[str, Any]:
         opened = not (request.if_missing and request.account in self._desk.accounts)
         if opened:
-            await self._desk.perform([wishes.open_account(request)])
+            await self._desk.perform([self._opening(request)])
         return {"account": request.account, "opened": opened}
+
+    def _opening(self, request: requests.OpenAccount) -> Wish:
+        """Return the command that opens an account. RequestRefused for a member in default."""
+        self._house.check_member(request.of_member)
+        return wishes.open_account(request)
 
     async def _move_cash(self, request: requests.Deposit | requests.Withdraw) -> dict[str, Any]:
         """Book money in or out; a deposit opens its account if need be."""
         movement = wishes.move_cash(request)
         opening: list[Wish] = []
         if isinstance(request, requests.Deposit) and request.account not in self._desk.accounts:
-            opening = [wishes.open_account(requests.OpenAccount(account=request.account))]
+            opening = [self._opening(requests.OpenAccount(account=request.account))]
         outcomes = await self._desk.perform([*opening, movement])
         event = outcomes[-1].events[0]
         return {

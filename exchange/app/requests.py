@@ -44,6 +44,11 @@ class OpenAccount(Request, frozen=True, kw_only=True, tag="open_account"):
     throttle_burst: int = THROTTLE_BURST
     if_missing: bool = False  # an account that is open already is no error
 
+    @property
+    def of_member(self) -> int:
+        """The member that the account belongs to."""
+        return self.account if self.member is None else self.member
+
 
 class SetAccount(Request, frozen=True, kw_only=True, tag="set_account"):
     """Throws or lifts the account's switch of this setting and bounds the lots of its orders (0: no

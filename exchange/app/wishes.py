@@ -180,7 +180,7 @@ def set_mode(mode: Mode, why: str) -> Wish:
 
 def open_account(request: OpenAccount) -> Wish:
     """Opens an account, by default as a member and a self-trade group of its own."""
-    member = request.account if request.member is None else request.member
+    member = request.of_member
     if not 0 <= member < Limit.MEMBERS:
         raise RequestRefused(
             f"member {member} is out of range; state one from 0 to {Limit.MEMBERS - 1}"

@@ -1,4 +1,4 @@
-"""Imports without what they would load for no use of ours."""
+"""Importing a package without an optional package that it would load as well."""
 
 import sys
 from collections.abc import Iterator
@@ -7,11 +7,11 @@ from contextlib import contextmanager
 
 @contextmanager
 def absent(package: str) -> Iterator[None]:
-    """Have a package look as if it were not installed; one that is loaded stays as it is."""
+    """Make a package look as if it were not installed, unless it is loaded already."""
     if package in sys.modules:
         yield
         return
-    sys.modules[package] = None  # type: ignore[assignment]  # so says Python's import system
+    sys.modules[package] = None  # type: ignore[assignment]  # None is documented to do so
     try:
         yield
     finally:

@@ -1,12 +1,12 @@
-"""Collateral, margin calls and interest, as matters of the stream.
+"""Collateral, margin calls and interest.
 
-Collateral other than cash lies in the book of transfers, each asset a ledger of its own, and counts
-at its price less a haircut. It counts in a margin call; the engine's hold before a trade looks at
-cash alone. A call asks for what an account is short of, with a deadline on the log's clock: met by
-a deposit or a pledge, or missed, which is what a declaration of default rests on.
+Collateral other than cash is held in the book of transfers, each asset in a ledger of its own, and
+counts at its price less a haircut. It counts in margin calls; the engine's margin check of an order
+uses cash alone. A call is for what an account lacks, with a deadline in log time. It is met by a
+deposit or a pledge, or it is missed, which is a ground for declaring a default.
 """
 
-from collections.abc import Container, Iterator
+from collections.abc import Collection, Container, Iterator
 from datetime import date
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
@@ -26,7 +26,7 @@ from exchange.messages import HOUSE_ACCOUNT, Event, EventKind
 if TYPE_CHECKING:
     from exchange.clearing.state import State
 
-CALL_SECONDS: Final = 7_200  # what a call gives where its record names nothing else
+CALL_SECONDS: Final = 7_200  # of a call, unless its record says otherwise
 CALL_SECONDS_MAX: Final = 7 * 86_400
 RATE_MAX: Final = 10_000  # basis points a year
 DAYS_MAX: Final = 366
@@ -44,7 +44,8 @@ class ValueAsset(Record, frozen=True, kw_only=True, tag="value_asset"):
 
 
 class Pledge(Record, frozen=True, kw_only=True, tag="pledge"):
-    """Units of an asset arrive as an account's collateral. ``id`` makes it happen once."""
+    """Units of an asset become an account's collateral. A repeat under the same ``id`` moves
+    nothing."""
 
     id: str
     account: int
@@ -53,8 +54,8 @@ class Pledge(Record, frozen=True, kw_only=True, tag="pledge"):
 
 
 class Release(Record, frozen=True, kw_only=True, tag="release"):
-    """Units go back, as far as the requirement does not need them, or once a defaulter's book is
-    empty."""
+    """Units of collateral go back: as far as the requirement does not need them, or to be sold for
+    what a member in default owes."""
 
     id: str
     account: int
@@ -63,13 +64,14 @@ class Release(Record, frozen=True, kw_only=True, tag="release"):
 
 
 class CallMargin(Record, frozen=True, kw_only=True, tag="call_margin"):
-    """Looks at every account and calls what is missing, within a week at most."""
+    """Every account is called for the margin that it lacks, to be paid within a week at most."""
 
     within_seconds: int = CALL_SECONDS
 
 
 class AccrueInterest(Record, frozen=True, kw_only=True, tag="accrue_interest"):
-    """Pays interest on cash and charges it on receivables, once a business date; basis points."""
+    """Interest is paid on cash and charged on negative cash, once a business date. Rates are basis
+    points a year."""
 
     credit_bp: int
     debit_bp: int
@@ -77,14 +79,14 @@ class AccrueInterest(Record, frozen=True, kw_only=True, tag="accrue_interest"):
 
 
 class Valued(msgspec.Struct, frozen=True):
-    """What a unit of an asset counts for."""
+    """The value of an asset as collateral: micro-dollars a unit, and the haircut."""
 
     price: int
     haircut_bp: int
 
 
 class Call(msgspec.Struct, frozen=True):
-    """An open call: ``level`` is what cash and collateral must reach by ``deadline``."""
+    """An open call: cash and collateral must reach ``level`` micro-dollars by ``deadline``."""
 
     amount: int
     level: int
@@ -94,7 +96,7 @@ class Call(msgspec.Struct, frozen=True):
 
 
 class Calls(Matter):
-    """Assets and what they count for, and the calls that are open, by account."""
+    """The assets taken as collateral, and the open calls by account."""
 
     name: ClassVar[str] = "calls"
     records: ClassVar[tuple[type[Record], ...]] = (ValueAsset, Pledge, Release, CallMargin)
@@ -104,10 +106,10 @@ class Calls(Matter):
     )
     assets: dict[str, Valued] = msgspec.field(default_factory=dict)
     open: dict[int, Call] = msgspec.field(default_factory=dict)
-    look_due: bool = False  # variation was paid, and nobody has looked at the accounts since
+    look_due: bool = False  # variation was paid, and no ``call_margin`` has followed
 
     def rule(self, record: Any, at: At, state: "State") -> Ruling:
-        """All four are the operator's."""
+        """Rule on a record, which only the operator may send."""
         operation = str(record.__struct_config__.tag)
         if at.account != HOUSE_ACCOUNT:
             return refused(operation, Denial.NOT_YOURS, HOUSE_ACCOUNT, at.account)
@@ -117,11 +119,11 @@ class Calls(Matter):
             if isinstance(record, CallMargin):
                 return self._call(record, at, state)
             return self._move(record, operation, at, state)
-        except KeyError as uncovered:  # a position that the margin parameters do not know
+        except KeyError as uncovered:  # the parameters do not cover a position
             return refused(operation, Denial.UNKNOWN_INSTRUMENT, 0, str(uncovered))
 
     def passed(self, at: At, state: "State") -> list[Ruling]:
-        """Calls whose deadline is over are missed, once, or met by what a port brought."""
+        """Report calls past their deadline as missed, once, or as met by what a port brought."""
         rulings: list[Ruling] = []
         due = [a for a, c in self.open.items() if c.deadline <= at.stamp and not c.missed]
         for account in sorted(due):
@@ -135,35 +137,35 @@ class Calls(Matter):
         return rulings
 
     def saw(self, event: Event, at: At, state: "State") -> list[Ruling]:
-        """Money has come: is the account's call met? Or variation was paid: a look follows."""
+        """Check after a deposit whether the account's call is met; note that variation was paid."""
         if event.kind == EventKind.INSTRUMENT_SETTLED:
             self.look_due = True
             return []
         return self._met(event.account, state)
 
     def deadlines(self) -> list[int]:
-        """Log times at which a call is missed."""
+        """Return the deadlines of calls, except for missed ones."""
         return [call.deadline for call in self.open.values() if not call.missed]
 
     def collateral(self, account: int, state: "State") -> int:
-        """Micro-dollars that an account's pledged units count for, each asset rounded down."""
+        """Return the value of an account's collateral in micro-dollars, each asset rounded down."""
         return sum(counts for *_, counts in self.pledges(account, state))
 
     def pledges(self, account: int, state: "State") -> Iterator[tuple[str, Valued, int, int]]:
-        """(asset, what a unit counts for, units, what they count for) of an account."""
+        """Yield (asset, value of a unit, units, value of the units) of an account."""
         for asset, valued in sorted(self.assets.items()):
             units = _units(account, asset, state)
             if units:
                 yield asset, valued, units, units * valued.price * (_BP - valued.haircut_bp) // _BP
 
     def balance(self, account: int, state: "State") -> int:
-        """Cash and collateral of an account."""
+        """Return the cash and the collateral value of an account, in micro-dollars."""
         return state.ledger.cash(account) + self.collateral(account, state)
 
     def carry(self, id: str, account: int, to: int, at: At, state: "State") -> dict[str, int]:
-        """All that an account has pledged is ``to``'s pledge from now on: one chain, all or none.
+        """Move all pledges of an account to account ``to`` in one chain, all or none.
 
-        Units by asset. AssertionError if any unit came, went or stayed behind.
+        Returns the units by asset. AssertionError if a unit was created, lost or left behind.
         """
         units = {asset: there for asset, _, there, _ in self.pledges(account, state)}
         before = {asset: _units(to, asset, state) + there for asset, there in units.items()}
@@ -190,7 +192,7 @@ class Calls(Matter):
         return Ruling(operation, ACCEPTED, msgspec.structs.asdict(self.assets[record.asset]))
 
     def _move(self, record: Pledge | Release, operation: str, at: At, state: "State") -> Ruling:
-        """Units come from custody to the account's pledge, or back."""
+        """Move units from custody to the account's pledge, or back."""
         account, asset, valued = record.account, record.asset, self.assets.get(record.asset)
         if account not in state.members:
             return refused(operation, Denial.UNKNOWN_ACCOUNT, 0, account)
@@ -219,16 +221,16 @@ class Calls(Matter):
         return Ruling(operation, ACCEPTED, facts | {"outcome": outcome.name.lower()})
 
     def asks(self, state: "State") -> bool:
-        """Whether margin parameters are in force, so that positions ask for something."""
+        """Return whether margin parameters are in force."""
         return state.matters.get(MarginVersions).in_force(state.business_date) is not None
 
     def required(self, account: int, state: "State") -> int:
-        """What an account must have; nothing is asked without parameters. KeyError: they do not
-        cover a position of it."""
+        """Return the margin required of an account, 0 without parameters. KeyError if they do not
+        cover one of its positions."""
         return self.levels(state, account).get(account, _NOTHING).initial
 
     def unknown(self, state: "State") -> dict[int, list[str]]:
-        """Codes by account of positions that the parameters in force do not cover."""
+        """Return the codes, by account, of positions that the parameters do not cover."""
         parameters = state.matters.get(MarginVersions).in_force(state.business_date)
         if parameters is None or not state.positions.instruments():
             return {}
@@ -239,8 +241,8 @@ class Calls(Matter):
     def levels(
         self, state: "State", account: int | None = None, but: Container[int] = ()
     ) -> dict[int, Required]:
-        """What each account with positions must have, and below what of it it is called; of all
-        ``but`` some, or of one alone. KeyError as of ``required``."""
+        """Return the initial and maintenance requirement of accounts with positions: of all except
+        ``but``, or of one ``account``. KeyError as for ``required``."""
         parameters = state.matters.get(MarginVersions).in_force(state.business_date)
         if parameters is None or not state.positions.instruments():
             held = [state.positions.of_instrument(n) for n in state.positions.instruments()]
@@ -255,8 +257,11 @@ class Calls(Matter):
         }
 
     def _call(self, record: CallMargin, at: At, state: "State") -> Ruling:
-        """Call what is missing. A call that is open keeps its deadline and takes the new level; of
-        an account whose requirement is not known it keeps its own, or is for what it owes."""
+        """Call every account for the margin that it lacks.
+
+        An open call keeps its deadline and takes the new level. If the requirement of an account is
+        not known, an open call keeps its level, and otherwise negative cash alone is called.
+        """
         if not 0 < record.within_seconds <= CALL_SECONDS_MAX:
             observed = record.within_seconds
             return refused("call_margin", Denial.EXPIRED, CALL_SECONDS_MAX, observed)
@@ -293,14 +298,14 @@ class Calls(Matter):
 
 
 class Interest(Matter):
-    """The last business date that interest was paid for."""
+    """Interest; ``paid`` is the last business date for which it was accrued."""
 
     name: ClassVar[str] = "interest"
     records: ClassVar[tuple[type[Record], ...]] = (AccrueInterest,)
     paid: int = 0
 
     def rule(self, record: Any, at: At, state: "State") -> Ruling:
-        """Ask for what the date's cash earns and owes; the house pays and receives it."""
+        """Request the interest of the business date, which the house pays and receives."""
         operation = "accrue_interest"
         if at.account != HOUSE_ACCOUNT:
             return refused(operation, Denial.NOT_YOURS, HOUSE_ACCOUNT, at.account)
@@ -331,8 +336,25 @@ class Interest(Matter):
         return Ruling(operation, ACCEPTED, {"paid": paid, "charged": charged})
 
 
+def concerned(ruling: Ruling) -> Collection[int]:
+    """Return the accounts of whose margin calls a ruling is a step, as a statement shows them."""
+    facts: dict[str, Any] = ruling.facts
+    match ruling.operation:
+        case "call_margin":
+            return {*facts.get("calls", ()), *facts.get("closed", ())}
+        case "margin_call":
+            return (facts["account"],)
+        case "declare_default":
+            return tuple(facts.get("frozen", ()))
+        case "pledge" | "release":
+            return (facts["account"],) if facts.get("met") else ()
+        case "port_client":
+            return (facts["account"],) if ruling.outcome == ACCEPTED else ()
+    return ()
+
+
 def interest(cash: int, rate_bp: int, days: int) -> int:
-    """Micro-dollars on ``cash`` for ``days`` of a year of 360, rounded down."""
+    """Return the interest on ``cash`` for ``days`` of a year of 360 days, rounded down."""
     return cash * rate_bp * days // (_BP * YEAR_DAYS)
 
 
@@ -345,8 +367,8 @@ def _pledged(account: int, asset: str) -> str:
 
 
 def _is_estate(account: int, state: "State") -> bool:
-    """Whether what an account has pledged is sold for what a member in default owes, so that it may
-    leave."""
+    """Return whether an account's collateral may be released to be sold for what a member in
+    default owes."""
     from exchange.clearing.default import loss  # noqa: PLC0415 - which imports this
     from exchange.clearing.default.matter import Defaults  # noqa: PLC0415 - likewise
 
@@ -355,7 +377,8 @@ def _is_estate(account: int, state: "State") -> bool:
 
 
 def _shared(state: "State") -> set[int]:
-    """Own accounts of defaulters whose loss was shared: nobody would pay interest on the rest."""
+    """Return the own accounts of members in default whose loss was shared: what they still owe
+    bears no interest, since nobody would pay it."""
     from exchange.clearing.default.matter import Defaults  # noqa: PLC0415 - which imports this
 
     defaults = state.matters.get(Defaults).defaults

@@ -1,10 +1,10 @@
-"""Intraday cycles: variation margin at set times of the log's day, each exactly once.
+"""Intraday cycles: variation margin at scheduled times of the day, each exactly once.
 
-The times come by a record. When log time passes one while a business date is open, a cycle is due:
-what it needs to be priced is kept here as it stood then, so that whoever carries it out, however
-often he was stopped, settles at the same prices. Every instrument of it is one SETTLE command under
-the number kept for it, which the engine takes once; when the last has come the cycle is done. A
-later cycle, or the end of the date, overtakes one that is not.
+A record sets the times. When log time passes one of them while a business date is open, a cycle is
+due. The inputs of its prices are stored as of that moment, so it is settled at the same prices
+however often its execution is interrupted. Each of its instruments is settled by one SETTLE command
+under the cycle number stored for it, which the engine accepts once; with the last one the cycle is
+done. A cycle that is not done is overtaken by a later one, or by the close of the date.
 """
 
 from datetime import time
@@ -28,16 +28,16 @@ DAY_SECONDS: Final = 86_400
 
 
 class ScheduleCycles(Record, frozen=True, kw_only=True, tag="schedule_cycles"):
-    """The times of the day, UTC as HH:MM, at which variation is paid; none at all ends it."""
+    """The times of the day, in UTC as HH:MM, at which variation is paid; no times: no cycles."""
 
     times: tuple[str, ...]
 
 
 class Cycle(msgspec.Struct):
-    """A cycle that is due, and the market as it stood when it fell due."""
+    """A cycle that is due, and the inputs of its prices when it fell due."""
 
     stamp: int  # the scheduled time
-    number: int  # of the event at which log time had passed it
+    number: int  # of the first event after that time
     business_date: int
     left: dict[int, int]  # instrument -> number of its settlement
     prior: dict[int, int]  # instrument -> its price when the date began
@@ -47,7 +47,7 @@ class Cycle(msgspec.Struct):
 
 
 class Cycles(Matter):
-    """The schedule, the next time of it, and the cycle that is due."""
+    """The schedule, its next time, and the cycle that is due."""
 
     name: ClassVar[str] = "cycles"
     records: ClassVar[tuple[type[Record], ...]] = (ScheduleCycles,)
@@ -56,12 +56,12 @@ class Cycles(Matter):
         EventKind.INSTRUMENT_SETTLED,
         EventKind.INSTRUMENT_EXPIRED,
     )
-    times: list[int] = msgspec.field(default_factory=list)  # seconds of the day, rising
+    times: list[int] = msgspec.field(default_factory=list)  # seconds of the day, in order
     deadline: int = 0  # stamp of the next one; 0: none
     due: Cycle | None = None
 
     def rule(self, record: Any, at: At, state: "State") -> Ruling:
-        """Take a schedule; it counts from the next of its times on."""
+        """Set the schedule; it applies from the next of its times on."""
         operation = "schedule_cycles"
         if at.account != HOUSE_ACCOUNT:
             return refused(operation, Denial.NOT_YOURS, HOUSE_ACCOUNT, at.account)
@@ -78,14 +78,14 @@ class Cycles(Matter):
         return Ruling(operation, ACCEPTED, {"times": len(self.times), "next": self.deadline})
 
     def passed(self, at: At, state: "State") -> list[Ruling]:
-        """Is a cycle due? Of several times that went by, one is: it pays for all."""
+        """Begin a cycle if a scheduled time has passed; of several, only the last counts."""
         if not self.deadline or at.stamp < self.deadline:
             return []
         stamp = self.deadline
         while 0 < (later := self._after(stamp)) <= at.stamp:
             stamp = later
         self.deadline = self._after(at.stamp)
-        state.matters.touch(Cycles)  # whatever comes of it
+        state.matters.touch(Cycles)  # the deadline at least
         rulings = self._overtaken()
         prices = state.matters.get(Prices)
         if not state.business_date or prices.closed:
@@ -107,7 +107,7 @@ class Cycles(Matter):
         return [*rulings, Ruling("intraday_cycle", "due", facts)]
 
     def saw(self, event: Event, at: At, state: "State") -> list[Ruling]:
-        """Strike off what was settled; the end of the date settles everything itself."""
+        """Note an instrument that was settled; at the close of the date end the cycle."""
         cycle = self.due
         if cycle is None:
             return []
@@ -130,7 +130,7 @@ class Cycles(Matter):
         return [Ruling("intraday_cycle", "overtaken", facts)]
 
     def _after(self, stamp: int) -> int:
-        """The first scheduled stamp after ``stamp``; 0 if nothing is scheduled."""
+        """Return the first scheduled stamp after ``stamp``; 0 without a schedule."""
         if not self.times:
             return 0
         day, now = divmod(stamp // SECOND, DAY_SECONDS)
@@ -141,11 +141,11 @@ class Cycles(Matter):
 
 
 def last_prices(state: "State") -> dict[int, int]:
-    """Price ticks of the date's last trade, by instrument."""
+    """Return the price ticks of the date's last trade, by instrument."""
     return {n: day.last_price for n, day in sorted(state.trading.items()) if day.trades}
 
 
 def spreads_traded(state: "State") -> dict[str, Traded]:
-    """What traded in calendar spreads on the date, by code."""
+    """Return the date's trades in calendar spreads, by code."""
     codes = ((state.instruments[n].code, day) for n, day in sorted(state.trading.items()))
     return {c: Traded(day.trades, day.volume, day.value) for c, day in codes if is_spread(c)}

@@ -1,4 +1,4 @@
-"""A business date's prices, of what the stream and the store hold: at its close, and at noon."""
+"""Settlement prices of a business date and of an intraday cycle, from the state and the store."""
 
 from collections.abc import Collection, Iterator, Mapping
 from typing import TYPE_CHECKING, Final
@@ -23,9 +23,9 @@ _NO_QUOTE: Final = (None, None)
 
 
 def closing(state: State, store: "Store", quotes: Quotes) -> list[Priced]:
-    """The price of every expiry that is listed, with its tier and inputs.
+    """Return the settlement price of every listed expiry, with its tier and inputs.
 
-    ``quotes``: best bid and ask in price ticks when the date closed. Of an open date the window
+    ``quotes`` has best bid and ask in price ticks at the close. While the date is open the window
     ends with the last trade.
     """
     prices = state.matters.get(Prices)
@@ -39,8 +39,10 @@ def closing(state: State, store: "Store", quotes: Quotes) -> list[Priced]:
 
 
 def intraday(state: State, store: "Store") -> list[Priced]:
-    """The prices of the intraday cycle that is due, of what the log held when it fell due: asked
-    at any later time they are the same. Only of what somebody holds and the cycle has left."""
+    """Return the prices of the intraday cycle that is due, for the instruments it has left.
+
+    They rest on the log as of the time when the cycle fell due, and are the same whenever asked.
+    """
     cycle = state.matters.get(Cycles).due
     if cycle is None:
         return []
@@ -62,9 +64,12 @@ def _traded(
     last: Mapping[int, int],
     before: int = 0,
 ) -> tuple[dict[int, Traded], Mapping[int, int]]:
-    """What traded in the window that ends at ``upto`` (0: with the last trade), and each last
-    price: ``last``, unless a trade was corrected. One taken back counts nowhere, one adjusted at
-    its new price. ``before``: only trades of lower numbers count, whatever their stamp; 0: all."""
+    """Return the trades in the window that ends at the stamp ``upto`` (0: at the last trade), and
+    the last prices.
+
+    The last prices are ``last`` unless a trade was corrected: a busted one is ignored, an adjusted
+    one counts at its new price. Only trades with match numbers below ``before`` count; 0: all.
+    """
     window: dict[int, Traded] = {}
     found: dict[int, int] = {}
     for match, stamp, instrument, price, lots in store.trades(date, upto):
@@ -95,8 +100,8 @@ def _months(
     ended: Collection[int],
     final: Collection[int] = (),
 ) -> Iterator[Month]:
-    """``ended``: instruments that trade no more; ``final``: what the date's own settlement has
-    settled."""
+    """Yield the inputs of every expiry's price. ``ended`` are instruments past their last trading
+    day, ``final`` those that were settled since the close."""
     for number, price in sorted(prior.items()):
         listed = state.instruments[number]
         bid, ask = quotes.get(number, _NO_QUOTE)

@@ -1,4 +1,4 @@
-"""Which matters a market has, in the order in which they are told of time and events."""
+"""The matters of a market, in the order in which they see time and events."""
 
 from typing import Final
 

@@ -1,8 +1,8 @@
-"""The final settlement price: of cash contracts the mean of their month's fixings, by the log.
+"""Fixings, and the final settlement prices of cash contracts: the mean of their month's fixings.
 
-Fixings enter by records; each counts from the stamp of its record on, so the price of a month is a
-function of the log. The ladder for withheld days is the index's own (contracts.index.settlement).
-A physical contract's final settlement price is its last settlement price.
+Fixings are recorded in the log, and each counts from the stamp of its record on, so the price of a
+month is a function of the log. The rules for withheld days are those of contracts.index.settlement.
+The final settlement price of a physical contract is its last settlement price.
 """
 
 from collections.abc import Sequence
@@ -29,7 +29,7 @@ PRICE_DECIMALS: Final = 6
 
 
 class FixingRecorded(Record, frozen=True, kw_only=True, tag="record_fixing"):
-    """An index's fixing of a day; ``price`` is dollars, empty if it was withheld."""
+    """An index's fixing of a day; ``price`` is in dollars, empty if it was withheld."""
 
     index: str
     date: int
@@ -42,7 +42,7 @@ class FixingRecorded(Record, frozen=True, kw_only=True, tag="record_fixing"):
 
 
 class Fixing(msgspec.Struct, frozen=True):
-    """A fixing as the log knows it."""
+    """A recorded fixing; ``known_ns`` is the stamp of its record."""
 
     date: date
     revision: int
@@ -52,14 +52,14 @@ class Fixing(msgspec.Struct, frozen=True):
 
 
 class Average(msgspec.Struct, frozen=True):
-    """What a listed contract settles on: an index's mean over a month."""
+    """What a cash contract settles on: the mean of an index over a month."""
 
     index: str
     month: str
 
 
 def listing(text: str) -> Instrument | None:
-    """The terms in a listing's text; None if it lists no contract."""
+    """Return the terms in a listing's text; None if it is not that of a contract."""
     try:
         return Instrument.from_json(text)
     except msgspec.DecodeError:
@@ -67,8 +67,8 @@ def listing(text: str) -> Instrument | None:
 
 
 class Fixings(Matter):
-    """Which listed contracts settle on which index, and the fixings that may still be asked for:
-    of the last month and of those that are not settled, and for what is bought in."""
+    """The index of each listed cash contract, and the fixings that may still be needed: of the last
+    month, of months not settled yet, and for deliveries to be bought in."""
 
     name: ClassVar[str] = "fixings"
     records: ClassVar[tuple[type[Record], ...]] = (FixingRecorded,)
@@ -80,7 +80,7 @@ class Fixings(Matter):
     averages: dict[int, Average] = msgspec.field(default_factory=dict)  # by instrument, of cash
 
     def saw(self, event: Event, at: At, state: "State") -> tuple[Ruling, ...]:
-        """A listing says what the contract settles on; its end, that nobody asks for that."""
+        """Note a listed contract's index; after an expiry drop what is not needed any more."""
         if event.kind == EventKind.INSTRUMENT_EXPIRED:
             self.averages.pop(event.instrument, None)
             self._forget(at, state)
@@ -91,7 +91,7 @@ class Fixings(Matter):
         return ()
 
     def _forget(self, at: At, state: "State") -> None:
-        """Drop the fixings of months before the last one that nobody is to settle or buy in by."""
+        """Drop fixings of months before the last one that no contract or buy-in needs."""
         from exchange.clearing.delivery.matter import Deliveries  # noqa: PLC0415 - imports this
 
         deliveries = state.matters.get(Deliveries).deliveries
@@ -105,7 +105,7 @@ class Fixings(Matter):
                 del self.by_index[index]
 
     def rule(self, record: Any, at: At, state: "State") -> Ruling:
-        """Take a fixing in."""
+        """Store a fixing."""
         assert isinstance(record, FixingRecorded)
         if at.account != HOUSE_ACCOUNT:
             return refused("record_fixing", Denial.NOT_YOURS, at.account, HOUSE_ACCOUNT)
@@ -121,14 +121,15 @@ class Fixings(Matter):
         return Ruling("record_fixing", ACCEPTED, facts)
 
     def fixing(self, index: str, day: date, known_ns: int) -> Fixing | None:
-        """The highest revision of a day that was recorded by then."""
+        """Return the highest revision of a day's fixing that was recorded by ``known_ns``."""
         found = [
             f for f in self.by_index.get(index, ()) if f.date == day and f.known_ns <= known_ns
         ]
         return max(found, key=lambda fixing: fixing.revision, default=None)
 
     def withheld(self, on: date) -> dict[int, int]:
-        """Days up to ``on`` of each contract's month whose latest fixing has no price."""
+        """Return the number of days, by contract, up to ``on`` in its month whose latest fixing is
+        withheld."""
         latest: dict[str, dict[date, Fixing]] = {}
         for index, fixings in self.by_index.items():
             days = latest.setdefault(index, {})
@@ -144,12 +145,13 @@ class Fixings(Matter):
         return {number: count for number, count in found.items() if count}
 
     def since(self, index: str, day: date) -> Fixing | None:
-        """The latest revision of the first day published on or after ``day``; None if none is."""
+        """Return the latest revision of the first day with a price on or after ``day``, or None."""
         found = [f for f in self.by_index.get(index, ()) if f.date >= day and f.price_micros]
         return min(found, key=lambda fixing: (fixing.date, -fixing.revision), default=None)
 
     def final(self, index: str, month: str, market_micros: Sequence[int]) -> FinalPrice:
-        """The final settlement price of a month by its index; ``market_micros`` as in
-        ``final_price``. MonthIncomplete if a day lacks; LookupError: no such index.
+        """Return the final settlement price of a month; ``market_micros`` as in ``final_price``.
+
+        MonthIncomplete if a day's fixing is missing; LookupError: no such index.
         """
         return final_price(methodology.load().index(index), Month.parse(month), self, market_micros)

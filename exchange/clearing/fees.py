@@ -1,10 +1,10 @@
-"""Fee tiers: who traded much last month gets a share of this month's fees back.
+"""Fee tiers: discounts by the lots of the previous calendar month.
 
 The engine charges every account the fees of the contract's terms. When a date closes, each account
-is paid the share that its tier gives of what it paid that day as maker and as taker, rounded down.
-The tier is that of its lots, either side, of the calendar month before, so what a trade costs is
-known before it trades. Rebates are no fees and stay as they are. The house pays what the accounts
-get: the sum is zero. Schedules are versions that enter by the log, for a date to come.
+is paid back the share of its tier of what it paid that date as maker and as taker, rounded down.
+The tier follows from its lots, on either side, in the calendar month before, so the cost of a trade
+is known in advance. Rebates are not fees and do not change. The house pays the discounts: the sum
+is zero. A schedule of tiers is a version recorded in the log for a later date.
 """
 
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, NamedTuple
@@ -28,7 +28,7 @@ Share = Annotated[int, Meta(ge=0, le=_BP)]
 
 
 class Tier(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """From so many lots a month on: the share of fees given back, in basis points."""
+    """The shares of fees given back from a number of lots a month on, in basis points."""
 
     from_lots: Annotated[int, Meta(ge=0)]
     maker_bp: Share
@@ -36,7 +36,7 @@ class Tier(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class AdoptFees(Record, frozen=True, kw_only=True, tag="adopt_fees"):
-    """The next version of the tiers, in force from the business date ``effective`` on."""
+    """A version of the tiers, in force from the business date ``effective`` on."""
 
     version: int
     effective: int
@@ -47,17 +47,17 @@ NO_TIER: Final = Tier(0, 0, 0)
 
 
 class Fees(Matter):
-    """Versions adopted, and every account's lots of the last two months with a trade."""
+    """The adopted versions, and every account's lots of the present and the previous month."""
 
     name: ClassVar[str] = "fees"
     records: ClassVar[tuple[type[Record], ...]] = (AdoptFees,)
     watches: ClassVar[tuple[EventKind, ...]] = (EventKind.DAY_CLOSED,)
-    adopted: list[AdoptFees] = msgspec.field(default_factory=list)  # in force, and to come
-    lots: dict[int, dict[int, int]] = msgspec.field(default_factory=dict)  # yyyymm -> account
-    counted: int = 0  # the last date whose lots are
+    adopted: list[AdoptFees] = msgspec.field(default_factory=list)  # in force, and later ones
+    lots: dict[int, dict[int, int]] = msgspec.field(default_factory=dict)  # by yyyymm, account
+    counted: int = 0  # the last date whose lots are in ``lots``
 
     def rule(self, record: Any, at: At, state: "State") -> Ruling:
-        """Adopt a version: the next one, for a date to come, its tiers rising from 0 lots."""
+        """Adopt the next version, for a later date, with tiers in order from 0 lots on."""
         operation = "adopt_fees"
         if at.account != HOUSE_ACCOUNT:
             return refused(operation, Denial.NOT_YOURS, HOUSE_ACCOUNT, at.account)
@@ -75,7 +75,7 @@ class Fees(Matter):
         return Ruling(operation, ACCEPTED, {"version": record.version, "tiers": len(starts)})
 
     def in_force(self, date: int) -> AdoptFees | None:
-        """The version of a business date; None before the first."""
+        """Return the version in force on a business date; None before the first."""
         return max(
             (one for one in self.adopted if one.effective <= date),
             key=lambda one: one.effective,
@@ -83,7 +83,7 @@ class Fees(Matter):
         )
 
     def tier(self, account: int, date: int) -> Tier:
-        """An account's tier on a business date."""
+        """Return an account's tier on a business date."""
         version = self.in_force(date)
         if version is None:
             return NO_TIER
@@ -91,7 +91,7 @@ class Fees(Matter):
         return version.tiers[_place(version, before) - 1]
 
     def trader(self, account: int, state: "State") -> "Trader":
-        """What an account has traded, the open date included, and where that puts it."""
+        """Return an account's lots by month, including the open date, and its tiers."""
         date, month = state.business_date, state.business_date // _MONTH
         before, this = (self.lots.get(one, {}) for one in (month_before(month), month))
         active = state.activity.get(account)
@@ -102,7 +102,7 @@ class Fees(Matter):
                       _place(following, so_far))  # fmt: skip
 
     def saw(self, event: Event, at: At, state: "State") -> list[Ruling]:
-        """A date has closed: count its lots, and ask for the discounts."""
+        """Count the lots of a closed date, and request its discounts."""
         date, month = at.business_date, at.business_date // _MONTH
         self.counted = date
         counted = self.lots.setdefault(month, {})
@@ -128,9 +128,9 @@ class Fees(Matter):
 
 
 class Trader(NamedTuple):
-    """An account's lots, either side, by calendar month, and the tiers they give it.
+    """An account's lots, on either side, by calendar month, and the resulting tiers.
 
-    Tiers are places in the version of their date, from 1; 0: no version is in force then.
+    Tiers are numbered from 1 in the version of their date; 0 if no version is in force then.
     """
 
     account: int
@@ -141,15 +141,15 @@ class Trader(NamedTuple):
 
 
 def _place(version: AdoptFees | None, lots: int) -> int:
-    """The tier of so many lots: how many tiers they reach."""
+    """Return the number of the tier that ``lots`` reach; 0 without a version."""
     return 0 if version is None else sum(tier.from_lots <= lots for tier in version.tiers)
 
 
 def month_after(month: int) -> int:
-    """The month after one of the form yyyymm."""
+    """Return the next month; months have the form yyyymm."""
     return month + 1 if month % _MONTH < 12 else month + _MONTH - 11
 
 
 def month_before(month: int) -> int:
-    """The month before one of the form yyyymm."""
+    """Return the previous month; months have the form yyyymm."""
     return month - 1 if month % _MONTH > 1 else month - _MONTH + 11

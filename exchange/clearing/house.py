@@ -1,4 +1,4 @@
-"""The clearing house: applies the released stream to its store and answers about it."""
+"""The clearing house: applies the released stream to its store and answers queries."""
 
 import copy
 import json
@@ -45,13 +45,13 @@ if TYPE_CHECKING:
     from exchange.clearing.margin.book import Requirement
 
 REBUILD_FRAMES: Final = 512  # frames per transaction while rebuilding
-_CONTRADICTIONS: Final = (  # what comes of rows that do not belong together
+_CONTRADICTIONS: Final = (  # raised by rows that contradict each other
     AssertionError, LookupError, StopIteration, TypeError, ValueError, msgspec.MsgspecError,
 )  # fmt: skip
 
 
 class Clearing:
-    """The open clearing house. Methods may be called from any thread, one at a time runs."""
+    """An open clearing house. Its methods may be called from any thread; one runs at a time."""
 
     def __init__(self, store: Store, *, read_only: bool = False) -> None:
         self._store = store
@@ -62,9 +62,11 @@ class Clearing:
 
     @classmethod
     def open(cls, path: Path, *, read_only: bool = False) -> "Clearing":
-        """Open the store at ``path``, made if absent. ``read_only`` beside a live writer: then
-        ``look`` and ``refresh`` say how far that one is. Raises OtherVersion, and
-        sqlite3.DatabaseError, be it Damaged, where it cannot be read.
+        """Open the store at ``path``, and create it if it is absent.
+
+        ``read_only`` opens it beside a writer; then ``look`` and ``refresh`` read what the writer
+        has committed. Raises OtherVersion, and sqlite3.DatabaseError (or Damaged, which is one) if
+        the store cannot be read.
         """
         store = Store(path, read_only=read_only)
         with ExitStack() as unless_whole:
@@ -80,7 +82,7 @@ class Clearing:
 
     @classmethod
     def anew(cls, path: Path) -> "Clearing":
-        """Open an empty store in place of the one at ``path``."""
+        """Replace the store at ``path`` by an empty one and open that."""
         discard(path)
         return cls.open(path)
 
@@ -91,25 +93,25 @@ class Clearing:
 
     @property
     def position(self) -> Point:
-        """(epoch, sequence, index) of the last event committed; zeros before the first."""
+        """(epoch, sequence, index) of the last event committed; zeros before the first one."""
         return self._position
 
     @property
     def divergences(self) -> Sequence[Divergence]:
-        """Every difference from the engine found so far, oldest first; empty when all is well."""
+        """All differences from the engine found so far, oldest first."""
         return tuple(self._state.divergences)
 
     @property
     def ledger_hash(self) -> bytes:
-        """Hash of the last journal entry; it covers all entries before it."""
+        """The hash of the last journal entry, which covers all entries before it."""
         return self._state.ledger.head
 
     def apply(self, frames: Sequence[Frame]) -> None:
-        """Apply frames in one SQLite transaction; events already applied are skipped.
+        """Apply frames in one SQLite transaction, all or nothing; skip events applied before.
 
-        All or nothing: on an error (ValueError: a gap in the sequence; sqlite3.Error; an
-        AssertionError of an invariant) memory and store agree on ``position``, which only an error
-        of the commit itself may find after the frames.
+        After an error (ValueError: a gap in the sequence; sqlite3.Error; AssertionError: an
+        invariant is violated) memory and store agree on ``position``. It is that before the frames,
+        unless the commit itself raised the error.
         """
         with self._lock:
             before = self._state.point
@@ -127,28 +129,30 @@ class Clearing:
                 self._position = self._state.point
 
     def look(self) -> None:
-        """Beside a writer: read its position and divergences again. Cheap."""
+        """Beside a writer: read its position and divergences again, which is cheap."""
         if self._read_only:
             with self._lock:
                 self._state.divergences[:] = self._store.divergences()
                 self._position = self._store.point()
 
     def recall(self) -> None:
-        """Beside a writer: read again what its matters know, deadlines and dues say. Cheap."""
+        """Beside a writer: read its matters again (deadlines, dues and so on), which is cheap."""
         if self._read_only:
             with self._lock:
                 self._state.matters = self._store.matters()
 
     def refresh(self) -> None:
-        """Beside a writer: read all that it has committed, for the queries to answer of."""
+        """Beside a writer: read all that it has committed, so that queries answer as of then."""
         if self._read_only:
             with self._lock:
                 self._state = self._store.load(self._state.book)
                 self._position = self._state.point
 
     def rebuild(self, frames: Iterable[Frame]) -> None:
-        """Delete the store and apply the stream from its start. A crash meanwhile only means
-        that the next open finds a younger point."""
+        """Delete the store and apply the stream from its start.
+
+        After a crash meanwhile the store is valid, at an earlier position.
+        """
         with self._lock:
             path = self._store.path
             self._store.close()
@@ -167,7 +171,8 @@ class Clearing:
     def audit(self) -> None:
         """Recompute balances, movements, positions and the hash chain from the journal.
 
-        AssertionError names the first difference. Reads everything: minutes for a big journal.
+        AssertionError names the first difference. It reads everything, which takes minutes for a
+        large journal.
         """
         with self._lock:
             audit(self._store, self._state)
@@ -175,82 +180,83 @@ class Clearing:
     # Queries. Each answers as of ``position``.
 
     def totals(self) -> tuple[int, int]:
-        """(sum of the cash of all accounts, fold of cash and positions), as a CHECKPOINTED has."""
+        """Return the sum of all cash, and the fold of cash and positions, as in CHECKPOINTED."""
         with self._lock:
             return totals(self._state)
 
     def cash(self, account: int) -> int:
-        """Cash of an account in micro-dollars; negative is a receivable of the house."""
+        """Return an account's cash in micro-dollars; negative cash is a claim of the house."""
         with self._lock:
             return self._state.ledger.cash(account)
 
     def net(self, account: int, instrument: int) -> int:
-        """Signed lots an account holds."""
+        """Return the signed lots that an account holds."""
         with self._lock:
             return self._state.positions.get(account, instrument).net
 
     def trial_balance(self) -> TrialBalance:
-        """Every account's balance, of the ledger and of the book."""
+        """Return the balance of every account of the ledger and of the book of transfers."""
         with self._lock:
             return trial_balance(self._state)
 
     def beancount(self) -> Iterator[str]:
-        """The whole ledger as lines of a beancount file (exchange.clearing.beancount)."""
+        """Yield the whole ledger as lines of a beancount file (exchange.clearing.beancount)."""
         with self._lock:
             rows = self._store.transfers()
             yield from beancount.lines(self._state, self._store.entries(), rows)
 
     def is_balanced(self) -> bool:
-        """Whether debits equal credits and nothing lies in suspense or in vm_clearing."""
+        """Return whether debits equal credits, and suspense and vm_clearing are zero."""
         with self._lock:
             ledger = Ledger(self._store.balances()) if self._read_only else self._state.ledger
             return ledger.is_balanced()
 
     def statement(self, account: int, business_date: int | None = None) -> statements.Statement:
-        """An account's statement of one business date, or of its whole life. KeyError: unknown."""
+        """Return an account's statement of a business date, or of its whole life. KeyError: no such
+        account."""
         with self._lock:
             return statements.statement(self._state, self._store, account, business_date)
 
     def statement_page(self, account: int, business_date: int | None = None) -> str:
-        """The same as an HTML page with a chart of every date. KeyError: unknown."""
+        """Return the same as an HTML page with a chart of all dates. KeyError: no such account."""
         with self._lock:
             found = statements.statement(self._state, self._store, account, business_date)
             days = statements.days(self._store, account)
             return pages.page(found, days, statements.profits(self._state, self._store, account))
 
     def roll_forward(self, business_date: int | None = None) -> list[statements.Roll]:
-        """How each instrument's open interest came of the date before; the last date if None."""
+        """Return the roll-forward of open interest over a business date; None: the last one."""
         with self._lock:
             date = business_date or self._state.business_date
             return statements.roll_forward(self._state, self._store, date)
 
     def open_interest(self) -> list[statements.Interest]:
-        """Open interest and the day's volume per instrument."""
+        """Return open interest and the date's volume of every instrument."""
         with self._lock:
             return statements.open_interest(self._state)
 
     def margin_parameters(self, business_date: int = 0) -> MarginParameters | None:
-        """The margin parameters of a business date, or of the present one; None if there are none.
+        """Return the margin parameters of a business date (yyyymmdd; 0: the present one), or None.
 
-        ``yyyymmdd``; a date to come may have a version of its own already.
+        A later date may already have another version than the present one.
         """
         with self._lock:
             on = business_date or self._state.business_date
             return self._state.matters.get(MarginVersions).in_force(on)
 
     def margin_versions(self) -> tuple[MarginParameters, ...]:
-        """The versions adopted: the one in force, and those that wait for their date."""
+        """Return the adopted versions: the one in force, and those of later dates."""
         with self._lock:
             return self._state.matters.get(MarginVersions).adopted
 
     def margins(
         self, advance: Callable[[int, int], object] = lambda done, total: None
     ) -> list["Requirement"]:
-        """What every account with positions must have, at the last settlement prices; without
-        those that ``uncovered`` names.
+        """Return the requirement of every account with positions, at the last settlement prices,
+        except for those that ``uncovered`` names.
 
-        LookupError without margin parameters. ``advance`` is told how many of how many positions
-        are done.
+        LookupError without margin parameters. ``advance`` is called with the number of positions
+        done and their total.
         """
         from exchange.clearing.margin import book  # noqa: PLC0415 - numpy, only for who asks
 
@@ -263,14 +269,14 @@ class Clearing:
             return book.requirements(self._state, parameters, on, advance, but=but)
 
     def uncovered(self) -> dict[int, list[str]]:
-        """Codes by account of what is held and the margin parameters in force do not cover: what
-        such an account must have is not known."""
+        """Return the codes, by account, of positions that the margin parameters in force do not
+        cover, so that the account's requirement is not known."""
         with self._lock:
             return self._state.matters.get(Calls).unknown(self._state)
 
     def historical_losses(self, history: "Panel", steps: int, confidence_bp: int) -> dict[int, int]:
-        """What every account with positions would lose in the filtered weeks of a history, at the
-        confidence: a float model's figure, to be held beside its requirement."""
+        """Return every account's expected shortfall in the filtered weeks of a history, at a
+        confidence in basis points: a float figure to compare with its requirement."""
         from exchange.clearing.margin import book, historical  # noqa: PLC0415 - numpy
 
         with self._lock:
@@ -280,8 +286,10 @@ class Clearing:
         return dict(zip(held, losses, strict=True))
 
     def daily_volumes(self, days: int) -> dict[str, int]:
-        """Lots a business date by product, the mean of the last ``days`` dates with any trade,
-        rounded down and at least 1; a product that never traded is absent."""
+        """Return the mean lots a date by product, over the last ``days`` dates with trades.
+
+        Rounded down, at least 1; a product that never traded is absent.
+        """
         query = "select business_date, instrument, volume from trading order by business_date"
         with self._lock:
             rows = [row for row in self._store.rows(query) if row["business_date"]]
@@ -294,68 +302,66 @@ class Clearing:
         return {root: max(1, lots // len(dates)) for root, lots in sorted(total.items())}
 
     def settlement_prices(self, quotes: day.Quotes = MappingProxyType({})) -> list[Priced]:
-        """The price of every instrument that has not expired, with its tier and inputs.
-
-        ``quotes``: best bid and ask in price ticks when the date closed. Of an open date the window
-        ends with the last trade.
-        """
+        """Return the settlement price of every instrument that has not expired, with its tier and
+        inputs; ``quotes`` as in ``exchange.clearing.day.closing``."""
         with self._lock:
             return day.closing(self._state, self._store, quotes)
 
     def cycle_prices(self) -> list[Priced]:
-        """The prices of the intraday cycle that is due, of what it has left; none: none is."""
+        """Return the prices of the intraday cycle that is due, for the instruments it has left."""
         with self._lock:
             return day.intraday(self._state, self._store)
 
     def fees(self) -> Fees:
-        """The fee tiers adopted, and everybody's lots by month."""
+        """Return the adopted fee tiers, and all accounts' lots by month."""
         with self._lock:
             return copy.deepcopy(self._state.matters.get(Fees))
 
     def fee_tiers(self) -> tuple[int, list[Trader]]:
-        """The business date, and every account's lots and fee tier, now and next month."""
+        """Return the business date, and every account's lots and tiers of this and next month."""
         with self._lock:
             fees, state = self._state.matters.get(Fees), self._state
             accounts = sorted(state.members.keys() - {HOUSE_ACCOUNT})
             return state.business_date, [fees.trader(account, state) for account in accounts]
 
     def cycles(self) -> Cycles:
-        """The schedule of intraday cycles, and the one that is due."""
+        """Return the schedule of intraday cycles, and the cycle that is due."""
         with self._lock:
             return copy.deepcopy(self._state.matters.get(Cycles))
 
     def look_is_due(self) -> bool:
-        """Whether variation was paid and no look at the accounts for margin calls has followed."""
+        """Return whether variation was paid and no ``call_margin`` has followed."""
         with self._lock:
             return self._state.matters.get(Calls).look_due
 
     def cycle_is_due(self) -> bool:
-        """Whether an intraday cycle is to be carried out, be it only the look that ends it."""
+        """Return whether an intraday cycle is due, or at least the ``call_margin`` that ends it."""
         with self._lock:
             closed = self._state.matters.get(Prices).closed
             left = self._state.matters.get(Cycles).due is not None
             return left or (self.look_is_due() and not closed)
 
     def settled(self) -> frozenset[int]:
-        """Instruments that were settled since the business date closed, and have no new price."""
+        """Return the instruments that were settled since the date closed, except for those with a
+        newly approved price."""
         with self._lock:
             prices = self._state.matters.get(Prices)
             return frozenset(prices.final).difference(prices.approved)
 
     def next_cycle(self, instrument: int) -> int:
-        """The number of an instrument's next settlement cycle of the business date."""
+        """Return the number of an instrument's next settlement cycle of the business date."""
         with self._lock:
             return self._state.matters.get(Prices).cycles.get(instrument, 0) + 1
 
     def would(self, text: str) -> Ruling:
-        """What would become of a record by two, approved now."""
+        """Return the ruling that a record by two would get if it were approved now."""
         with self._lock:
             number = self._state.point[1] << INDEX_BITS
             at = At(number, 0, self._state.business_date)
             return self._state.matters.would(text, at, self._state)
 
     def rulings(self, sequence: int) -> list[dict[str, Any]]:
-        """What was decided on the command of a sequence, in order: operation, outcome, facts."""
+        """Return the rulings on the command of a sequence, in order: operation, outcome, facts."""
         first, query = sequence << INDEX_BITS, (
             "select operation, outcome, facts from rulings where number >= ? and number < ?"
             " order by number, line"
@@ -365,23 +371,26 @@ class Clearing:
         return [row | {"facts": json.loads(row["facts"])} for row in rows]
 
     def dues(self) -> list[Due]:
-        """Commands that clearing asks for and has not seen yet, in the order to do them in."""
+        """Return the open dues, in the order in which they must be performed."""
         with self._lock:
             return self._state.matters.get(Dues).in_order()
 
     def box(self, account: int) -> Box:
-        """A lender's view of a box. KeyError: no such account; ValueError: it is no box."""
+        """Return a lender's view of a box. KeyError: no such account; ValueError: not a box."""
         with self._lock:
             return box(self._state, account)
 
     def matter(self, name: str) -> Any:
-        """All that a matter knows, as plain data: ``deliveries``, ``defaults``, ``offbook``."""
+        """Return the state of a matter as plain data, by name: ``deliveries``, ``defaults`` etc."""
         with self._lock:
             return msgspec.to_builtins(self._state.matters.all[name], str_keys=True)
 
     def delivery(self, number: int) -> dict[str, Any] | None:
-        """A delivery as plain data: what it is, its ``terms``, all its ``events`` in order (stamp,
-        operation, outcome, facts), and its next ``deadline``; None if there is none."""
+        """Return a delivery as plain data, or None if there is none of that number.
+
+        With its ``terms``, its ``events`` in order (stamp, operation, outcome, facts), and its next
+        ``deadline`` (0: none).
+        """
         query = (
             "select stamp, operation, outcome, facts from rulings where operation in"
             " ('delivery', 'attest', 'alternative_delivery')"
@@ -401,7 +410,7 @@ class Clearing:
         return None if known is None else {**known, "events": rows, "deadline": by_itself}
 
     def deliveries(self) -> list[dict[str, Any]]:
-        """Every delivery there was as plain data, by id."""
+        """Return all deliveries, closed ones too, as plain data, by id."""
         query = "select facts from rulings where operation = 'delivery' and outcome = ?"
         with self._lock:
             rows = self._store.rows(query, (CLOSED,))
@@ -411,24 +420,29 @@ class Clearing:
         return sorted(found, key=lambda one: int(one["id"]))
 
     def codes(self) -> dict[int, str]:
-        """The code of every instrument ever listed, by number."""
+        """Return the code of every instrument ever listed, by number."""
         with self._lock:
             return {number: one.code for number, one in self._state.instruments.items()}
 
     def defaulter(self, default: int) -> list[int]:
-        """The own accounts of the member of a default; empty if there is none of that number."""
+        """Return the defaulter's own accounts; empty if there is no default of that number."""
         with self._lock:
             found = self._state.matters.get(Defaults).defaults
             return list(found[default - 1].accounts) if 1 <= default <= len(found) else []
 
+    def gone(self) -> frozenset[int]:
+        """Return the members in default, including those whose default has ended."""
+        with self._lock:
+            return self._state.matters.get(Defaults).gone
+
     def default_stage(self, default: int) -> str:
-        """How far a default is, ``declared`` to ``ended``; empty if there is none."""
+        """Return the stage of a default, ``declared`` to ``ended``; empty if there is none."""
         with self._lock:
             found = self._state.matters.get(Defaults).defaults
             return found[default - 1].stage if 1 <= default <= len(found) else ""
 
     def losses(self, default: int) -> loss.Losses:
-        """Who bore the loss of a default, what each has got back, and what its estate holds.
+        """Return what was borne and repaid of a default, and what its estate holds.
 
         LookupError: no such default.
         """
@@ -439,8 +453,8 @@ class Clearing:
             return loss.losses(found[default - 1], self._state)
 
     def hedge(self, request_id: str) -> tuple[int, dict[str, Any]] | None:
-        """The last hedge of that id: the sequence of its order, and what was asked for; None if
-        there is none."""
+        """Return the last hedge under a request id: the sequence of its order, and its record's
+        fields; None if there is none."""
         query = (
             "select number, facts from rulings where operation = 'hedge' and outcome = 'accepted'"
             " and json_extract(facts, '$.request_id') = ? order by number desc limit 1"
@@ -452,10 +466,10 @@ class Clearing:
         return (found["number"] >> INDEX_BITS) + 1, json.loads(found["facts"])
 
     def gains(self, default: int) -> dict[int, int]:
-        """What variation has paid each account since a default's business date, dates on which it
-        took left out, the defaulter's own accounts too: what a haircut may take back.
+        """Return the gains that haircuts may take for a default, in micro-dollars by account.
 
-        LookupError: no such default.
+        They are the variation received since the default's business date, without dates on which
+        variation was paid, and without the defaulter's own accounts. LookupError: no such default.
         """
         query = "select account, amount from movements where kind = ? and business_date >= ?"
         gained: dict[int, int] = {}
@@ -471,29 +485,29 @@ class Clearing:
         return dict(sorted(gained.items()))
 
     def sizing(self) -> FundSize:
-        """The default fund that today's books ask for, scenario by scenario."""
+        """Return the default fund that present positions require, by scenario."""
         with self._lock:
             return self._state.matters.get(Defaults).sizing(self._state)
 
     def fund(self) -> dict[int, int]:
-        """Micro-dollars of every member in the default fund."""
+        """Return every member's money in the default fund, in micro-dollars."""
         with self._lock:
             return self._state.matters.get(Defaults).fund(self._state)
 
     def capital(self) -> int:
-        """Micro-dollars of the house's own capital at risk."""
+        """Return the house's own capital at risk, in micro-dollars."""
         with self._lock:
             return dvp.balance(self._state.book, CAPITAL)
 
     def is_assigned(self, instrument: int) -> bool:
-        """Whether a physical contract's last notice has passed, so that it may expire."""
+        """Return whether a physical contract's tenders are assigned, so that it may expire."""
         with self._lock:
             expiry = self._state.matters.get(Deliveries).expiries.get(instrument)
             return expiry is not None and expiry.assigned
 
     def final_price(self, instrument: int, index: str, month: str) -> FinalPrice:
-        """A cash contract's final settlement price, by the fixings in the log and its own last
-        settlement prices. MonthIncomplete, KeyError.
+        """Return a cash contract's final settlement price, from the fixings in the log and its own
+        settlement prices. MonthIncomplete if a day's fixing is missing; KeyError: no such index.
         """
         query = (
             "select price from settlement_prices where instrument = ?"
@@ -504,7 +518,7 @@ class Clearing:
             return self._state.matters.get(Fixings).final(index, month, market)
 
     def deadline(self) -> int:
-        """Log time at which clearing decides something by itself next; 0: never."""
+        """Return the next log time at which clearing decides without a record; 0: never."""
         with self._lock:
             times = [self._state.matters.get(Deliveries).deadline]
             times += self._state.matters.get(Defaults).deadlines()

@@ -1,12 +1,12 @@
-"""The double entry: money moves only from one ledger account to another, in integer micro-dollars.
+"""The double-entry ledger of what the engine did, in integer micro-dollars.
 
-A transaction is a list of postings (debit, credit, amount). A posting adds its amount to the
-balance of the account it debits and takes it off the one it credits, so every transaction, and
-with it the whole ledger, sums to zero. Balances are debit-positive: what the house owns is
-positive (``bank``), what it owes is negative (a member's cash; positive there is a receivable).
+An entry has postings (debit, credit, amount). A posting adds its amount to the balance of the
+account it debits and subtracts it from that of the account it credits, so every entry, and the
+whole ledger, sums to zero. Balances are debit-positive: what the house owns is positive (``bank``),
+what it owes is negative (a member's cash, which is a receivable if positive).
 
-The ledger never refuses what the engine did. Bookings that should not exist land in ``suspense``,
-which must be zero.
+The ledger never refuses what the engine did. Amounts that nothing explains are posted to
+``suspense``, which must be zero.
 """
 
 from collections import defaultdict
@@ -41,7 +41,7 @@ class Code(IntEnum):
 
 
 class EntryKind(IntEnum):
-    """What made a journal entry. Numbers are frozen: they stand in the store and in its hash."""
+    """What caused a journal entry. The numbers are frozen: the store and its hashes have them."""
 
     DEPOSIT = 1
     WITHDRAWAL = 2
@@ -63,7 +63,7 @@ class EntryKind(IntEnum):
     LEG_ADJUSTMENT = 17
 
 
-# Entries that move lots, the ones that take them back, and those that change a price alone.
+# Entries that move lots, those of them that reverse a trade, and those that only change a price.
 MOVING: Final = (
     EntryKind.TRADE, EntryKind.BUST, EntryKind.LEG, EntryKind.LEG_BUST, EntryKind.TRANSFER,
 )  # fmt: skip
@@ -72,7 +72,7 @@ ADJUSTING: Final = (EntryKind.ADJUSTMENT, EntryKind.LEG_ADJUSTMENT)
 
 
 class Movement(IntEnum):
-    """Why a trading account's cash moved; the lines of its statement. Frozen numbers as above."""
+    """Why a trading account's cash moved: the lines of its statement. The numbers are frozen."""
 
     DEPOSITS = 1
     WITHDRAWALS = 2
@@ -101,13 +101,13 @@ Posting = tuple[int, int, int]  # (debit, credit, amount): ledger account ids an
 
 
 def ledger_account(code: Code, owner: int = 0) -> int:
-    """The id of a ledger account; ``owner`` is the trading account of CASH."""
+    """Return the id of a ledger account; for CASH ``owner`` is the trading account."""
     return code << OWNER_BITS | owner
 
 
 @cache
 def ledger_name(account: int) -> str:
-    """The name an auditor reads: ``bank``, ``cash/7``."""
+    """Return the name of a ledger account: ``bank``, ``cash/7``."""
     code, owner = Code(account >> OWNER_BITS), account & _OWNER
     return f"cash/{owner}" if code is Code.CASH else code.name.lower()
 
@@ -120,7 +120,7 @@ _CASH_CODE: Final = int(Code.CASH)
 CASH: Final = _CASH_CODE << OWNER_BITS  # with a trading account's number: its cash
 TRADE_ENTRY: Final = int(EntryKind.TRADE)
 _OWNER: Final = (1 << OWNER_BITS) - 1
-# Plain integers and a tuple: hashing an enumeration's member costs more than booking a posting.
+# Plain integers in a tuple: hashing a member of an enumeration costs more than a posting.
 _MOVEMENT: Final = (
     0,
     int(Movement.DEPOSITS),
@@ -146,22 +146,20 @@ _PURPOSED: Final = frozenset(map(int, PURPOSES.values()))  # what passes the fee
 
 
 def cash_of(account: int) -> int:
-    """The id of a trading account's cash."""
+    """Return the id of a trading account's cash."""
     return CASH | account
 
 
 def transfer(source: int, target: int, amount: int) -> list[Posting]:
-    """Postings that move ``amount`` from one liability to another; a negative one moves it back.
-
-    Zero moves nothing and posts nothing.
-    """
+    """Return the postings that move ``amount`` from one liability to another; a negative amount
+    moves in the other direction, and 0 needs no posting."""
     if amount == 0:
         return []
     return [(source, target, amount)] if amount > 0 else [(target, source, -amount)]
 
 
 class Entry(NamedTuple):
-    """One journal entry: what happened and the postings that follow from it.
+    """One journal entry: an event and its postings.
 
     ``number`` is the causing event: sequence << INDEX_BITS | index; of a trade it is the match
     number. ``quantity`` is lots of a trade and the cycle of a settlement. ``buyer`` and ``seller``
@@ -183,12 +181,12 @@ class Entry(NamedTuple):
 
 @cache
 def _layout(postings: int) -> Struct:
-    """The layout of what is hashed for an entry: the hash before it, its fields, its postings."""
+    """Return the layout of an entry's hash input: the hash before it, its fields, its postings."""
     return Struct(f"<{HASH_BYTES}s{_HEAD}{_LINE * postings}")
 
 
 def link(previous: bytes, entry: Entry) -> bytes:
-    """The hash of an entry: over the hash before it, all its fields and all its postings."""
+    """Return an entry's hash, over the previous hash, all its fields and all its postings."""
     *fields, postings = entry
     count = len(postings)
     digest = _FRESH.copy()  # cheaper than a new one
@@ -197,10 +195,8 @@ def link(previous: bytes, entry: Entry) -> bytes:
 
 
 def movement(kind: int, account: int) -> tuple[int, int] | None:
-    """(trading account, Movement) of a posting to a ledger account by an entry of ``kind``.
-
-    None if it touches no trading account.
-    """
+    """Return (trading account, Movement) of a posting to a ledger account by an entry of ``kind``;
+    None if the ledger account is not a trading account's."""
     if account == HOUSE_FEES:
         return HOUSE_ACCOUNT, _MOVEMENT[kind] if kind in _PURPOSED else _FEES_EARNED
     if account >> OWNER_BITS == _CASH_CODE:
@@ -216,7 +212,7 @@ class Ledger:
     head: bytes = GENESIS
 
     def post(self, entry: Entry) -> bytes:
-        """Book an entry and return its hash. A senseless posting is a bug here: AssertionError."""
+        """Post an entry and return its hash. AssertionError for an invalid posting."""
         balances = self.balances
         for debit, credit, amount in entry.postings:
             assert amount > 0 and debit != credit, f"not a posting: {debit, credit, amount}"
@@ -226,20 +222,20 @@ class Ledger:
         return self.head
 
     def cash(self, account: int) -> int:
-        """Cash of a trading account as the engine counts it: the house's includes its fees."""
+        """Return a trading account's cash as in the engine: the house's includes its fees."""
         cash = -self.balances.get(cash_of(account), 0)
         if account == HOUSE_ACCOUNT:
             cash -= self.balances.get(HOUSE_FEES, 0)
         return cash
 
     def is_balanced(self) -> bool:
-        """Whether the whole ledger and both clearing accounts are zero."""
+        """Return whether the sum of all balances, suspense and vm_clearing are zero."""
         return not sum(self.balances.values()) and not any(
             self.balances.get(account, 0) for account in (VM_CLEARING, SUSPENSE)
         )
 
     def check(self) -> None:
-        """AssertionError unless the whole ledger and both clearing accounts are zero."""
+        """AssertionError unless the sum of all balances, suspense and vm_clearing are zero."""
         total = sum(self.balances.values())
         assert total == 0, f"the ledger is off by {total}"
         for account in (VM_CLEARING, SUSPENSE):

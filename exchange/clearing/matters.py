@@ -1,11 +1,11 @@
-"""Matters: what clearing decides by itself, each a pure function of the released stream.
+"""Matters: the subjects on which clearing decides, each a pure function of the released stream.
 
-A matter is a Struct whose fields are all it knows. It rules on the records it names, may watch
-events, and is told the log's time so that its deadlines pass by the log and by nothing else. A
-ruling is a row that an auditor reads; ``number`` names the event that caused it.
+A matter is a Struct whose fields are its whole state. It rules on the records that it names, may
+watch events, and sees log time, so that its deadlines depend on the log alone. A ruling is a row of
+the store; ``number`` is that of the event that caused it.
 
-What moves cash is the engine's to do: a matter leaves a ``Due``, the desk turns it into a command
-with the due's id, and the due is done when the event of that command comes back.
+Only the engine moves cash and lots: a matter asks for a ``Due``, the operator's desk turns it into
+a command with the due's id, and the due is done when the event of that command comes back.
 """
 
 import itertools
@@ -25,21 +25,21 @@ if TYPE_CHECKING:
 
 ACCEPTED: Final = "accepted"
 MALFORMED: Final = "malformed"
-OFF_NS: Final = 86_400 * 10**9  # no command is on its way for longer
+OFF_NS: Final = 86_400 * 10**9  # a command is on its way for less
 
 
 class At(NamedTuple):
-    """Where in the log something is decided."""
+    """The place in the log of a decision."""
 
     number: int  # the causing event: sequence << INDEX_BITS | index
     stamp: int  # log time, nanoseconds
     business_date: int
-    account: int = HOUSE_ACCOUNT  # that sent the command; the house: an operator
-    text: str = ""  # that came with the command
+    account: int = HOUSE_ACCOUNT  # that sent the command; the house's is an operator
+    text: str = ""  # of the command
 
 
 class Ruling(NamedTuple):
-    """What was decided: ``accepted``, a named event, or a named refusal, and its facts."""
+    """A decision: its outcome is ``accepted``, a named event, or a named refusal."""
 
     operation: str
     outcome: str
@@ -47,13 +47,13 @@ class Ruling(NamedTuple):
 
 
 def refused(operation: str, denial: Denial, limit: object = 0, observed: object = 0) -> Ruling:
-    """The ruling that a record does not stand: number and name, limit and what was seen."""
+    """Return the ruling of a refused record: name and number, limit and observed value."""
     facts: dict[str, Any] = {"number": int(denial), "limit": limit, "observed": observed}
     return Ruling(operation, denial.name.lower(), facts)
 
 
 class Lots(msgspec.Struct, frozen=True):
-    """What a transfer moves besides its lots: see TRANSFER in docs/reference/engine.md."""
+    """The other fields of a due of lots: see TRANSFER in docs/reference/engine.md."""
 
     kind: int  # TransferKind
     other: int  # account
@@ -63,7 +63,7 @@ class Lots(msgspec.Struct, frozen=True):
 
 
 class Due(msgspec.Struct, frozen=True):
-    """A command that clearing asks for. ``id`` makes it happen once."""
+    """A command that clearing requests. By its ``id`` it happens at most once."""
 
     id: str
     kind: Literal["deposit", "withdraw", "fee", "transfer", "kill"]
@@ -73,43 +73,43 @@ class Due(msgspec.Struct, frozen=True):
 
     @property
     def key(self) -> tuple[int, int]:
-        """The request key of its command, by which its event is known again."""
+        """The request key of its command, by which its event is recognized."""
         digest = blake2b(self.id.encode("ascii"), digest_size=16, person=b"request").digest()
         return int.from_bytes(digest[:8], "little"), int.from_bytes(digest[8:], "little")
 
 
 class Off(msgspec.Struct, frozen=True):
-    """A due that was called off; known as long as its command may still be on its way."""
+    """A due that was called off, kept as long as its command may still be on its way."""
 
     due: Due
     until: int  # log time
 
 
 class Matter(msgspec.Struct):
-    """One subject. Subclasses: mutable Structs of plain data, all fields with defaults."""
+    """One subject. Subclasses are mutable Structs of plain data whose fields all have defaults."""
 
     name: ClassVar[str] = ""
     records: ClassVar[tuple[type[Record], ...]] = ()
     watches: ClassVar[tuple[EventKind, ...]] = ()
 
     def rule(self, record: Any, at: At, state: "State") -> Ruling:
-        """Decide on a record of one of ``records``."""
+        """Rule on a record of one of ``records``."""
         raise NotImplementedError(f"{self.name} names records and does not rule on them")
 
     def would(self, record: Any, at: At, state: "State") -> Ruling:
-        """What ``rule`` would decide now; nothing changes. Of records by two, which are looked at
-        when one proposes them."""
+        """Return what ``rule`` would decide now, without any change. For records by two, which are
+        checked when they are proposed."""
         raise NotImplementedError(f"{self.name} has no record by two")
 
     def saw(self, event: Event, at: At, state: "State") -> Sequence[Ruling] | None:
-        """An event of one of ``watches``, after it was booked. None: nothing here has changed, so
-        that nothing is stored again."""
+        """See an event of one of ``watches`` after it was booked. Returns None if the matter has
+        not changed, so that it is not stored again."""
         return ()
 
     def passed(self, at: At, state: "State") -> Sequence[Ruling]:
-        """Log time has come to ``at.stamp``; called before the events of that stamp.
+        """See that log time has reached ``at.stamp``, before the events of that stamp.
 
-        Who changes here and rules on nothing says so: ``Matters.touch``.
+        A matter that changes here without a ruling must call ``Matters.touch``.
         """
         return ()
 
@@ -118,7 +118,7 @@ AMatter = TypeVar("AMatter", bound=Matter)
 
 
 class Dues(Matter, dict=True):
-    """Commands asked for and not done yet, by id."""
+    """The dues that are open, and those called off a short time ago, by id."""
 
     name: ClassVar[str] = "dues"
     watches: ClassVar[tuple[EventKind, ...]] = (
@@ -133,25 +133,25 @@ class Dues(Matter, dict=True):
     done: int = 0
 
     def ask(self, due: Due) -> None:
-        """Add a due; one that is open already must be the same."""
+        """Add a due. AssertionError if another due of that id is open."""
         assert due.amount > 0, f"a due of nothing: {due}"
         assert self.open.setdefault(due.id, due) == due, f"another due of the id {due.id}"
         self._by_key()[due.key] = due.id
 
     def in_order(self) -> list[Due]:
-        """What is open, oldest first, but what the house pays of its own after all else: what
-        somebody else has paid in for somebody must not be used up by it."""
+        """Return the open dues, oldest first, but those that the house pays of its own money last:
+        they must not use up what one account has paid for another."""
         return sorted(self.open.values(), key=_is_from_the_house)
 
     def call_off(self, id: str, stamp: int) -> None:
-        """Ask for a due no more. Should it be done within a day yet, it is known what for, and
-        what was taken out goes back. The caller touches this matter."""
+        """Call off a due, if it is open. If its command is executed within a day nevertheless, its
+        purpose is still known, and a withdrawal is paid back. The caller touches this matter."""
         due = self.open.pop(id, None)
         if due is not None:
             self.off[id] = Off(due, stamp + OFF_NS)
 
     def passed(self, at: At, state: "State") -> Sequence[Ruling]:
-        """Forget what was called off so long ago that it is not on its way."""
+        """Forget dues that were called off so long ago that their commands are not on their way."""
         over = list(itertools.takewhile(lambda id: self.off[id].until <= at.stamp, self.off))
         for id in over:
             self._by_key().pop(self.off.pop(id).due.key, None)
@@ -160,14 +160,14 @@ class Dues(Matter, dict=True):
         return ()
 
     def of(self, event: Event) -> Due | None:
-        """The due that an event is the doing of, be it one that was called off."""
+        """Return the due that an event has executed, including one that was called off; or None."""
         id = self._by_key().get((event.key_lo, event.key_hi)) if self.open or self.off else None
         if id in self.off:
             return self.off[id].due
         return None if id is None else self.open.get(id)
 
     def _by_key(self) -> dict[tuple[int, int], str]:
-        """Ids by request key: made of what is known, and no part of what is stored."""
+        """Return ids by request key: derived from the state and not stored."""
         if "by_key" not in self.__dict__:
             known = [*(one.due for one in self.off.values()), *self.open.values()]
             self.__dict__["by_key"] = {due.key: due.id for due in known}
@@ -175,8 +175,8 @@ class Dues(Matter, dict=True):
         return found
 
     def saw(self, event: Event, at: At, state: "State") -> Sequence[Ruling]:
-        """A due's event has come: it is done. One that the engine refuses stays open."""
-        if event.kind == EventKind.KILLED:  # has no key: throwing a switch twice changes nothing
+        """End the due that an event has executed. A due that the engine refuses stays open."""
+        if event.kind == EventKind.KILLED:  # has no key, and is idempotent
             of_account = event.reason == KillScope.ACCOUNT
             dues = [d for d in self.open.values() if d.kind == "kill" and of_account]
             found = next((due for due in dues if due.account == event.account), None)
@@ -199,10 +199,10 @@ def _is_from_the_house(due: Due) -> bool:
 
 
 class Matters:
-    """All matters of a market, in the order in which they are told of time and events.
+    """All matters of a market, in the order in which they see time and events.
 
-    ``rows`` are what ``encoded`` gave when the state was stored; a matter without one begins anew.
-    TRADE events are shown to nobody: positions tell of them.
+    ``rows`` are the stored results of ``encoded``; a matter without a row starts empty. No matter
+    sees TRADE events; positions show their effect.
     """
 
     def __init__(
@@ -223,22 +223,22 @@ class Matters:
         self._timed = [m for m in matters if type(m).passed is not Matter.passed]
 
     def get(self, kind: type[AMatter]) -> AMatter:
-        """The market's matter of a type."""
+        """Return the market's matter of a type."""
         found = self.all[kind.name]
         assert isinstance(found, kind)
         return found
 
     def touch(self, kind: type[Matter]) -> None:
-        """Say that a matter was changed by another one, or by time without a ruling."""
+        """Mark a matter as changed by another matter, or by time without a ruling."""
         self.changed.add(kind.name)
 
     @property
     def watched(self) -> frozenset[int]:
-        """Kinds of events that some matter wants to see."""
+        """The kinds of events that some matter watches."""
         return frozenset(self._of_event)
 
     def rule(self, text: str, at: At, state: "State") -> Ruling | None:
-        """Decide on a record's text; None if no matter names its operation."""
+        """Rule on a record's text; None if no matter names its operation."""
         record = read(text)
         if isinstance(record, Malformed):
             return Ruling(record.operation, MALFORMED, {"why": record.why})
@@ -254,7 +254,7 @@ class Matters:
         return matter.rule(record, at, state)
 
     def would(self, text: str, at: At, state: "State") -> Ruling:
-        """What would become of a record by two if it were approved now; nothing changes."""
+        """Return the ruling that a record by two would get now, without any change."""
         record = read(text)
         if isinstance(record, Malformed):
             return Ruling(record.operation, MALFORMED, {"why": record.why})
@@ -272,7 +272,7 @@ class Matters:
         return rulings
 
     def passed(self, stamp: int, sequence: int, state: "State") -> list[Ruling]:
-        """Tell the matters that have deadlines what time it is."""
+        """Show log time to the matters that have deadlines."""
         at = At(sequence << INDEX_BITS, stamp, state.business_date)
         rulings: list[Ruling] = []
         for matter in self._timed:
@@ -283,7 +283,7 @@ class Matters:
         return rulings
 
     def encoded(self) -> list[tuple[str, str]]:
-        """(name, JSON) of every matter that changed since the last call."""
+        """Return (name, JSON) of every matter that changed since the last call."""
         rows = [(n, msgspec.json.encode(self.all[n]).decode()) for n in sorted(self.changed)]
         self.changed.clear()
         return rows

@@ -1,8 +1,8 @@
-"""Cash that clearing moves between trading accounts, as dues for the engine.
+"""Dues by which clearing moves cash between trading accounts.
 
-A fee has no guard of funds: what must be paid is paid, and an account that lacks it goes below
-zero, which is its receivable. So a payment of one account to another is three dues in this order:
-a fee from the payer to the house, out of the house's account, into the payee's. They sum to zero.
+The engine charges a fee whatever the account's funds, so that its cash may become negative. A
+payment from one account to another is therefore three dues, in this order: a fee from the payer to
+the house, a withdrawal from the house's account, and a deposit to the payee's. They sum to zero.
 """
 
 from typing import TYPE_CHECKING, Final
@@ -18,7 +18,7 @@ MICROS_A_CENT: Final = 10_000
 
 
 def ask(state: "State", *dues: Due) -> list[str]:
-    """Ask for dues in order, those of nothing left out; their ids."""
+    """Request dues in order, except for those of amount 0; return their ids."""
     matter, asked = state.matters.get(Dues), []
     for due in dues:
         if due.amount:
@@ -29,12 +29,12 @@ def ask(state: "State", *dues: Due) -> list[str]:
 
 
 def take(id: str, account: int, amount: int) -> list[Due]:
-    """What an account must pay the house, with funds or without."""
+    """Return the due of what an account must pay to the house, whatever its funds."""
     return [Due(f"{id} fee", "fee", account, amount)]
 
 
 def pay(id: str, payer: int, payee: int, amount: int) -> list[Due]:
-    """What one trading account owes another."""
+    """Return the dues of a payment from one trading account to another."""
     return [
         *([] if payer == HOUSE_ACCOUNT else take(id, payer, amount)),
         Due(f"{id} out", "withdraw", HOUSE_ACCOUNT, amount),

@@ -1,12 +1,12 @@
-"""Open offer: the house stands ready on both sides, so a trade never binds two members.
+"""Positions by open offer: each trade becomes two legs against the clearing house.
 
-A trade of ``quantity`` lots makes two cleared legs against the house at the trade price: the
-buyer is long to it, the seller short to it. The house's own legs cancel, so per instrument
+A trade of ``quantity`` lots makes the buyer long and the seller short against the house, at the
+trade price. The house's own legs cancel, so for every instrument
 
     sum of net positions = 0        and, between settlements,        sum of costs = 0
 
-Units: ``net`` is signed lots; ``cost`` is micro-dollars, the sum of signed lots x price x tick
-value since the position was last struck to a settlement price.
+``net`` is signed lots; ``cost`` is micro-dollars, the sum of signed lots x price x tick value since
+the position was last struck to a settlement price.
 """
 
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ class Position:
     cost: int = 0
 
     def variation(self, price: int, multiplier: int) -> int:
-        """Micro-dollars the account gains if struck to ``price`` (clearing units)."""
+        """Return the gain in micro-dollars if struck to ``price`` (clearing units)."""
         return self.net * price * multiplier - self.cost
 
 
@@ -32,7 +32,7 @@ class Positions:
         self._books: dict[int, dict[int, Position]] = {}
 
     def add(self, account: int, instrument: int, net: int, cost: int) -> None:
-        """Put a stored position back."""
+        """Add a stored position."""
         self._books.setdefault(instrument, {})[account] = Position(net, cost)
 
     def trade(self, instrument: int, buyer: int, seller: int, quantity: int, value: int) -> None:
@@ -51,33 +51,33 @@ class Positions:
         short.cost -= value
 
     def strike(self, instrument: int, price: int, multiplier: int, *, close: bool = False) -> None:
-        """Strike every position to a settlement price; ``close`` also ends it (expiry)."""
+        """Strike every position to a settlement price; ``close`` (at expiry) also ends it."""
         self.check(instrument)
         for position in self.of_instrument(instrument).values():
             position.net = 0 if close else position.net
             position.cost = position.net * price * multiplier
 
     def get(self, account: int, instrument: int) -> Position:
-        """The position; an empty one if the account never held the instrument."""
+        """Return a position; an empty one if the account never held the instrument."""
         return self.of_instrument(instrument).get(account) or Position()
 
     def of_instrument(self, instrument: int) -> dict[int, Position]:
-        """Positions of an instrument by account."""
+        """Return the positions of an instrument by account."""
         return self._books.get(instrument, {})
 
     def of_account(self, account: int) -> Iterator[tuple[int, Position]]:
-        """(instrument, position) of an account, by instrument."""
+        """Yield (instrument, position) of an account, by instrument."""
         for instrument in sorted(self._books):
             position = self._books[instrument].get(account)
             if position is not None:
                 yield instrument, position
 
     def instruments(self) -> list[int]:
-        """Instruments ever traded, in order."""
+        """Return the instruments ever traded, in order."""
         return sorted(self._books)
 
     def open_interest(self, instrument: int) -> int:
-        """Lots held long, which are the lots held short."""
+        """Return the lots held long, which equal the lots held short."""
         return sum(max(p.net, 0) for p in self.of_instrument(instrument).values())
 
     def check(self, instrument: int) -> None:

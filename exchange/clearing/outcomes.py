@@ -1,4 +1,4 @@
-"""What may be asked of the ledger, and what it answers. Numbers are frozen: rows hold them."""
+"""Transfers of the book and their outcomes. The numbers are frozen, since rows contain them."""
 
 from enum import IntEnum
 from typing import Final, Literal
@@ -7,7 +7,7 @@ import msgspec
 
 
 class TransferKind(IntEnum):
-    """What a transfer does. EXPIRE is the log clock's alone."""
+    """What a transfer does. EXPIRE happens only by log time."""
 
     PLAIN = 0
     PENDING = 1  # holds the amount on both accounts
@@ -18,7 +18,7 @@ class TransferKind(IntEnum):
 
 
 class Outcome(IntEnum):
-    """What became of a transfer. The order of the numbers is the order of precedence."""
+    """The outcome of a transfer. The numbers are in the order of precedence."""
 
     OK = 0
     LINKED_EVENT_FAILED = 1
@@ -66,8 +66,8 @@ class Outcome(IntEnum):
     EXCEEDS_DEBITS = 43
 
 
-# Refusals that a later state of the accounts might not repeat. Such an id stays refused, so that
-# nobody who was told no finds his transfer applied afterwards.
+# Refusals that a later state of the accounts might not repeat. Such an id stays refused, so that a
+# transfer that was refused is never applied later.
 SPENDS_ID: Final = frozenset(
     {
         Outcome.DEBIT_ACCOUNT_NOT_FOUND,
@@ -83,9 +83,10 @@ SPENDS_ID: Final = frozenset(
 class Transfer(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True):
     """A request to move ``amount`` from the account ``debit`` to the account ``credit``.
 
-    POST, VOID and REVERSE name their transfer in ``pending_id`` and may leave accounts and amount
-    out. ``linked``: all or nothing with the next one. ``balancing``: at most what the debit
-    account has free ("debit"), or what the credit account has room for ("credit").
+    The fields are those of docs/reference/ledger.md. POST, VOID and REVERSE name their transfer in
+    ``pending_id`` and may omit accounts and amount. ``linked``: all or nothing with the next
+    transfer. ``balancing``: at most what the debit account has free ("debit"), or what the credit
+    account has room for ("credit").
     """
 
     id: str
@@ -100,7 +101,7 @@ class Transfer(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True
 
     @property
     def flags(self) -> int:
-        """What a repeat of the id must have in common, as one number."""
+        """Kind, ``linked`` and ``balancing`` as one number, which a repeat of the id must share."""
         if self.linked or self.balancing:
             return self.kind | self.linked << 3 | _BALANCING[self.balancing]
         return self.kind

@@ -1,8 +1,8 @@
-"""Pages for people: one HTML file each that needs nothing else, with a chart; a statement's here.
+"""Self-contained HTML pages with charts: the parts of all pages, and the page of a statement.
 
-A chart has two panels over the same dates. A statement's are cash at their end as a line, and below
-it what each date's variation and fees came to, as bars from the zero line. It is drawn as SVG text;
-colours have names in one place, a light and a dark set.
+A chart is SVG with two panels over the same dates. That of a statement shows cash at the end of
+each date as a line, and below it each date's variation and fees as bars from the zero line. Colours
+are defined in one place, in a light and a dark set.
 """
 
 from collections.abc import Callable, Sequence
@@ -27,7 +27,7 @@ LEFT: Final = 92  # room for the figures of an axis
 RIGHT: Final = 12
 TOP: Final = 24
 HEIGHT: Final = TOP + 2 * PANEL + GAP + 30
-LABELS_MAX: Final = 8  # dates written below
+LABELS_MAX: Final = 8  # dates on the axis
 STYLE: Final = """
 :root { --ink: #1d2733; --soft: #5d6975; --rule: #dfe4e9; --gain: #2a7f62; --loss: #b4442f;
         --cash: #2f5d9b; --paper: #ffffff; --panel: #f6f8fa; --alarm: #fbeae6; }
@@ -63,7 +63,7 @@ text { fill: var(--soft); font: 11px system-ui, sans-serif; } .name { font-weigh
 
 
 def page(found: Statement, days: Sequence[Day], profits: Sequence[Profit]) -> str:
-    """The statement as HTML."""
+    """Return the statement as HTML."""
     date = "all dates" if found.business_date is None else _date(found.business_date)
     parts = [
         _figures(found),
@@ -94,7 +94,7 @@ def page(found: Statement, days: Sequence[Day], profits: Sequence[Profit]) -> st
 
 
 def document(title: str, about: str, parts: Sequence[str]) -> str:
-    """A whole page: its title, a line that says what it is of, and its parts."""
+    """Return a whole page: its title, a line about it, and its parts."""
     head = (
         "<!doctype html>",
         '<html lang="en"><head><meta charset="utf-8">',
@@ -106,7 +106,7 @@ def document(title: str, about: str, parts: Sequence[str]) -> str:
 
 
 def figures(shown: Sequence[tuple[str, str, bool]]) -> str:
-    """What one looks for first, large: name, figure, and whether it is an alarm."""
+    """Return the main figures, in large type: name, figure, and whether it is an alarm."""
     boxes = "".join(
         f"<div{' class=alarm' if alarm else ''}><dt>{escape(name)}</dt>"
         f"<dd>{escape(figure)}</dd></div>"
@@ -130,7 +130,7 @@ def _figures(found: Statement) -> str:
 
 
 def chart(days: Sequence[Day]) -> str:
-    """Both panels as SVG; a note where there is no date yet."""
+    """Return both panels as SVG; a note if there are no dates yet."""
     if not days:
         return '<p class="soft">Nothing has moved yet.</p>'
     step = (WIDTH - LEFT - RIGHT) / len(days)
@@ -191,8 +191,8 @@ def _change_panel(days: Sequence[Day], middles: Sequence[float], wide: float) ->
 
 
 def span(amounts: Sequence[int]) -> tuple[int, int, int]:
-    """Round figures around the least and the most, and the round step between the lines of an
-    axis: two to six of them. Amounts are millionths of what the axis shows."""
+    """Return (low, high, step) of an axis with round figures that covers the amounts, with two to
+    six lines. Amounts are in millionths of the unit of the axis."""
     low, high = min(amounts), max(amounts)
     least = max((high - low) // 4, MICROS)
     power = 10 ** (len(str(least)) - 1)
@@ -202,12 +202,12 @@ def span(amounts: Sequence[int]) -> tuple[int, int, int]:
 
 
 def scale(low: int, high: int, top: int) -> Callable[[int], float]:
-    """Where an amount lies in the panel that begins at ``top``."""
+    """Return the function from an amount to its height in the panel that begins at ``top``."""
     return lambda amount: top + PANEL - (amount - low) / (high - low) * PANEL
 
 
 def axis(name: str, amounts: Sequence[int], place: Callable[[int], float], top: int) -> list[str]:
-    """A panel's name, and a line with its figure at every round amount."""
+    """Return a panel's name, and a line with its figure at every amount."""
     lines = [f'<text class="name" x="0" y="{top - 13}">{name}</text>']
     for amount in amounts:
         y = place(amount)
@@ -219,7 +219,7 @@ def axis(name: str, amounts: Sequence[int], place: Callable[[int], float], top: 
 
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table; its first column to the left."""
+    """Return an HTML table."""
     head = "".join(f"<th>{escape(cell)}</th>" for cell in heads)
     body = "".join(
         "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>\n" for row in rows
@@ -238,6 +238,6 @@ def _short_date(number: int) -> str:
 
 
 def _cents(amount: int) -> str:
-    """To the cent, for a glance; the tables have every decimal."""
+    """Return micro-dollars as dollars, rounded to the cent."""
     whole, cents = divmod((abs(amount) + MICROS // 200) * 100 // MICROS, 100)
     return f"{'-' if amount < 0 else ''}{whole:,}.{cents:02d}"

@@ -1,18 +1,18 @@
-"""The day's settlement prices: every month's tier, and the figures that it rests on.
+"""The settlement prices of a date: each month's price, the tier of its rule, and its inputs.
 
-Months of a product are settled in time order, since a back month may rest on the month before:
+The months of a product are priced in time order, since one may depend on the month before:
 
     tier 1   trades in the window before the close: their average
-    tier 4   no such trade, but calendar spreads whose far leg the month is, and whose near leg is
-             settled already: the blend of what they imply, moved into the month's own quote
-    tier 2   a trade today or a two-sided quote: the last trade, or else the prior price, moved into
-             the quote
-    tier 3   neither: the prior price plus the preceding month's change
-    tier 5   its last trading day is over: the price that it has stays
-    tier 0   two persons said so: an approved price stands in place of the computed one
+    tier 4   no such trade, but trades in calendar spreads with the month as far leg and a near leg
+             priced already: the blend of the prices that they imply, moved into the month's quote
+    tier 2   a trade of the date or a two-sided quote: the last trade, or else the prior price,
+             moved into the quote
+    tier 3   neither: the prior price plus the change of the preceding month
+    tier 5   past its last trading day: the price does not change
+    tier 0   a price approved by two persons replaces the computed one
 
-No rule gives less than one step of a price: limits around it have room for an order.
-Prices are clearing units. Pure integer arithmetic.
+No computed price is below one price step, so that the limits around it have room for an order.
+Prices are in clearing units; the arithmetic is in integers.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,7 +22,7 @@ from typing import Final, NamedTuple
 from contracts import symbol
 from exchange.clearing.settlement import SpreadPrice, clamp, daily_price, spread_blend
 
-WINDOW_NS: Final = 300 * 1_000_000_000  # before the close; five minutes, as thin products have
+WINDOW_NS: Final = 300 * 1_000_000_000  # before the close; five minutes, since trading is thin
 OVERRIDDEN: Final = 0
 BLENDED: Final = 4
 ENDED: Final = 5
@@ -49,7 +49,7 @@ NONE_TRADED: Final = Traded()
 
 @dataclass(frozen=True, slots=True)
 class Month:
-    """What is known of one instrument when the day has closed. ``bid`` and ``ask`` in ticks."""
+    """The inputs of one instrument's price at the close. ``bid`` and ``ask`` are in ticks."""
 
     instrument: int
     code: str
@@ -60,13 +60,13 @@ class Month:
     last: int | None = None  # the day's last trade, in ticks
     bid: int | None = None
     ask: int | None = None
-    settled: int | None = None  # what the date's settlement, begun before, settled it at
+    settled: int | None = None  # the price at which the date's settlement has settled it
     ended: bool = False  # its last trading day is over
 
 
 @dataclass(frozen=True, slots=True)
 class Priced:
-    """A settlement price, its tier and its inputs, all in clearing units."""
+    """A settlement price, its tier and its inputs; prices are in clearing units."""
 
     instrument: int
     code: str
@@ -80,11 +80,11 @@ class Priced:
     ask: int | None
     preceding_change: int
     spreads: list[str] = field(default_factory=list)  # codes of the spreads that counted
-    proposed: int | None = None  # what the rule gives, where an approved price replaced it
+    proposed: int | None = None  # the computed price, if an approved one replaced it
 
     @property
     def rule(self) -> str:
-        """The tier in words."""
+        """The description of the tier."""
         return TIERS[self.tier]
 
 
@@ -93,11 +93,12 @@ def settle_day(
     spreads: Mapping[str, Traded] | None = None,
     approved: Mapping[int, int] | None = None,
 ) -> list[Priced]:
-    """A price for every month, by product in time order. ``spreads``: the day's trades by code,
-    in ticks of their months; ``approved``: prices of two persons, by instrument.
+    """Return a price for every month, by product in time order.
 
-    What is settled already stays at that price, so that the months after it come out as they would
-    have then, unless two persons approved another."""
+    ``spreads`` has the date's trades by code, in ticks of their months; ``approved`` the prices
+    approved by two persons, by instrument. A month that is settled already keeps its price, unless
+    another was approved, so that later months are priced as they would have been then.
+    """
     found: list[Priced] = []
     for group in _by_product(months):
         settled: dict[str, int] = {}
@@ -115,12 +116,12 @@ def settle_day(
 
 
 def is_spread(code: str) -> bool:
-    """Whether a code is a calendar spread's."""
+    """Return whether a code is that of a calendar spread."""
     return isinstance(_parsed(code), symbol.Spread)
 
 
 def is_combination(code: str) -> bool:
-    """Whether a code is that of several months together, which have no settlement of their own."""
+    """Return whether a code is that of a combination, which is not settled itself."""
     found = _parsed(code)
     return found is not None and not isinstance(found, symbol.Outright)
 
@@ -133,7 +134,7 @@ def _parsed(code: str) -> symbol.Code | None:
 
 
 def _by_product(months: Sequence[Month]) -> Iterator[list[Month]]:
-    """Months of each product in time order; what has no month's code stands alone."""
+    """Yield the months of each product in time order; an instrument with another code alone."""
     groups: dict[str, list[tuple[symbol.Outright, Month]]] = {}
     alone = []
     for month in months:
@@ -151,7 +152,7 @@ def _by_product(months: Sequence[Month]) -> Iterator[list[Month]]:
 def _implied(
     month: Month, settled: Mapping[str, int], spreads: Mapping[str, Traded]
 ) -> dict[str, SpreadPrice]:
-    """What traded spreads say of a month, by code; those with the month as near leg do not."""
+    """Return the prices that traded spreads imply for the month as their far leg, by code."""
     found = {}
     for code, traded in sorted(spreads.items()):
         near, _, far = code.partition("-")

@@ -1,8 +1,8 @@
-"""Settlement prices that people set, by two of them, and how far the date's settlement is.
+"""Settlement prices approved by two persons, and the state of a date's settlement.
 
-An approved price stands in place of the computed one when the date is settled next. A date that is
-settled stays settled: another price for it must say that it is a correction, and is settled as the
-next cycle of that date. This matter also knows when a date closed and which cycles were settled.
+An approved price replaces the computed one at the next settlement of the date. For an instrument
+that is settled already the record must say that it is a correction, which is settled as the next
+cycle of that date. This matter also stores when the date closed and which cycles were settled.
 """
 
 from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple
@@ -24,15 +24,15 @@ CORRECTIONS: Final = (EventKind.TRADE_BUSTED, EventKind.TRADE_ADJUSTED)
 
 
 class Corrected(NamedTuple):
-    """What became of a trade: its new price in ticks, or None if it was taken back."""
+    """The correction of a trade: its new price in ticks, or None if it was busted."""
 
     number: int  # the event
     price: int | None
 
 
 class Prices(Matter):
-    """The prices a business date began with and those approved for it, the cycles settled, and
-    when the date closed."""
+    """The prices at the beginning of a business date, the approved ones, the settled cycles, and
+    the time of the close."""
 
     name: ClassVar[str] = "prices"
     records: ClassVar[tuple[type[Record], ...]] = (SetPrice,)
@@ -49,13 +49,13 @@ class Prices(Matter):
     cycles: dict[int, int] = msgspec.field(default_factory=dict)  # instrument -> last settled
     final: list[int] = msgspec.field(default_factory=list)  # settled since the close, in order
     corrected: dict[int, Corrected] = msgspec.field(default_factory=dict)  # by match number
-    began: dict[int, int] = msgspec.field(default_factory=dict)  # instrument -> price before all
+    began: dict[int, int] = msgspec.field(default_factory=dict)  # instrument -> first price
     last_days: dict[int, int] = msgspec.field(default_factory=dict)  # of trading
 
     def saw(self, event: Event, at: At, state: "State") -> list[Ruling]:
-        """Keep the close, forget the day before, and use up what a settlement has used.
+        """Follow up the opening and close of a date, listings, corrections and settlements.
 
-        A cycle before the close is an intraday one: the date's own settlement is still to come.
+        A settlement uses up an approved price only after the close: before, it is an intraday one.
         """
         if event.kind == EventKind.DAY_CLOSED:
             self.closed = at.stamp
@@ -86,24 +86,26 @@ class Prices(Matter):
         return []
 
     def prior(self, state: "State") -> dict[int, int]:
-        """What the rules take for the prior price of every expiry that has not expired: its
-        settlement price when the date began, whatever its cycles have paid since; of one listed
-        since, its first mark."""
+        """Return the prior price of every expiry that has not expired, as the rules use it.
+
+        It is the settlement price at the beginning of the date, without regard to intraday cycles;
+        for an expiry listed since, its first mark.
+        """
         return {n: price for n, price in self.began.items() if not state.instruments[n].expired}
 
     def ended(self, date: int) -> frozenset[int]:
-        """Instruments whose last trading day is over on a business date: their price stays."""
+        """Return the instruments past their last trading day on a business date."""
         return frozenset(number for number, last in self.last_days.items() if last < date)
 
     def rule(self, record: Any, at: At, state: "State") -> Ruling:
-        """Take an approved price."""
+        """Store an approved price."""
         ruling = self.would(record, at, state)
         if ruling.outcome == ACCEPTED:
             self.approved[record.instrument] = record.price
         return ruling
 
     def would(self, record: Any, at: At, state: "State") -> Ruling:
-        """Whether a price may be set."""
+        """Return the ruling that an approved price would get now."""
         operation, done = "set_price", record.instrument in self.final
         if at.account != HOUSE_ACCOUNT:
             return refused(operation, Denial.NOT_YOURS, HOUSE_ACCOUNT, at.account)

@@ -1,7 +1,8 @@
-"""Profit by average cost: for reports alone, never cash.
+"""Profit by average cost, for reports only; it moves no cash.
 
-A reducing trade realizes its lots against the average cost of what is held; crossing zero begins
-anew at the trade's price. Costs are integers: what an average would split, the lots that stay keep.
+A reducing trade realizes its lots against the average cost of those held; a position that crosses
+zero starts anew at the trade's price. Costs are integers: the remainder of a division stays with
+the lots that are kept.
 """
 
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from dataclasses import dataclass
 
 @dataclass(slots=True)
 class AverageCost:
-    """Signed lots, what they cost in all, and what was realized so far; units of price x lots."""
+    """Signed lots, their total cost, and the profit realized so far, in units of price x lots."""
 
     net: int = 0
     cost: int = 0
@@ -28,9 +29,9 @@ class AverageCost:
         self.cost += lots * price
 
     def adjust(self, lots: int, change: int) -> None:
-        """Signed lots of an earlier trade turn out to have cost ``change`` more each."""
+        """Adjust signed lots of an earlier trade, each of which costs ``change`` more."""
         self.realized -= lots * change
 
     def unrealized(self, price: int) -> int:
-        """What the lots held gain at ``price``."""
+        """Return the gain of the lots held at ``price``."""
         return self.net * price - self.cost

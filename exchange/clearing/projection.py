@@ -1,8 +1,8 @@
-"""The projection: events of the released stream in, postings and positions out.
+"""The projection of the released stream: events in, postings, positions and rulings out.
 
-Nothing here decides anything. The engine has moved the cash already; clearing books the same
-deltas in double entry, recomputes what it can (variation, balances, positions, checkpoints) and
-reports every difference as a Divergence.
+The engine has moved cash and lots already. Clearing books the same amounts in double entry,
+recomputes what it can (variation, balances, positions, checkpoints), and reports each difference as
+a Divergence. Only the matters decide anything.
 """
 
 import json
@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, Protocol
 
+from exchange.clearing.calling import concerned
 from exchange.clearing.ledger import (
     BANK,
     CASH,
@@ -40,7 +41,7 @@ from exchange.messages import (
     EventKind,
 )
 
-# Plain integers for the loop over every event: an operator of an enumeration is a Python call.
+# Plain integers for the loop over all events: operators of an enumeration are Python calls.
 _SELL: Final = int(EventFlag.SELL)
 _DUPLICATE: Final = int(EventFlag.DUPLICATE)
 _TRADE: Final = int(EventKind.TRADE)
@@ -48,12 +49,12 @@ _POSITION_SETTLED: Final = int(EventKind.POSITION_SETTLED)
 _KIND: Final = 12  # offset of the kind byte in an event
 _INDEX: Final = (1 << INDEX_BITS) - 1
 _MASK: Final = (1 << 64) - 1
-# Shown to matters once the settlement they begin is booked.
+# Matters see these once the settlement that they begin is booked.
 _SETTLING: Final = (EventKind.INSTRUMENT_SETTLED, EventKind.INSTRUMENT_EXPIRED)
 
 
 class Frame(Protocol):
-    """A released batch, as the tape gives it: whole commands, in sequence order."""
+    """A released batch, as on the tape: whole commands, in sequence order."""
 
     @property
     def epoch(self) -> int:
@@ -77,7 +78,7 @@ class Frame(Protocol):
 
 
 class Projection:
-    """One batch of frames on its way into ``state``; what it adds is gathered in ``changes``."""
+    """Applies a batch of frames to ``state`` and gathers what is to be stored in ``changes``."""
 
     def __init__(self, state: State) -> None:
         self.state = state
@@ -91,7 +92,7 @@ class Projection:
         self._wanted = re.compile(b"[%b]" % re.escape(kinds)).finditer
 
     def apply(self, frame: Frame) -> None:
-        """Apply what is new in a frame. ValueError: frames between it and the state are missing."""
+        """Apply what is new in a frame. ValueError if frames before it are missing."""
         state, events = self.state, frame.events
         epoch, sequence, index = state.point
         if frame.first_sequence > sequence + 1:
@@ -197,8 +198,10 @@ class Projection:
     def _active(
         self, number: int, account: int, lots: int, maker_fee: int, taker_fee: int, sign: int = 1
     ) -> None:
-        """Count lots and fees of an account's day by the entry ``number``; rebates do not count.
-        ``sign`` -1 takes the fees of a bust back."""
+        """Add the lots and fees of the entry ``number`` to an account's activity of the date.
+
+        Rebates do not count. ``sign`` -1 subtracts fees that a bust gives back.
+        """
         done = self.state.activity.get(account)
         if done is None:
             done = self.state.activity[account] = Activity()
@@ -210,8 +213,10 @@ class Projection:
         self.changes.activity[self.state.business_date, account] = done
 
     def _leg_traded(self, event: Event) -> None:
-        """A leg of a combination's trade, at a clearing price: positions and fees of a trade. It
-        is no trade of the leg's book, so neither volume nor a price of its day."""
+        """Book a leg of a combination's trade, at a clearing price: positions and fees.
+
+        It is not a trade of the leg's book, so it adds no volume and no last price.
+        """
         state, changes = self.state, self.changes
         instrument, account, maker = event.instrument, event.account, event.key_hi
         buyer, seller = (maker, account) if event.flags & _SELL else (account, maker)
@@ -229,8 +234,8 @@ class Projection:
         )  # fmt: skip
 
     def _residual_posted(self, event: Event) -> None:
-        """What a combination's legs leave of the price agreed goes from one side to the other; of
-        a trade corrected, what they left of it goes back."""
+        """Book the residual between a combination's price and those of its legs, which one side
+        pays the other; for a corrected trade its reversal."""
         account, maker = event.account, event.key_hi
         self._book(
             _number(event), EntryKind.RESIDUAL, transfer(CASH | account, CASH | maker, -event.a),
@@ -241,7 +246,7 @@ class Projection:
         self._compare(_number(event), "residual", -event.a, event.b, account, event.instrument)
 
     def _transferred(self, event: Event) -> None:
-        """Lots off the book, at a clearing price: positions alone. No cash, no volume, no price."""
+        """Book an off-book transfer at a clearing price: positions only, no cash or volume."""
         state, changes, number = self.state, self.changes, _number(event)
         instrument, taker, giver = event.instrument, event.account, event.order_id
         buyer, seller = (giver, taker) if event.flags & _SELL else (taker, giver)
@@ -259,14 +264,14 @@ class Projection:
             self._compare(number, "position", ours, net, account, instrument)
 
     def _corrected(self, event: Event) -> None:
-        """A trade of the day taken back, or given another price: its two legs the other way round,
-        or the difference in cost. The sums stay zero as they do for a trade."""
+        """Book the bust or adjustment of a trade of the date: its legs reversed, or the change of
+        their costs."""
         state, changes = self.state, self.changes
         busted = event.kind == EventKind.TRADE_BUSTED
         lots = -event.quantity if busted else 0
         price = event.price if busted else event.price - _signed(event.key_lo)
         value = (lots or event.quantity) * price
-        if not event.reason:  # else of a combination: its legs follow
+        if not event.reason:  # otherwise of a combination: its legs follow
             tick_value = state.instruments[event.instrument].tick_value
             self._move_back(event, lots, value * tick_value)
         day = state.trading[event.instrument]
@@ -277,7 +282,7 @@ class Projection:
         self._book_correction(event, EntryKind.BUST if busted else EntryKind.ADJUSTMENT, price)
 
     def _leg_corrected(self, event: Event) -> None:
-        """A leg of a combination's trade, corrected with it: as a trade is, at clearing prices."""
+        """Book the correction of a leg of a combination's trade, at clearing prices."""
         busted = event.kind == EventKind.LEG_BUSTED
         lots = -event.quantity if busted else 0
         price = event.price if busted else event.price - _signed(event.key_lo)
@@ -288,7 +293,7 @@ class Projection:
         self._book_correction(event, kind, price)
 
     def _move_back(self, event: Event, lots: int, value: int) -> None:
-        """Positions of both sides of a corrected trade, and what counted as their activity."""
+        """Update the positions and the activity of both sides of a corrected trade."""
         buyer, seller = _sides(event)
         self.state.positions.trade(event.instrument, buyer, seller, lots, value)
         self.changes.positions.update({(buyer, event.instrument), (seller, event.instrument)})
@@ -296,7 +301,7 @@ class Projection:
         self._active(_number(event), event.key_hi, lots, 0, 0)
 
     def _book_correction(self, event: Event, kind: EntryKind, price: int) -> None:
-        """What comes back of the fees of both sides. ``price``: the trade's, or the change."""
+        """Book what comes back of both sides' fees. ``price`` is the trade's, or its change."""
         buyer, seller = _sides(event)
         self._active(_number(event), event.account, 0, 0, event.a, -1)
         self._active(_number(event), event.key_hi, 0, event.b, 0, -1)
@@ -328,7 +333,7 @@ class Projection:
             self._note(_number(event), [] if ruling is None else [ruling])
 
     def _saw(self, event: Event) -> None:
-        """Show an event to the matters that watch for it."""
+        """Show an event to the matters that watch it."""
         self.state.book.sequence = event.sequence
         self._note(_number(event), self.state.matters.saw(event, self._at(event), self.state))
 
@@ -337,11 +342,13 @@ class Projection:
         return At(_number(event), self._stamp, self.state.business_date, event.account, text)
 
     def _note(self, number: int, rulings: Sequence[Ruling]) -> None:
-        """Keep rulings; several causes of one number (a frame's time, its first event) add up."""
+        """Add rulings to be stored; several causes may share a number (a frame's time and its first
+        event), so lines are counted by number."""
         changes, date = self.changes, self.state.business_date
         for ruling in rulings:
             line = changes.lines[number]
             changes.lines[number] += 1
+            changes.steps += [(account, number, line) for account in concerned(ruling)]
             changes.rulings.append(
                 (number, line, self._stamp, date, ruling.operation, ruling.outcome,
                  json.dumps(ruling.facts, separators=(",", ":")))
@@ -373,9 +380,9 @@ class Projection:
         settling.paid[account] = due
 
     def _settlement_ended(self, settling: Settlement) -> None:
-        """Book the settlement as one entry: losers pay into vm_clearing, winners are paid from it.
+        """Book a settlement as one entry: losers pay into vm_clearing, winners are paid from it.
 
-        A residual can only come of a wrong engine; it goes to suspense, where it is seen.
+        A residual, which only a fault of the engine can cause, is posted to suspense.
         """
         self._settling = None
         state, number, instrument = self.state, settling.number, settling.instrument
@@ -441,8 +448,8 @@ class Projection:
         self._compare(number, "suspense", state.ledger.balances.get(SUSPENSE, 0), 0)
 
 
-# Of the class, not of the instance: bound methods would make a batch with all its rows a cycle,
-# which stays in memory until the collector of cycles comes by.
+# Functions of the class: bound methods would make each batch part of a reference cycle, which stays
+# in memory until the garbage collector runs.
 _HANDLERS: Final[Mapping[int, Callable[[Projection, Event], None]]] = {
     EventKind.INSTRUMENT_LISTED: Projection._listed,
     EventKind.MARKED: Projection._marked,
@@ -471,20 +478,20 @@ def _number(event: Event) -> int:
 
 
 def _sides(event: Event) -> tuple[int, int]:
-    """Buyer and seller of a correction, which is laid out as its trade."""
+    """Return buyer and seller of a correction, whose layout is that of its trade."""
     sold = event.flags & _SELL
     return (event.key_hi, event.account) if sold else (event.account, event.key_hi)
 
 
 def _signed(word: int) -> int:
-    """The 64 bits of a key read as a signed number."""
+    """Return the 64 bits of a key as a signed number."""
     return word - (1 << 64) if word >> 63 else word
 
 
 def _code(text: str, instrument: int) -> str:
-    """The instrument's code from its listing text; a number sign and its id if there is none.
+    """Return the instrument's code from its listing text, or a number sign and its id.
 
-    The code is for reading only, so a text of another shape is no reason to stop clearing.
+    The code is for display only, so clearing accepts a text of another form.
     """
     try:
         listing = json.loads(text)
@@ -503,7 +510,7 @@ def _mix(x: int) -> int:
 
 
 def totals(state: State) -> tuple[int, int]:
-    """Sum of cash, and the fold of cash and positions (docs/reference/engine.md)."""
+    """Return the sum of all cash, and the fold of cash and positions (docs/reference/engine.md)."""
     cash = fold = 0
     for account in {HOUSE_ACCOUNT, *state.members}:  # the house is open from the start
         amount = state.ledger.cash(account)

@@ -1,6 +1,6 @@
-"""Pages of the store for whoever asks now and then, beside its writer and in another thread.
+"""Bounded queries of the journal, from a thread of its own beside the store's writer.
 
-Every query has a bound, of rows or of seconds; SQLite works without the interpreter's lock.
+Every query is limited in rows or in seconds. SQLite works without the interpreter's lock.
 """
 
 import sqlite3
@@ -45,7 +45,7 @@ class Candle(NamedTuple):
 
 
 class Price(NamedTuple):
-    """One settlement; ``number`` orders them, the price is in clearing units."""
+    """One settlement: ``number`` is that of its entry, the price is in clearing units."""
 
     number: int
     instrument: int
@@ -55,7 +55,8 @@ class Price(NamedTuple):
 
 
 class Reading:
-    """Queries of the journal, each a page. Opens the file anew each time: its writer may too."""
+    """Queries of the journal, by pages. Each opens the file anew, since the writer may replace
+    it."""
 
     def __init__(self, path: Path) -> None:
         self._uri = f"{path.absolute().as_uri()}?mode=ro"
@@ -63,8 +64,8 @@ class Reading:
     def candles(
         self, instrument: int, seconds: int, start: int, most: int
     ) -> tuple[list[Candle], int | None]:
-        """The candles of ``most`` intervals from that of the stamp ``start`` on, oldest first; and
-        the stamp at which to go on, None at the journal's end. Raises TimeoutError."""
+        """Return the candles of ``most`` intervals from that of the stamp ``start`` on, in order,
+        and the stamp of the next page, None at the end of the journal. Raises TimeoutError."""
         length = seconds * NANOSECONDS
         with self._open() as database:
             first = _first_at(database, start // length * length)
@@ -78,9 +79,8 @@ class Reading:
     def prices(
         self, instrument: int | None, dates: tuple[int, int], after: int, most: int
     ) -> list[Price]:
-        """Settlements of business dates, ends included, behind the entry ``after``.
-
-        Raises TimeoutError.
+        """Return the settlements from one business date to another, both included, after the entry
+        ``after``. Raises TimeoutError.
         """
         with self._open() as database:
             rows = _fetch(database, PRICES, (after, *dates, instrument, most))
@@ -91,7 +91,7 @@ class Reading:
 
 
 def _fetch(database: sqlite3.Connection, query: str, values: tuple[object, ...]) -> list[Any]:
-    """All rows of a query, which gets so many seconds."""
+    """Return all rows of a query. TimeoutError if it takes more than READ_SECONDS."""
     end = time.monotonic() + READ_SECONDS
     database.set_progress_handler(lambda: time.monotonic() > end, INSTRUCTIONS)
     try:
@@ -103,13 +103,14 @@ def _fetch(database: sqlite3.Connection, query: str, values: tuple[object, ...])
 
 
 def _stamp_of(database: sqlite3.Connection, number: int) -> int:
-    """The stamp of the first entry from that number on; 0 if there is none."""
+    """Return the stamp of the first entry from a number on; 0 if there is none."""
     found = database.execute(_FIRST, (number,)).fetchone()
     return found[1] if found else 0
 
 
 def _first_at(database: sqlite3.Connection, stamp: int) -> int:
-    """The number of the first entry of that stamp or a later one: both rise together."""
+    """Return the number of the first entry at or after a stamp, by bisection: both increase
+    together."""
     (top,) = database.execute("select coalesce(max(number), 0) + 1 from journal").fetchone()
     low, high = 0, top
     while low < high:

@@ -1,8 +1,9 @@
-"""Records: what only clearing can judge, as the text of a RECORD command.
+"""Records: requests that only clearing can decide, as the text of a RECORD command.
 
 A record is a JSON object tagged ``operation``. The engine passes it on as a RECORDED event without
 reading it; the matter that names its type (``exchange.clearing.matters``) rules on it. Amounts are
-integer micro-dollars, prices clearing units, dates yyyymmdd, times nanoseconds of log time.
+integer micro-dollars, prices clearing units, dates yyyymmdd, times nanoseconds of log time. The
+records are described in docs/reference/clearing.md.
 """
 
 import re
@@ -19,7 +20,7 @@ _BRACKET: Final = re.compile(r"[][{}]")
 class Record(
     msgspec.Struct, frozen=True, kw_only=True, tag_field="operation", forbid_unknown_fields=True
 ):
-    """What every record has: the tag ``operation``, and a nonce that makes each text unique."""
+    """The base of all records: the tag ``operation``, and a nonce that makes each text unique."""
 
     nonce: str = ""
 
@@ -32,20 +33,20 @@ class Malformed(msgspec.Struct, frozen=True):
 
 
 class ByTwo(Record, frozen=True, kw_only=True):
-    """A record that two people stand behind, by their keys: without both it is FOUR_EYES."""
+    """A record that takes two people, named by their keys; without both it is FOUR_EYES."""
 
     proposed_by: str = ""
     approved_by: str = ""
 
 
 class SetPrice(ByTwo, frozen=True, kw_only=True, tag="set_price"):
-    """A settlement price in place of the computed one; the next settlement takes it."""
+    """A settlement price that replaces the computed one at the next settlement."""
 
     instrument: int
     business_date: int
     price: int
     reason: str
-    correction: bool = False  # of a date that is settled already
+    correction: bool = False  # the date is settled already
 
 
 class _Tag(msgspec.Struct):
@@ -54,14 +55,16 @@ class _Tag(msgspec.Struct):
 
 @cache
 def kinds() -> dict[str, type[Record]]:
-    """Every type of record by its operation; a matter's own file may define its records."""
+    """Return every type of record by its operation."""
     found = [*Record.__subclasses__(), *ByTwo.__subclasses__()]
     return {str(kind.__struct_config__.tag): kind for kind in found if kind is not ByTwo}
 
 
 def too_deep(text: str) -> bool:
-    """Whether a text nests above DEPTH_MAX levels. How deep a decoder gets hangs on its caller's
-    stack, and what is ruled must not."""
+    """Return whether a text nests more than DEPTH_MAX levels.
+
+    How deep a decoder gets depends on its caller's stack; a ruling must not.
+    """
     if text.count("[") + text.count("{") <= DEPTH_MAX:
         return False
     level = most = 0
@@ -72,8 +75,8 @@ def too_deep(text: str) -> bool:
 
 
 def read(text: str) -> Record | Malformed | None:
-    """The record in a RECORD command's text; None if it is not one that clearing judges, as no
-    JSON is, or what is nested above DEPTH_MAX levels."""
+    """Return the record in a RECORD command's text; None if clearing does not rule on it: it is not
+    JSON, of another operation, or nested more than DEPTH_MAX levels."""
     if too_deep(text):
         return None
     try:
@@ -90,10 +93,10 @@ def read(text: str) -> Record | Malformed | None:
 
 
 def takes_two(operation: str) -> bool:
-    """Whether a record of this operation needs a second person."""
+    """Return whether records of an operation take two people."""
     return issubclass(kinds().get(operation, Record), ByTwo)
 
 
 def write(record: Record) -> str:
-    """The text of a record."""
+    """Return the text of a record."""
     return msgspec.json.encode(record).decode()

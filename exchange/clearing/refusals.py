@@ -1,14 +1,14 @@
-"""Why clearing refuses what was asked of it: frozen numbers, never reused.
+"""The reasons for which clearing refuses a record: frozen numbers from 2200 to 2299, never reused.
 
-The band 2200 to 2299 is this room's; docs/reference/clearing.md says what each means. A refusal
-changes nothing. Where several hold, the checks of a record run in the order that page gives.
+docs/reference/clearing.md has their meaning and, for each record, the order of the checks. A
+refusal changes nothing.
 """
 
 from enum import IntEnum
 
 
 class Denial(IntEnum):
-    """One reason why a record does not stand."""
+    """The reason of a refused record."""
 
     NOT_YOURS = 2201
     UNKNOWN_INSTRUMENT = 2202
@@ -40,6 +40,6 @@ class Denial(IntEnum):
     BOOK_NOT_EMPTY = 2230
     FULL = 2231
     ACCOUNT_NOT_EMPTY = 2232
-    SETTLED = 2240  # that date or cycle; another price needs a correction, of the next cycle
-    ASSET_MISMATCH = 2241  # collateral of another asset than the house takes
-    TERMS = 2242  # another agreement than the other side has signed
+    SETTLED = 2240  # another price needs a correction, as the next cycle
+    ASSET_MISMATCH = 2241  # not an asset that the house takes as collateral
+    TERMS = 2242  # not the agreement that the other side has signed

@@ -1,7 +1,7 @@
-"""Daily settlement: the price proposed for a day, and the check of the variation margin paid.
+"""Daily settlement: the rules of the settlement price, and a settlement in progress.
 
-Integer arithmetic throughout; prices are clearing units (millionths of a dollar per GPU-hour)
-or any other unit, as long as one call uses one unit.
+The arithmetic is in integers; prices are clearing units (millionths of a dollar per GPU-hour), or
+any other unit if all prices of a call have the same.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,14 +13,14 @@ from exchange.clearing.novation import Position
 
 
 class DailyPrice(NamedTuple):
-    """A proposed settlement price, and the tier of the rule that gave it."""
+    """A computed settlement price, and the tier of its rule."""
 
     tier: int
     price: int
 
 
 def clamp(price: int, bid: int | None, ask: int | None) -> int:
-    """``price`` moved into the quote; a side that is None does not bind."""
+    """Return ``price`` moved into the quote; a side that is None does not limit it."""
     if bid is not None and price < bid:
         return bid
     if ask is not None and price > ask:
@@ -29,9 +29,10 @@ def clamp(price: int, bid: int | None, ask: int | None) -> int:
 
 
 def nearest_tick(value: int, quantity: int, tick: int, prior: int) -> int:
-    """``value / quantity`` to the nearest multiple of ``tick``.
+    """Return ``value / quantity`` rounded to the nearest multiple of ``tick``.
 
-    An exact half goes to the tick nearer the prior price, to the lower one if both are as near.
+    An exact half is rounded to the tick nearer to the prior price, or to the lower one if both are
+    as near.
     """
     whole = quantity * tick
     ticks, rest = divmod(value, whole)
@@ -50,11 +51,11 @@ def daily_price(
     ask: int | None = None,
     preceding_month_change: int = 0,
 ) -> DailyPrice:
-    """The settlement price a day's market supports.
+    """Return the settlement price by the trades and quotes of a date, and its tier.
 
     Tier 1: trades in the window; their volume-weighted average (``value`` = sum of price x lots,
-    ``quantity`` = lots) to the nearest tick. Tier 2: a trade today or a two-sided quote; the last
-    trade, or else the prior price, moved into the quote. Tier 3: neither; the prior price plus
+    ``quantity`` = lots) to the nearest tick. Tier 2: a trade of the date or a two-sided quote; the
+    last trade, or else the prior price, moved into the quote. Tier 3: neither; the prior price plus
     the change of the preceding month, moved to a lone bid or ask.
     """
     if quantity:
@@ -65,9 +66,10 @@ def daily_price(
 
 
 class SpreadPrice(NamedTuple):
-    """What a calendar spread says of its far month: the near month's settlement less its price.
+    """The price that a calendar spread implies for its far month: that of the near month less the
+    spread's.
 
-    ``value`` = sum of (implied price x lots), so ``value / lots`` is the price implied.
+    ``value`` = sum of (implied price x lots), so ``value / lots`` is the implied price.
     """
 
     value: int
@@ -76,9 +78,8 @@ class SpreadPrice(NamedTuple):
 
 
 def spread_blend(spreads: Sequence[SpreadPrice], *, tick: int = 1, prior: int = 0) -> int | None:
-    """The far month's price by all spreads, weighted by volume over the months between their legs.
-
-    None without a lot. Rounded as ``nearest_tick``; once, over the exact sum.
+    """Return the far month's price by all spreads, each weighted by its lots divided by the months
+    between its legs; None without lots. It is rounded once, as by ``nearest_tick``.
     """
     common = lcm(*(spread.months_apart for spread in spreads))
     value = sum(s.value * (common // s.months_apart) for s in spreads)
@@ -87,7 +88,7 @@ def spread_blend(spreads: Sequence[SpreadPrice], *, tick: int = 1, prior: int = 
 
 
 class Implied(NamedTuple):
-    """A price that one spread implies, and its volume."""
+    """The price that one spread implies, and its volume."""
 
     price: int
     volume: int
@@ -101,9 +102,9 @@ def weighted_85_15(
     tick: int = 1,
     prior: int = 0,
 ) -> int | None:
-    """85 % of what the one-month spread implies, 15 % of the two-month spread.
+    """Return 85 % of the price that the one-month spread implies plus 15 % of the two-month one's.
 
-    Only those that reach ``min_volume`` count; one alone counts fully; none: None.
+    Only spreads that reach ``min_volume`` count; one alone counts fully. None without any.
     """
     counted = [
         (implied.price, weight)
@@ -120,7 +121,7 @@ def weighted_85_15(
 
 @dataclass(slots=True)
 class Settlement:
-    """A settlement (or expiry) of one instrument while its POSITION_SETTLED events arrive."""
+    """The settlement or expiry of an instrument while its POSITION_SETTLED events arrive."""
 
     number: int
     instrument: int
@@ -132,7 +133,7 @@ class Settlement:
     paid: dict[int, int] = field(default_factory=dict)  # account -> variation, micro-dollars
 
     def passed_over(self) -> list[int]:
-        """Accounts whose position should have been settled, but no event came for it."""
+        """Return the accounts with a position to be settled for which no event came."""
         return [
             account
             for account, position in self.held.items()

@@ -1,10 +1,10 @@
-"""Sharing whole units by weight: every unit goes to somebody, and nobody can argue about it.
+"""Sharing whole units by weight, by largest remainder.
 
 Each share is floored; the units left go one each by descending remainder, equal remainders to the
 smaller id (text ids compare as text, numbers as numbers). Hence, for weights that sum to W > 0:
 
     sum of shares = total          |share - total x weight / W| < 1
-    total <= W  implies  share <= weight      so what is taken never passes what is there
+    total <= W  implies  share <= weight      so nobody gives more than it has
 """
 
 from collections.abc import Mapping
@@ -14,9 +14,9 @@ Id = TypeVar("Id", int, str)
 
 
 def share(total: int, weights: Mapping[Id, int]) -> dict[Id, int]:
-    """``total`` units by ``weights`` of 0 or more, by ascending id.
+    """Return the shares of ``total`` units by ``weights``, by ascending id.
 
-    AssertionError for a negative number, or for units that nobody has a weight for.
+    AssertionError for a negative number, or for units to share without any weight.
     """
     whole = sum(weights.values())
     assert total >= 0 and all(weight >= 0 for weight in weights.values()), "nothing is negative"
@@ -32,5 +32,5 @@ def share(total: int, weights: Mapping[Id, int]) -> dict[Id, int]:
 
 
 def mapped(weights: Mapping[Id, int]) -> dict[Id, int]:
-    """The same ids in order, with nothing yet."""
+    """Return 0 for every id of ``weights``, by ascending id."""
     return dict.fromkeys(sorted(weights), 0)

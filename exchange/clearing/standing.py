@@ -1,5 +1,5 @@
-"""How an account stands with the house: collateral, margin, calls and their course, fee tier, and
-what it bore of others' defaults."""
+"""An account's standing: collateral, margin, margin calls, fee tier, and what it bore of others'
+defaults."""
 
 import json
 from collections.abc import Iterator
@@ -11,12 +11,12 @@ from exchange.clearing.default.loss import Share, shares
 from exchange.clearing.default.matter import Defaults
 from exchange.clearing.fees import Fees
 from exchange.clearing.state import State
-from exchange.clearing.store import Store
+from exchange.clearing.store import STEPS, Store
 
 
 @dataclass(frozen=True, slots=True)
 class Pledged:
-    """Units of an asset, and what they count for."""
+    """Pledged units of an asset, and the micro-dollars that they count for."""
 
     asset: str
     units: int
@@ -27,10 +27,10 @@ class Pledged:
 
 @dataclass(frozen=True, slots=True)
 class CallStep:
-    """One step in the course of a margin call.
+    """One step of a margin call.
 
-    ``called``, ``changed`` (another amount, the same deadline), ``met``, ``closed`` (a later look
-    found nothing missing, or the account was ported), ``missed``, ``default``.
+    ``called``, ``changed`` (another amount, the same deadline), ``met``, ``closed`` (a later
+    ``call_margin`` found nothing missing, or the account was ported), ``missed`` or ``default``.
     """
 
     stamp: int
@@ -42,18 +42,18 @@ class CallStep:
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """Micro-dollars. ``liquidity`` = cash + collateral - required: what is spare, or missing.
+    """Amounts are micro-dollars. ``liquidity`` = cash + collateral - required; negative if missing.
 
-    ``required`` is the requirement of the margin parameters with the loss since the last
-    settlement; None while no parameters are in force or they do not cover a position. Collateral
-    counts here and in calls; a withdrawal and an order look at cash alone, in the engine.
+    ``required`` is the requirement by the margin parameters plus the loss since the last
+    settlement; None without parameters, or if they do not cover a position. Collateral counts here
+    and in calls; for a withdrawal or an order the engine counts cash alone.
     """
 
     collateral: list[Pledged]
     collateral_value: int
     required: int | None
     liquidity: int | None
-    call: int  # what is called now; 0: nothing
+    call: int  # the open call; 0: none
     call_deadline: int
     calls: list[CallStep]
     fee_version: int  # 0: none is in force
@@ -61,11 +61,11 @@ class Standing:
     taker_discount_bp: int
     lots_last_month: int
     lots_this_month: int
-    defaults: list[Share]  # what it bore of others' defaults, and has got back
+    defaults: list[Share]  # what it bore of others' defaults, and was repaid
 
 
 def standing(state: State, store: Store, account: int) -> Standing:
-    """How an account stands now; its calls from the first on."""
+    """Return an account's present standing, with the steps of all its calls."""
     matter, fees = state.matters.get(Calls), state.matters.get(Fees)
     pledged = [
         Pledged(asset, units, valued.price, valued.haircut_bp, counts)
@@ -74,7 +74,7 @@ def standing(state: State, store: Store, account: int) -> Standing:
     value = sum(line.counts for line in pledged)
     try:
         required = matter.required(account, state) if matter.asks(state) else None
-    except KeyError:  # a position that the parameters do not know
+    except KeyError:  # the parameters do not cover a position
         required = None
     call, date = matter.open.get(account), state.business_date
     tier, version = fees.tier(account, date), fees.in_force(date)
@@ -97,33 +97,21 @@ def standing(state: State, store: Store, account: int) -> Standing:
 
 
 def _course(store: Store, account: int) -> Iterator[CallStep]:
-    """Every step of an account's calls, by the rulings."""
-    query = (
-        "select stamp, business_date, operation, outcome, facts from rulings where operation in"
-        " ('call_margin', 'margin_call', 'declare_default', 'pledge', 'release',"
-        " 'port_client')"
-        " order by number, line"
-    )
+    """Yield every step of an account's margin calls, from the rulings."""
     name, called = str(account), False
-    for row in store.rows(query):
+    for row in store.rows(STEPS, (account,)):
         facts: dict[str, Any] = json.loads(row["facts"])
         step, missing, deadline = "", 0, 0
         if row["operation"] == "margin_call":
-            if facts["account"] == account:
-                step, missing = row["outcome"], facts["missing"]
+            step, missing = row["outcome"], facts["missing"]
         elif row["operation"] == "declare_default":
-            if row["outcome"] == "accepted" and account in facts.get("frozen", ()):
-                step = "default"
-        elif row["operation"] in ("pledge", "release"):  # what variation has met comes up there
-            if facts.get("met") and facts["account"] == account:
-                step = "met"
-        elif row["operation"] == "port_client":
-            if called and row["outcome"] == "accepted" and facts["account"] == account:
-                step = "closed"
+            step = "default"
+        elif row["operation"] in ("pledge", "release"):  # also a call that variation has met
+            step = "met"
         elif name in facts.get("calls", {}):
             step, missing = "changed" if called else "called", facts["calls"][name]
             deadline = facts.get("deadlines", {}).get(name, 0)
-        elif called and account in facts.get("closed", ()):
+        elif called:  # no longer called, or ported
             step = "closed"
         if step:
             called = step in ("called", "changed") or (called and step == "missed")

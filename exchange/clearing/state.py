@@ -1,4 +1,4 @@
-"""What clearing knows: a function of the released stream and of nothing else."""
+"""The state of clearing, which is a function of the released stream alone."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
@@ -19,8 +19,8 @@ START: Final[Point] = (0, 0, 0)
 class Divergence:
     """A difference between the engine and clearing, found at one event.
 
-    It is a value, not an exception: clearing books what the engine did and goes on; whoever runs
-    it makes the market cancel-only. ``ours`` and ``engine`` are the two figures of ``what``.
+    It is a value, not an exception: clearing books what the engine did and continues, and the
+    market becomes cancel-only. ``ours`` and ``engine`` are the two figures of ``what``.
     """
 
     sequence: int
@@ -64,9 +64,12 @@ class Trading:
 
 @dataclass(slots=True)
 class Activity:
-    """One account's trades of one business date: lots, and what it paid in fees as listed, less
-    what busts gave back. Rebates are no fees. ``first`` and ``last`` are the numbers of the journal
-    entries between which its lots moved, off the book too."""
+    """One account's trades of one business date.
+
+    Lots, and the fees that it paid, less what busts gave back; rebates do not count. ``first`` and
+    ``last`` are the numbers of the first and last journal entry that moved its lots, off the book
+    too.
+    """
 
     lots: int = 0
     maker_fees: int = 0
@@ -77,7 +80,7 @@ class Activity:
 
 @dataclass(slots=True)
 class State:
-    """Everything clearing holds in memory; the store holds the same, plus the journal."""
+    """All that clearing holds in memory; the store has the same and the journal."""
 
     point: Point = START
     business_date: int = 0
@@ -93,7 +96,7 @@ class State:
     book: Book = field(default_factory=Book)  # fund, escrow and GPU-seconds: outside the engine
 
     def unrealized(self, account: int) -> Iterator[tuple[Instrument, int, int]]:
-        """(instrument, net, gain at the mark since the last settlement) of an account."""
+        """Yield (instrument, net, gain at the mark since the last settlement) of an account."""
         for number, position in self.positions.of_account(account):
             listed = self.instruments[number]
             yield listed, position.net, position.variation(listed.mark, listed.multiplier)
@@ -101,7 +104,7 @@ class State:
 
 @dataclass(slots=True)
 class Changes:
-    """What a batch of frames adds: rows to append, and the keys of what it changed."""
+    """What a batch of frames adds to the store: rows to append, and the keys of changed rows."""
 
     accounts: set[int] = field(default_factory=set)
     instruments: set[int] = field(default_factory=set)
@@ -115,6 +118,7 @@ class Changes:
     activity: dict[tuple[int, int], Activity] = field(default_factory=dict)
     divergences: list[Divergence] = field(default_factory=list)
     rulings: list[tuple[Any, ...]] = field(default_factory=list)
+    steps: list[tuple[int, int, int]] = field(default_factory=list)  # of calls: see ``concerned``
     lines: defaultdict[int, int] = field(default_factory=lambda: defaultdict(int))  # by number
 
     def book(self, entry: Entry, digest: bytes) -> None:
@@ -128,20 +132,21 @@ class Changes:
             moved[credit] += amount
 
     def check(self) -> None:
-        """AssertionError unless what was credited sums to zero, per date and kind of entry."""
+        """AssertionError unless the credits sum to zero, for each date and kind of entry."""
         for place, accounts in self.moved.items():
             total = sum(accounts.values())
             assert total == 0, f"entries of {place} do not balance: {total}"
 
     def movements(self) -> dict[tuple[int, int, int], int]:
-        """Cash deltas by business date, trading account and Movement."""
+        """Return the cash movements by business date, trading account and Movement."""
         return gather(self.moved)
 
 
 def gather(
     moved: Mapping[tuple[int, int], Mapping[int, int]],
 ) -> defaultdict[tuple[int, int, int], int]:
-    """Credits by (business date, entry kind) and ledger account, as the lines of statements."""
+    """Return the lines of statements, by business date, trading account and Movement, from the
+    credits by (business date, entry kind) and ledger account."""
     found: defaultdict[tuple[int, int, int], int] = defaultdict(int)
     for (date, kind), accounts in moved.items():
         for account, delta in accounts.items():

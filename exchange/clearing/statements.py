@@ -1,7 +1,7 @@
-"""What people read: account statement, open interest and how it came about.
+"""Reports: account statements, open interest, and its roll-forward.
 
-Each is a value with plain fields (``dataclasses.asdict`` gives JSON) and a ``text()`` table.
-Money is integer micro-dollars in the values and dollars in the text.
+Each report is a dataclass with plain fields (``dataclasses.asdict`` gives JSON), with a table as
+text. Money is in integer micro-dollars in the fields and in dollars in the text.
 """
 
 from collections import defaultdict
@@ -20,13 +20,13 @@ MICROS = 1_000_000
 
 
 def dollars(amount: int) -> str:
-    """``-1234567890`` as ``-1,234.567890``: exact, always six decimals."""
+    """Return micro-dollars as dollars with six decimals: ``-1,234.567890`` for -1234567890."""
     whole, micros = divmod(abs(amount), MICROS)
     return f"{'-' if amount < 0 else ''}{whole:,}.{micros:06d}"
 
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A plain text table; the first column to the left, the others to the right."""
+    """Return a text table; the first column is aligned left, the others right."""
     widths = [max(map(len, column)) for column in zip(heads, *rows, strict=True)]
     lines = [
         "  ".join(
@@ -40,7 +40,8 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Holding:
-    """One open position in a statement."""
+    """An open position: signed lots, the mark (clearing price), and the gain since the last
+    settlement in micro-dollars."""
 
     code: str
     net: int
@@ -48,7 +49,7 @@ class Holding:
     unrealized: int
 
 
-# The lines of cash between opening and closing, in the order in which people read them.
+# The lines of cash between opening and closing, in the order in which they are shown.
 CASH_LINES: Final = {
     "deposits": Movement.DEPOSITS,
     "withdrawals": Movement.WITHDRAWALS,
@@ -66,13 +67,15 @@ EARNED: Final = ("variation", "fees", "fees_earned", "fee_discounts", "interest"
 
 @dataclass(frozen=True, slots=True)
 class Statement:
-    """An account's cash from ``opening`` to ``closing``, what it holds, and how it stands.
+    """An account's cash from ``opening`` to ``closing``, its positions and its standing.
 
-    ``opening`` plus the nine lines is ``closing``. ``profit`` = variation, fees, discounts,
-    interest and unrealized: everything but money paid in and out, for deliveries, the default fund
-    or a default (what a client is ported with, too). ``business_date`` None is the whole life, 0
-    the time before the first date. Of a past date the holdings are empty, unrealized is zero and
-    ``standing`` is None, since those are known for now alone.
+    ``opening`` plus the nine lines is ``closing``. ``profit`` is the sum of variation, the three
+    fee lines, interest and ``unrealized``: without deposits, withdrawals, deliveries and payments
+    of the default fund and defaults, such as a ported client's cash.
+
+    ``business_date`` is None for the whole life, 0 for the time before the first date. For a past
+    date the holdings are empty, ``unrealized`` is 0 and ``standing`` is None: only the present ones
+    are known.
     """
 
     account: int
@@ -95,13 +98,14 @@ class Statement:
     standing: Standing | None
 
     def cash_rows(self) -> list[tuple[str, str]]:
-        """Opening, every line that is not zero, closing; named as people read them."""
+        """Return (name, dollars) of opening, every line that is not zero, closing, unrealized and
+        profit."""
         shown = [name for name in CASH_LINES if getattr(self, name)]
         names = ("opening", *shown, "closing", "unrealized", "profit")
         return [(name.replace("_", " "), dollars(getattr(self, name))) for name in names]
 
     def text(self) -> str:
-        """The statement as tables."""
+        """Return the statement as text tables."""
         parts = [table((f"account {self.account}", "USD"), self.cash_rows())]
         if self.holdings:
             parts.append(table(HOLDING_HEADS, holding_rows(self.holdings)))
@@ -114,7 +118,7 @@ HOLDING_HEADS: Final = ("instrument", "lots", "mark", "unrealized USD")
 
 
 def holding_rows(holdings: Sequence[Holding]) -> list[tuple[str, ...]]:
-    """Positions as rows of a table."""
+    """Return positions as rows of a table."""
     return [(h.code, f"{h.net:,}", dollars(h.mark), dollars(h.unrealized)) for h in holdings]
 
 
@@ -122,8 +126,8 @@ Rows = Sequence[Sequence[str]]
 
 
 def standing_tables(found: Standing) -> Iterator[tuple[tuple[str, ...], Rows]]:
-    """(heads, rows) of margin, collateral, calls, fee tier and defaults; what is empty is left
-    out."""
+    """Yield (heads, rows) of the tables of margin, collateral, calls, fee tier and defaults, except
+    for empty ones."""
     margin = [("collateral, less haircuts", dollars(found.collateral_value))]
     if found.required is not None and found.liquidity is not None:
         margin += [("required", dollars(found.required)), ("liquidity", dollars(found.liquidity))]
@@ -171,18 +175,19 @@ def standing_tables(found: Standing) -> Iterator[tuple[tuple[str, ...], Rows]]:
 
 
 def percent(basis_points: int) -> str:
-    """``250`` as ``2.50 %``."""
+    """Return basis points as per cent: ``2.50 %`` for 250."""
     return f"{basis_points // 100}.{basis_points % 100:02d} %"
 
 
 def moment(stamp: int) -> str:
-    """A stamp in UTC, to the minute."""
+    """Return a stamp as text in UTC, to the minute."""
     return f"{datetime.fromtimestamp(stamp // 1_000_000_000, UTC):%Y-%m-%d %H:%M} UTC"
 
 
 @dataclass(frozen=True, slots=True)
 class Interest:
-    """One instrument's line of the daily bulletin; the day's trades and the lots held."""
+    """One instrument's line of the daily bulletin: the date's trades and volume, and the lots held
+    long."""
 
     instrument: int
     code: str
@@ -196,7 +201,8 @@ class Interest:
 def statement(
     state: State, store: Store, account: int, business_date: int | None = None
 ) -> Statement:
-    """An account's statement of one business date, or of its whole life. KeyError: unknown."""
+    """Return an account's statement of a business date, or of its whole life. KeyError: no such
+    account."""
     if account not in state.members:
         raise KeyError(f"no account {account}")
     opening, moved = 0, defaultdict[int, int](int)
@@ -230,7 +236,7 @@ def statement(
 
 
 def open_interest(state: State) -> list[Interest]:
-    """Open interest and the day's volume per instrument, by instrument id."""
+    """Return open interest and the date's volume of every instrument, by instrument id."""
     lines = []
     for number, listed in sorted(state.instruments.items()):
         day = state.trading.get(number, Trading())
@@ -250,20 +256,21 @@ def open_interest(state: State) -> list[Interest]:
 
 @dataclass(frozen=True, slots=True)
 class Day:
-    """One business date of an account; micro-dollars. 0 is the time before the first date."""
+    """An account's cash movements of a business date, in micro-dollars; the date 0 is the time
+    before the first."""
 
     business_date: int
     variation: int
-    fees: int  # earned and given back ones, too
+    fees: int  # the three fee lines
     interest: int
-    paid_in: int  # deposits less withdrawals
+    paid_in: int  # deposits and withdrawals
     other: int  # deliveries, the default fund and defaults
     closing: int
 
 
 @dataclass(frozen=True, slots=True)
 class Profit:
-    """One instrument by average cost, for reading alone: lots, and micro-dollars."""
+    """An account's profit in one instrument by average cost, in micro-dollars; for display only."""
 
     code: str
     net: int
@@ -275,7 +282,7 @@ class Profit:
 class Roll:
     """One instrument's open interest over a date: before + opened - closed - expired = after.
 
-    A buyer's new long lots open, a seller's long lots sold close.
+    A buyer's new long lots count as opened, a seller's sold long lots as closed.
     """
 
     instrument: int
@@ -288,7 +295,7 @@ class Roll:
 
 
 def days(store: Store, account: int) -> list[Day]:
-    """An account's dates with any movement, oldest first."""
+    """Return an account's dates with movements, oldest first."""
     moved: defaultdict[int, defaultdict[int, int]] = defaultdict(lambda: defaultdict(int))
     for date, kind, amount in store.movements(account):
         moved[date][kind] += amount
@@ -310,8 +317,8 @@ def days(store: Store, account: int) -> list[Day]:
 
 
 def profits(state: State, store: Store, account: int) -> list[Profit]:
-    """An account's instruments by average cost of its cleared trades, by instrument."""
-    own = set(state.positions.instruments())  # a combination's trade is none: its legs are
+    """Return an account's profit by average cost of what it cleared, by instrument id."""
+    own = set(state.positions.instruments())  # not combinations, whose legs are cleared
     held: dict[int, AverageCost] = {}
     for kind, number, lots, adjusted, price in store.legs(account):
         if number in own:
@@ -332,7 +339,10 @@ def profits(state: State, store: Store, account: int) -> list[Profit]:
 
 
 def roll_forward(state: State, store: Store, date: int) -> list[Roll]:
-    """Open interest of every instrument over a business date, by instrument; from the journal."""
+    """Return the open interest of every instrument over a business date, by instrument id.
+
+    It reads the journal from its beginning to that date.
+    """
     nets: defaultdict[int, defaultdict[int, int]] = defaultdict(lambda: defaultdict(int))
     rolls: dict[int, list[int]] = {}
     moving = (*MOVING, EntryKind.EXPIRY)

@@ -1,11 +1,11 @@
-"""The store: one SQLite file that an auditor can read with any SQLite tool.
+"""The ledger's store: one SQLite file, readable with any SQLite tool.
 
-Write-ahead log, synchronous FULL. One SQLite transaction books a batch of frames and moves the
-stored point of the stream with it: after a crash either both are there or neither, so every event
-is applied exactly once. Journal and postings are append-only (triggers refuse anything else) and
-every journal row's hash covers the one before it.
+It uses a write-ahead log with ``synchronous = full``. One SQLite transaction books a batch of
+frames and updates the stored point of the stream: after a crash both are there or neither, so every
+event is applied exactly once. Journal, postings and rulings are append-only (by triggers), and the
+hash of each journal row covers the one before it.
 
-sqlite-utils makes the schema and answers queries; the hot path is sqlite3 itself.
+sqlite-utils creates the schema and answers queries; writing a batch uses sqlite3 directly.
 """
 
 import sqlite3
@@ -47,7 +47,7 @@ from exchange.messages import HOUSE_ACCOUNT, AccountKind
 with absent("pandas"):  # it takes longer than all the rest; no table here has a type of pandas'
     from sqlite_utils import Database
 
-STORE_VERSION: Final = 9
+STORE_VERSION: Final = 10
 
 _TABLES: Final[dict[str, tuple[dict[str, Any], tuple[str, ...]]]] = {
     "progress": (
@@ -99,19 +99,23 @@ _TABLES: Final[dict[str, tuple[dict[str, Any], tuple[str, ...]]]] = {
          "outcome": str, "facts": str},
         ("number", "line"),
     ),
+    # The rulings that are steps of an account's margin calls: a statement reads those alone.
+    "call_steps": (
+        {"account": int, "number": int, "line": int}, ("account", "number", "line"),
+    ),
     "matters": ({"name": str, "state": str}, ("name",)),
 }  # fmt: skip
 
 
 def _listed(kinds: Iterable[EntryKind]) -> str:
-    """Kinds as SQL has a list."""
+    """Return kinds as a list in SQL."""
     return f"({', '.join(f'{kind:d}' for kind in kinds)})"
 
 
 AT_TICKS: Final = (EntryKind.TRADE, EntryKind.BUST, EntryKind.ADJUSTMENT)  # others: clearing prices
 _VIEWS: Final = {
-    # What changed hands, at clearing prices; of a combination both its own trade and its legs. An
-    # adjustment moves no lots: its price is the change, of ``adjusted`` lots.
+    # All lots that changed hands, at clearing prices; of a combination both its own trade and its
+    # legs. An adjustment moves no lots: its price is the change, of ``adjusted`` lots.
     "cleared_legs": f"""
         with legs as (
             select number, business_date, buyer, seller, instrument,
@@ -130,13 +134,13 @@ _VIEWS: Final = {
         from journal where kind in ({EntryKind.SETTLEMENT:d}, {EntryKind.EXPIRY:d})""",
 }
 
-# Of few entries: an index of trades by account would cost more than to book them.
+# Of a few kinds of entries only: an index of trades by account would cost more than booking them.
 _INDEXES: Final = tuple(
     f"create index settlements_by_{name} on journal ({columns})"
     f" where kind in ({EntryKind.SETTLEMENT:d}, {EntryKind.EXPIRY:d})"
     for name, columns in (("number", "number"), ("instrument", "instrument, business_date"))
 )
-# From date to date, as the key goes, whatever lies between.
+# Steps from date to date by the key, without reading the rows in between.
 ACTIVE: Final = """
     with recursive dates (date) as (
         select min(business_date) from activity
@@ -145,6 +149,9 @@ ACTIVE: Final = """
         where date is not null)
     select first, last from dates cross join activity
     where business_date = date and account = ? order by date"""
+STEPS: Final = """
+    select stamp, business_date, operation, outcome, facts from call_steps
+    cross join rulings using (number, line) where account = ? order by number, line"""
 LEGS: Final = f"""
     select kind, instrument, price, quantity, buyer, seller from journal
     where number between ?1 and ?2 and ?3 in (buyer, seller)
@@ -157,7 +164,7 @@ _WRITES: Final = {
     "postings": "insert into postings values (?, ?, ?, ?, ?)",
     "balances": "insert or replace into balances values (?, ?, ?)",
     "positions": "insert or replace into positions values (?, ?, ?, ?)",
-    # Money in and out of one account sums up without a bound; a sum beyond 64 bits turns REAL.
+    # An account's deposits have no bound, and SQLite makes REAL of a sum beyond 64 bits.
     "movements": "insert into movements values (?, ?, ?, ?) on conflict do update set amount ="
     " case typeof(amount + excluded.amount) when 'integer' then amount + excluded.amount"
     " else exact_sum(amount, excluded.amount) end",
@@ -165,28 +172,29 @@ _WRITES: Final = {
     "activity": "insert or replace into activity values (?, ?, ?, ?, ?, ?, ?)",
     "divergences": "insert into divergences values (?, ?, ?, ?, ?, ?, ?)",
     "rulings": "insert into rulings values (?, ?, ?, ?, ?, ?, ?)",
+    "call_steps": "insert into call_steps values (?, ?, ?)",
     "matters": "insert or replace into matters values (?, ?)",
 }
 
 
 class OtherVersion(ValueError):
-    """Another build wrote the file, and lays it out differently."""
+    """The file has the layout of another build."""
 
 
 class Damaged(sqlite3.DatabaseError):
-    """Each page of the file can be read, and what they say together is not so: a copy of more than
-    one moment, say. Nothing is lost, for all of it is made of the log."""
+    """The file can be read but contradicts itself: a copy of more than one moment, for example.
+    Nothing is lost, since the file can be rebuilt from the log."""
 
 
 def discard(path: Path) -> None:
     """Delete a store that nobody has open."""
-    # The log first: a log left beside a new file would be taken for the new file's own.
+    # The write-ahead log first: SQLite would apply one that is left to a new file.
     for suffix in ("-wal", "-shm", ""):
         path.with_name(path.name + suffix).unlink(missing_ok=True)
 
 
 class Store:
-    """The open file. One writer; any number of readers beside it."""
+    """An open store. It may have one writer and any number of readers."""
 
     def __init__(self, path: Path, *, read_only: bool = False) -> None:
         self.path = path
@@ -195,7 +203,7 @@ class Store:
             f"{path.absolute().as_uri()}?mode={mode}",
             uri=True,
             isolation_level=None,  # transactions begin where this file says so
-            check_same_thread=False,  # the owner serializes its threads
+            check_same_thread=False,  # the owner serializes access
         )
         with ExitStack() as unless_whole:
             unless_whole.callback(self._connection.close)
@@ -217,7 +225,7 @@ class Store:
             # A key of several columns is the table itself, not an index beside it.
             options = ", without rowid" if len(key) > 1 else ""
             self._connection.execute(made.rstrip().removesuffix(";") + options)
-        # Most rulings are of dues that are done, and a statement asks for those of calls.
+        # Most rulings are of dues that are done; queries ask for rulings on other operations.
         self._connection.execute("create index rulings_by_operation on rulings (operation)")
         for index in _INDEXES:
             self._connection.execute(index)
@@ -239,13 +247,13 @@ class Store:
         self._connection.execute("commit")
 
     def rows(self, query: str, values: tuple[int | str, ...] = ()) -> Iterator[dict[str, Any]]:
-        """Rows of a query, as dictionaries."""
+        """Return the rows of a query as dictionaries."""
         return iter(self.database.query(query, values))
 
     def load(self, book: Book | None = None) -> State:
-        """The state as of the last committed batch. Raises OtherVersion.
+        """Return the state as of the last committed batch. Raises OtherVersion.
 
-        ``book`` is one that was loaded before: what it has need not be folded again.
+        ``book`` is the book of an earlier load, to which only later rows are added.
         """
         self._connection.execute("begin")  # one snapshot, should a writer commit meanwhile
         try:
@@ -291,28 +299,28 @@ class Store:
         return state
 
     def matters(self) -> Matters:
-        """What each matter knew when the last batch was committed."""
+        """Return the matters as of the last committed batch."""
         rows = {row["name"]: row["state"] for row in self.rows("select * from matters")}
         return Matters(MATTERS, rows)
 
     def book(self) -> Book:
-        """The transfers' book, folded from its rows. AssertionError if they contradict it."""
+        """Return the book of transfers, folded from its rows. AssertionError if stored totals or
+        hashes contradict them."""
         return transfer_store.fold(self._connection, Book())
 
     def transfers(self) -> Iterator[Row]:
-        """Every row of the transfers, in order."""
+        """Yield every row of the transfers, in order."""
         for rows, _, _ in transfer_store.batches(self._connection):
             yield from rows
 
     def point(self) -> Point:
-        """The stored position: the last event of the last committed batch."""
+        """Return the position of the last event of the last committed batch."""
         row = next(self.rows("select epoch, sequence, event_index from progress"))
         return row["epoch"], row["sequence"], row["event_index"]
 
     def trades(self, date: int, upto: int = 0) -> Iterator[tuple[int, int, int, int, int]]:
-        """(match number, stamp, instrument, price ticks, lots) of a date, the last trade first.
-
-        ``upto``: a stamp that none is later than; 0: any.
+        """Yield (match number, stamp, instrument, price ticks, lots) of a date, the latest trade
+        first. Only trades up to the stamp ``upto``; 0: all.
         """
         query = (
             "select kind, number, stamp, business_date, instrument, price, quantity from journal"
@@ -325,9 +333,12 @@ class Store:
                 yield number, stamp, instrument, price, lots
 
     def legs(self, account: int) -> Iterator[tuple[int, int, int, int, int]]:
-        """(EntryKind, instrument, signed lots, adjusted lots, price) of what changed hands, as
-        ``cleared_legs`` has it but for the price, which is that of the entry; in order. Reads the
-        stretches of the journal in which the account was active."""
+        """Yield (EntryKind, instrument, signed lots, adjusted lots, price) of what an account
+        cleared, in order.
+
+        As the view ``cleared_legs``, except that the price is the entry's. It reads only the parts
+        of the journal in which the account was active.
+        """
         for first, last in self._connection.execute(ACTIVE, (account,)).fetchall():
             for kind, instrument, price, quantity, *sides in self._connection.execute(
                 LEGS, (first, last, account)
@@ -339,18 +350,18 @@ class Store:
                         yield kind, instrument, moved, adjusted, price
 
     def movements(self, account: int) -> Iterator[tuple[int, int, int]]:
-        """(business date, Movement, micro-dollars) of an account."""
+        """Yield (business date, Movement, micro-dollars) of an account."""
         query = "select business_date, kind, amount from movements where account = ?"
         for date, kind, amount in self._connection.execute(query, (account,)):
             yield date, kind, int(amount)
 
     def balances(self) -> defaultdict[int, int]:
-        """Every ledger account's balance."""
+        """Return the balance of every ledger account, in micro-dollars."""
         rows = self.rows("select ledger_account, balance from balances")
         return defaultdict(int, ((row["ledger_account"], row["balance"]) for row in rows))
 
     def divergences(self) -> list[Divergence]:
-        """All that were found, oldest first."""
+        """Return all divergences, oldest first."""
         found = []
         for row in self.rows("select * from divergences order by rowid"):
             row["index"] = row.pop("event_index")
@@ -358,10 +369,8 @@ class Store:
         return found
 
     def write(self, state: State, changes: Changes, before: Point) -> None:
-        """Commit a batch: ``changes``, and ``state``'s point in place of ``before``.
-
-        Nothing is written unless all of it is. RuntimeError if the stored point is not
-        ``before``: somebody else writes this file.
+        """Commit a batch, all or nothing: ``changes``, and the point of ``state`` in place of
+        ``before``. RuntimeError if the stored point is not ``before``: there is another writer.
         """
         execute = self._connection.execute
         execute("begin immediate")
@@ -384,7 +393,8 @@ class Store:
             raise
 
     def entries(self) -> Iterator[tuple[Entry, bytes]]:
-        """Every journal entry with its stored hash, in order."""
+        """Yield every journal entry with its stored hash, in order. AssertionError for a posting
+        without its entry."""
         postings = iter(
             self._connection.execute(
                 "select number, debit, credit, amount from postings order by number, line"
@@ -412,17 +422,17 @@ class Store:
 
 
 def _held(amount: int) -> int | str:
-    """An amount as SQLite can hold it: text where 64 bits are too few."""
+    """Return an amount as SQLite can store it: as text beyond 64 bits."""
     return amount if abs(amount) < 1 << 63 else str(amount)
 
 
 def _exact_sum(one: int | str, other: int | str) -> int | str:
-    """The sum of two amounts as ``_held`` gives them."""
+    """Return the sum of two amounts, all as ``_held`` returns them."""
     return _held(int(one) + int(other))
 
 
 def _rows(state: State, changes: Changes) -> Iterator[tuple[str, list[tuple[Any, ...]]]]:
-    """The rows of a batch, by table."""
+    """Yield (table, rows) of a batch."""
     ledger, positions = state.ledger.balances, state.positions
     touched = {account for row in changes.postings for account in row[2:4]}
     yield "accounts", [(a, *state.members[a]) for a in changes.accounts]
@@ -440,11 +450,13 @@ def _rows(state: State, changes: Changes) -> Iterator[tuple[str, list[tuple[Any,
     yield "activity", [(date, a, *astuple(done)) for (date, a), done in changes.activity.items()]
     yield "divergences", [astuple(d) for d in changes.divergences]
     yield "rulings", changes.rulings
+    yield "call_steps", changes.steps
     yield "matters", state.matters.encoded()
 
 
 def audit(store: Store, state: State) -> None:
-    """Recompute everything from the journal alone; AssertionError names the first difference."""
+    """Recompute balances, movements, positions and hashes from the journal, and the book of
+    transfers from its rows. AssertionError names the first difference."""
     ledger = Ledger()
     moved: defaultdict[tuple[int, int], defaultdict[int, int]] = defaultdict(
         lambda: defaultdict(int)
@@ -472,7 +484,7 @@ def audit(store: Store, state: State) -> None:
     assert not list(store.rows(_POSITIONS_DIFFER)), "positions are not the sum of what was cleared"
 
 
-# A combination's trade moves no position: its legs do.
+# A combination's own trade moves no position; its legs do.
 _POSITIONS_DIFFER: Final = f"""
     with moved as (
         select instrument, buyer, seller,

@@ -1,9 +1,10 @@
-"""Transfers made durable: rows, account totals and the chain of batches in SQLite.
+"""The book of transfers in SQLite: rows, account totals and the hash chain of batches.
 
-One SQLite transaction per batch holds its rows, the totals they leave, the hash that chains the
-batch to all before it and the sequence that caused it: after a crash all of it is there or none.
-The rows alone are the truth; ``fold`` folds them and holds the rest against the fold. ``resume``
-reads what a start needs: totals, open holds and the end of the chain, held against each other.
+One SQLite transaction for each batch has its rows, the resulting totals, the hash that chains the
+batch to all before it, and the sequence that caused it: after a crash all of it is there or none.
+Everything follows from the rows: ``fold`` folds them and checks the rest against the result.
+``resume`` reads what a start needs (totals, open holds and the end of the chain) and checks these
+against each other.
 """
 
 import sqlite3
@@ -60,20 +61,20 @@ HOLDS: Final = "select t.* from transfer_holds cross join transfers t using (id)
 
 
 def create(connection: sqlite3.Connection) -> None:
-    """Make the tables, inside the caller's transaction."""
+    """Create the tables, inside the caller's transaction."""
     for statement in (*_SCHEMA, *_APPEND_ONLY):
         connection.execute(statement)
 
 
 def write(connection: sqlite3.Connection, book: Book) -> None:
-    """Write what ``book`` gathered since the last call, inside the caller's transaction."""
+    """Write what the book has gathered since the last call, inside the caller's transaction."""
     rows, accounts, sealed = book.take()
     put(connection, rows, accounts)
     connection.executemany(INSERT_BATCH, sealed)
 
 
 def put(connection: sqlite3.Connection, rows: Sequence[Row], accounts: Iterable[Account]) -> None:
-    """Write rows, the totals of accounts, and which holds are open."""
+    """Write rows, the totals of accounts, and the changes of the open holds."""
     connection.executemany(INSERT_ROW, map(astuple, rows))
     if any(row.kind in _OF_HOLDS for row in rows):
         begun = [(row.id,) for row in rows if row.kind == _PENDING and not row.outcome]
@@ -93,7 +94,7 @@ def put(connection: sqlite3.Connection, rows: Sequence[Row], accounts: Iterable[
 def batches(
     connection: sqlite3.Connection, after: int = 0
 ) -> Iterator[tuple[list[Row], int, bytes]]:
-    """(rows, sequence, hash) of every batch behind the row ``after``, in order."""
+    """Yield (rows, sequence, hash) of every batch after the row ``after``, in order."""
     rows = connection.execute(
         "select t.*, (select min(last) from transfer_batches where last >= t.number) as batch"
         " from transfers t where number > ? order by number",
@@ -106,34 +107,34 @@ def batches(
 
 
 class Stored:
-    """The first ``count`` rows of a file, one looked up at a time."""
+    """The first ``count`` rows of a file, looked up one at a time."""
 
     def __init__(self, connection: sqlite3.Connection, count: int) -> None:
         self._connection, self._count = connection, count
 
     def row(self, id: str) -> Row | None:
-        """The row of an id, but for expiries."""
+        """Return the row of an id, except for expiries."""
         found = self._connection.execute(BY_ID, (id, self._count)).fetchone()
         return None if found is None else Row(*found)
 
     def ended(self, id: str) -> str | None:
-        """How a hold ended; None: it has not, or there is none."""
+        """Return how a hold ended; None if it has not, or there is none."""
         return next((_ENDS[kind] for kind in self._after(id) if kind in _ENDS), None)
 
     def is_reversed(self, id: str) -> bool:
-        """Whether a transfer was compensated."""
+        """Return whether a transfer was reversed."""
         return int(TransferKind.REVERSE) in self._after(id)
 
     def _after(self, id: str) -> list[int]:
-        """The kinds of the rows that were applied to an earlier one."""
+        """Return the kinds of the rows that were applied to an earlier one."""
         found = self._connection.execute(BY_PENDING, (id, self._count))
         return [kind for (kind,) in found]
 
 
 def resume(connection: sqlite3.Connection, book: Book) -> Book:
-    """Let an empty book go on where the stored ones end; nothing is folded.
+    """Let an empty book continue after the stored rows, without folding them.
 
-    AssertionError: totals, open holds and the last batch contradict each other.
+    AssertionError if totals, open holds and the last batch contradict each other.
     """
     for row in connection.execute("select * from transfer_accounts order by id"):
         book.open(Account(*row))
@@ -159,9 +160,9 @@ def resume(connection: sqlite3.Connection, book: Book) -> Book:
 
 
 def fold(connection: sqlite3.Connection, book: Book) -> Book:
-    """Fold the stored rows into a book that is empty, or has the first of them already.
+    """Fold the stored rows into a book that is empty or has the first of them.
 
-    AssertionError: the store contradicts itself.
+    AssertionError if the store contradicts itself.
     """
     stored = list(connection.execute("select * from transfer_accounts order by id"))
     for id, ledger, limit, *_ in stored:
@@ -206,26 +207,26 @@ class Transfers:
 
     @property
     def sequence(self) -> int:
-        """The sequence that caused the last batch; 0 before the first."""
+        """The sequence that caused the last batch; 0 before the first one."""
         row = self.connection.execute("select max(sequence) from transfer_batches").fetchone()
         return row[0] or 0
 
     @property
     def head(self) -> bytes:
-        """Hash of the last batch; it covers all before it."""
+        """The hash of the last batch, which covers all before it."""
         return self.book.head if self.book.count else GENESIS
 
     def open(self, *accounts: Account) -> None:
-        """Open accounts; those that are open already stay as they are."""
+        """Open accounts, except for those that are open already."""
         with self._lock:
             for account in accounts:
                 self.book.open(account)
             self._commit()
 
     def apply(self, batch: Sequence[Transfer], stamp: int, sequence: int = 0) -> list[Outcome]:
-        """Judge a batch; when this returns, what it did is durable.
+        """Apply a batch; once this returns, the result is durable.
 
-        On an error of SQLite nothing of the batch has happened and the book is read again.
+        After an error of SQLite nothing of the batch was applied, and the book is read again.
         """
         with self._lock:
             self.book.sequence = sequence
@@ -234,7 +235,7 @@ class Transfers:
             return outcomes
 
     def advance(self, stamp: int, sequence: int = 0) -> list[Row]:
-        """Release the holds whose time is over at ``stamp``."""
+        """Release the holds whose time ends by ``stamp``; return their rows."""
         with self._lock:
             self.book.sequence = sequence
             rows = self.book.advance(stamp)

@@ -1,4 +1,4 @@
-"""Transfers as a matter of the stream: what an operator moves between accounts of the book."""
+"""Records of transfers: what an operator moves between accounts of the book of transfers."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, Literal
@@ -36,7 +36,7 @@ Name = Annotated[str, msgspec.Meta(min_length=1, max_length=ID_CHARS, pattern=r"
 
 
 class OpenLedgerAccount(Record, frozen=True, kw_only=True, tag="open_ledger_account"):
-    """Opens an account of the book. ``limit``: "debits" forbids an overdraft."""
+    """Opens an account of the book; the limit "debits" forbids an overdraft."""
 
     id: Name
     ledger: Name = "USD"
@@ -44,20 +44,20 @@ class OpenLedgerAccount(Record, frozen=True, kw_only=True, tag="open_ledger_acco
 
 
 class MakeTransfers(Record, frozen=True, kw_only=True, tag="make_transfers"):
-    """A batch of transfers, judged in order; the ruling has an outcome for each."""
+    """A batch of transfers, applied in order; the ruling has the outcome of each."""
 
     batch: list[Transfer]
 
 
 class Transferring(Matter):
-    """Knows when the next hold is over; accounts and rows are the book's."""
+    """The end of the next hold; accounts and rows are in the book."""
 
     name: ClassVar[str] = "transferring"
     records: ClassVar[tuple[type[Record], ...]] = (OpenLedgerAccount, MakeTransfers)
-    soonest: int = 0  # log time; 0: no hold has a time
+    soonest: int = 0  # log time of the next release of a hold; 0: none
 
     def rule(self, record: Any, at: At, state: "State") -> Ruling:
-        """Open an account, or judge a batch. Both are the operator's alone."""
+        """Open an account, or apply a batch; only for the operator."""
         operation = str(record.__struct_config__.tag)
         if at.account != HOUSE_ACCOUNT:
             return refused(operation, Denial.NOT_YOURS, HOUSE_ACCOUNT, at.account)
@@ -80,7 +80,7 @@ class Transferring(Matter):
         return Ruling(operation, ACCEPTED, facts)
 
     def passed(self, at: At, state: "State") -> Sequence[Ruling]:
-        """The book has released what was over: find the next."""
+        """Update the end of the next hold, after the book has released the previous one."""
         if self.soonest and at.stamp >= self.soonest:
             self.soonest = state.book.soonest
             state.matters.touch(Transferring)
@@ -92,8 +92,8 @@ def _names(transfer: Transfer) -> tuple[str, ...]:
 
 
 def _is_own(name: str) -> bool:
-    """Whether clearing keeps the name for itself: its accounts, and every id with a space.
+    """Return whether a name is reserved for clearing: its accounts, and every id with a space.
 
-    What deliveries and defaults hold in the book nobody else may move or name before them.
+    So nobody else can move what deliveries and defaults hold in the book, or use an id of theirs.
     """
     return " " in name or name.partition("/")[0] in OWN_ACCOUNTS

@@ -1,15 +1,16 @@
-"""Transfers that may be refused: the ledger's rules for what people ask of it.
+"""The book of transfers, in memory: accounts, rows, and the rules by which transfers are refused.
 
-The engine's own deltas are booked by ``exchange.clearing.ledger`` and never refused. Whatever else
-moves between accounts (collateral, escrow, GPU-hours) is a transfer: integers, one ledger (unit of
-account) each, judged one after the other in the order of the batch. Pure: no clock, no files.
+What the engine did is booked by ``exchange.clearing.ledger`` and never refused. All else that moves
+between accounts (collateral, escrow, GPU-hours) is a transfer: an integer amount in one ledger
+(unit of account). The transfers of a batch are judged one after the other, in order. There is no
+clock and no file here.
 
-Invariants, each held by a test and a mutant (tests/test_ledger_invariants.py):
+Invariants, each with a test and a mutant (tests/test_ledger_invariants.py):
     every row moves as much to the credit side as to the debit side, in one ledger
     rows are only added; the hash of a batch of rows covers the hash before it
-    an id is answered once: known ones get their first outcome, refused ones stay refused
+    an id is used once: a known one gets its first outcome again, a refused one stays refused
     debits_posted, credits_posted, *_pending = the sums of the rows; all >= 0
-    an account with a limit never passes it; a hold ends once: posted, voided or expired
+    an account never exceeds its limit; a hold ends once: posted, voided or expired
 """
 
 from collections.abc import Iterable, Sequence
@@ -23,7 +24,7 @@ from exchange.clearing.outcomes import SPENDS_ID, Outcome, Transfer, TransferKin
 
 AMOUNT_MAX: Final = 1 << 60  # of one amount and of every total of an account
 TRANSFERS_MAX: Final = 1 << 24  # rows of one ledger
-NEARLY_FULL: Final = 1 << 20  # so many left are told of
+NEARLY_FULL: Final = 1 << 20  # rulings report when fewer rows are left
 ID_CHARS: Final = 64
 TIMEOUT_MAX: Final = (1 << 31) - 1  # seconds
 SECOND: Final = 1_000_000_000
@@ -46,10 +47,10 @@ _RESOLVED: Final = {
 
 
 class Account:
-    """One account: its ledger, what bounds it, and its four totals.
+    """One account: its ledger, its limit, and its four totals.
 
-    ``limit``: "debits" keeps debits, pending ones included, within posted credits (no overdraft);
-    "credits" the other way round; "" bounds nothing.
+    The limit "debits" keeps debits, pending ones included, within posted credits (no overdraft);
+    "credits" is the reverse; "" is no limit.
     """
 
     __slots__ = ("credits_pending", "credits_posted", "debits_pending", "debits_posted", "id",
@@ -62,24 +63,24 @@ class Account:
         )
 
     def totals(self) -> tuple[int, int, int, int]:
-        """Debits pending and posted, credits pending and posted."""
+        """Return debits pending and posted, credits pending and posted."""
         return (
             self.debits_pending, self.debits_posted, self.credits_pending, self.credits_posted
         )  # fmt: skip
 
     @property
     def free(self) -> int:
-        """What may still be debited without passing posted credits."""
+        """The amount that may still be debited within posted credits."""
         return max(self.credits_posted - self.debits_posted - self.debits_pending, 0)
 
     @property
     def room(self) -> int:
-        """What may still be credited without passing posted debits."""
+        """The amount that may still be credited within posted debits."""
         return max(self.debits_posted - self.credits_posted - self.credits_pending, 0)
 
 
 class Row(msgspec.Struct, frozen=True, gc=False, array_like=True):
-    """One line of the transfers' journal: what was applied, or an id that a refusal spent."""
+    """One row of the book: a transfer that was applied, an expiry, or an id spent by a refusal."""
 
     number: int  # 1, 2, 3, ...
     stamp: int
@@ -89,38 +90,38 @@ class Row(msgspec.Struct, frozen=True, gc=False, array_like=True):
     id: str
     debit: str
     credit: str
-    amount: int  # what moved; of a balancing transfer perhaps less than asked for
+    amount: int  # that moved; for a balancing transfer perhaps less than requested
     pending_id: str
     timeout: int
     ledger: str
 
 
 class Older(Protocol):
-    """The rows before those that a book has in memory; holds that are open it has, all the same."""
+    """The rows before those that a book has in memory. Open holds are in memory in any case."""
 
     def row(self, id: str) -> Row | None:
-        """The row of an id, but for expiries."""
+        """Return the row of an id, except for expiries."""
 
     def ended(self, id: str) -> str | None:
-        """How a hold ended; None: it has not, or there is none."""
+        """Return how a hold ended; None if it has not, or there is none."""
 
     def is_reversed(self, id: str) -> bool:
-        """Whether a transfer was compensated."""
+        """Return whether a transfer was reversed."""
 
 
 class Book:
-    """Accounts, rows and ids. ``apply`` judges; ``replay`` folds rows that were judged before."""
+    """Accounts, rows and ids. ``apply`` judges transfers; ``replay`` folds rows judged before."""
 
     def __init__(self, *, amount_max: int = AMOUNT_MAX, transfers_max: int = TRANSFERS_MAX) -> None:
         self.accounts: dict[str, Account] = {}
         self.head = GENESIS
         self.count = 0  # rows so far
-        self.fresh: list[Row] = []  # rows of the batch in work
+        self.fresh: list[Row] = []  # rows since ``take``
         self.opened: list[Account] = []  # since ``take``
-        self.sequence = 0  # of the command in work: what is applied next is filed under it
+        self.sequence = 0  # of the present command, under which the next batch is sealed
         self.sealed: list[tuple[int, int, bytes]] = []  # since ``take``: last row, sequence, hash
         self._amount_max, self._transfers_max = amount_max, transfers_max
-        self._full = False  # whether the batch in work may come to the limit
+        self._full = False  # whether the present batch may reach the limit of rows
         self._rows: dict[str, Row] = {}  # by id
         self._holds: dict[str, str] = {}  # id of a pending transfer -> "", or how it ended
         self._reversed: set[str] = set()
@@ -128,8 +129,8 @@ class Book:
         self._older: Older | None = None
 
     def resume(self, count: int, head: bytes, holds: Iterable[Row], older: Older) -> None:
-        """Go on behind ``count`` rows, which ``older`` has; its accounts are open, with what these
-        rows have moved, and so are ``holds``."""
+        """Continue after ``count`` rows, which ``older`` has. The accounts are open with the totals
+        of these rows; ``holds`` are those still open."""
         self.count, self.head, self._older = count, head, older
         for row in holds:
             self._rows[row.id], self._holds[row.id] = row, ""
@@ -144,20 +145,20 @@ class Book:
         return True
 
     def advance(self, stamp: int) -> list[Row]:
-        """Log time has come to ``stamp``: holds whose time is over are released, oldest first."""
+        """Release the holds whose time ends by ``stamp``, oldest first; return their rows."""
         rows = self._expire(stamp)
         self._seal(rows)
         return rows
 
     @property
     def left(self) -> int:
-        """Rows that may still be added by others than the clearing house itself."""
+        """The rows that others than the clearing house itself may still add."""
         return max(0, self._transfers_max - self.count)
 
     def apply(self, batch: Sequence[Transfer], stamp: int, *, own: bool = False) -> list[Outcome]:
-        """Judge a batch in order; linked transfers stand or fall with the one after them.
+        """Judge a batch in order; a linked transfer is applied only together with the next one.
 
-        ``own``: the clearing house's, which a full ledger takes all the same.
+        ``own``: the clearing house's own transfers, which are accepted even if the ledger is full.
         """
         fresh = self._expire(stamp)
         self._full = not own and self.count + len(batch) > self._transfers_max
@@ -199,22 +200,22 @@ class Book:
 
     @property
     def soonest(self) -> int:
-        """When an open hold's time is over next; 0: no time is running."""
+        """The earliest end of an open hold's time; 0 if none has one."""
         while self._deadlines and not self.held(self._deadlines[0][2]):
             heappop(self._deadlines)
         return self._deadlines[0][0] if self._deadlines else 0
 
     def find(self, id: str) -> Row | None:
-        """The row of an id."""
+        """Return the row of an id, or None."""
         row = self._rows.get(id)
         return row if row is not None or self._older is None else self._older.row(id)
 
     def held(self, id: str) -> bool:
-        """Whether a pending transfer still holds its amount."""
+        """Return whether a pending transfer still holds its amount."""
         return self._holds.get(id) == ""
 
     def take(self) -> tuple[list[Row], list[Account], list[tuple[int, int, bytes]]]:
-        """What a store has to write: rows, accounts and sealed batches since the last call."""
+        """Return what is to be stored: rows, accounts and sealed batches since the last call."""
         rows, opened, sealed = self.fresh, self.opened, self.sealed
         self.fresh, self.opened, self.sealed = [], [], []
         moved = dict.fromkeys([row.debit for row in rows])
@@ -238,7 +239,7 @@ class Book:
     # Judging: precedence is the order of Outcome's numbers (docs/reference/ledger.md).
 
     def _judge(self, t: Transfer, stamp: int, fresh: list[Row]) -> Outcome:
-        """Judge one transfer and, if nothing speaks against it, enter its row."""
+        """Judge one transfer, and enter its row if it is not refused."""
         kind = t.kind
         id = t.id
         if not (0 < len(id) <= ID_CHARS and id.isascii()):
@@ -264,7 +265,7 @@ class Book:
         return OK
 
     def _movement(self, t: Transfer, stamp: int) -> Row | Outcome:
-        """A plain or pending transfer."""
+        """Return the row of a plain or pending transfer, or its refusal."""
         amount, kind, limit = t.amount, t.kind, self._amount_max
         if t.pending_id:
             return Outcome.PENDING_ID_MUST_NOT_BE_GIVEN
@@ -302,7 +303,7 @@ class Book:
                    timeout, debit.ledger)  # fmt: skip
 
     def _resolution(self, t: Transfer, stamp: int) -> Row | Outcome:
-        """The end of a hold: it is posted, all or part of it, or voided."""
+        """Return the row that posts a hold, all or part of it, or voids it; or the refusal."""
         if not t.pending_id:
             return Outcome.PENDING_ID_MUST_BE_GIVEN
         if t.pending_id == t.id:
@@ -336,7 +337,7 @@ class Book:
                    amount, t.pending_id, 0, hold.ledger)  # fmt: skip
 
     def _reversal(self, t: Transfer, stamp: int) -> Row | Outcome:
-        """Compensation: the exact mirror of what was posted before, once."""
+        """Return the row that reverses a posted transfer, or the refusal."""
         if not t.pending_id:
             return Outcome.PENDING_ID_MUST_BE_GIVEN
         if t.pending_id == t.id:
@@ -365,7 +366,7 @@ class Book:
                    first.amount, first.id, 0, first.ledger)  # fmt: skip
 
     def _known(self, t: Transfer, row: Row) -> Outcome:
-        """What an id is answered that was seen before: its first outcome, or what differs."""
+        """Return the outcome of a known id: EXISTS, that it failed before, or what differs."""
         if row.outcome != _OK:
             return Outcome.ID_ALREADY_FAILED
         if t.flags != row.flags:
@@ -380,7 +381,7 @@ class Book:
         amount = t.amount
         if amount is None and resolves and (first := self.find(row.pending_id)) is not None:
             amount = first.amount
-        # Of a balancing transfer only what moved is kept: as much or more may have been asked.
+        # A balancing transfer's row has only the amount moved; as much or more was requested.
         if amount is None or amount < row.amount or (amount > row.amount and not t.balancing):
             return Outcome.EXISTS_WITH_DIFFERENT_AMOUNT
         if t.timeout != row.timeout:
@@ -390,7 +391,7 @@ class Book:
     # Moving: a row and nothing else changes balances.
 
     def _enter(self, row: Row, fresh: list[Row]) -> None:
-        """Add a row and move what it says."""
+        """Add a row and apply its effect."""
         fresh.append(row)
         self.count += 1
         if row.kind != _EXPIRE:
@@ -399,7 +400,7 @@ class Book:
             self._move(row, 1)
 
     def _move(self, row: Row, sign: int) -> None:
-        """Add a row's effect to its two accounts, or with ``sign`` -1 take it back."""
+        """Add a row's effect to its two accounts, or with ``sign`` -1 undo it."""
         kind, amount = row.kind, sign * row.amount
         debit, credit = self.accounts[row.debit], self.accounts[row.credit]
         if kind == _PENDING:
@@ -423,7 +424,7 @@ class Book:
         credit.credits_posted += amount
 
     def _undo(self, fresh: list[Row], kept: int) -> None:
-        """Take back the rows after the first ``kept``: their chain has failed."""
+        """Undo the rows after the first ``kept``, whose chain has failed."""
         while len(fresh) > kept:
             row = fresh.pop()
             self.count -= 1
@@ -432,7 +433,7 @@ class Book:
             del self._rows[row.id]
 
     def _spend(self, t: Transfer, outcome: Outcome, stamp: int, fresh: list[Row]) -> None:
-        """Keep the id of a refusal that another day might not have met."""
+        """Add the row of a refusal that spends its id."""
         row = Row(self.count + 1, stamp, int(outcome), t.kind, t.flags, t.id, t.debit[:ID_CHARS],
                   t.credit[:ID_CHARS], 0, t.pending_id[:ID_CHARS], 0, "")  # fmt: skip
         self._enter(row, fresh)
@@ -450,18 +451,18 @@ class Book:
         return rows
 
     def _seal(self, fresh: list[Row]) -> None:
-        """Chain the rows of a finished batch to all before them; its holds' times begin to run,
-        which those of a chain that failed never do."""
+        """Chain the rows of a finished batch to all before it, and start its holds' times. So the
+        time of a hold whose chain failed never starts."""
         if fresh:
             for row in fresh:
-                if row.timeout:  # of a hold alone
+                if row.timeout:  # only a hold has one
                     self._run(row)
             self.head = self._link(fresh)
             self.fresh += fresh
             self.sealed.append((self.count, self.sequence, self.head))
 
     def _run(self, row: Row) -> None:
-        """A hold's time begins to run, if it has one."""
+        """Start a hold's time, if it has one."""
         if row.timeout:
             heappush(self._deadlines, (row.stamp + row.timeout * SECOND, row.number, row.id))
 
@@ -473,14 +474,15 @@ _FINE: Final = frozenset({Outcome.OK, Outcome.EXISTS})
 
 
 def link(previous: bytes, rows: Sequence[Row]) -> bytes:
-    """The hash of a batch of rows: over the hash before it and every field of every row."""
+    """Return the hash of a batch, over the previous hash and all fields of all rows."""
     return blake2b(previous + msgspec.msgpack.encode(rows), digest_size=32).digest()
 
 
 def _overflow(
     debit: Account, credit: Account, amount: int, kind: int, limit: int
 ) -> Outcome | None:
-    """Which total would pass the limit: pending, posted, then their sum; debit side first."""
+    """Return which total would exceed the limit, or None: pending, posted, then their sum, the
+    debit side first."""
     if (
         debit.debits_pending + debit.debits_posted + amount <= limit
         and credit.credits_pending + credit.credits_posted + amount <= limit

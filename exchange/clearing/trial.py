@@ -12,10 +12,10 @@ USD = "USD"
 
 @dataclass(frozen=True, slots=True)
 class TrialBalance:
-    """All accounts of the ledger and of the transfers' book, which has a ledger for each unit.
+    """All accounts of the ledger, and of the book of transfers, which has a ledger for each unit.
 
-    ``debits`` = ``credits``, and every sum of ``book_sums`` and ``pending_sums`` is zero, or
-    something is broken. Balances are debit-positive; those of the book are what is posted.
+    ``debits`` equals ``credits``, and every sum in ``book_sums`` and ``pending_sums`` is zero; else
+    there is a fault. Balances are debit-positive; those of the book are the posted ones.
     """
 
     sequence: int
@@ -32,12 +32,12 @@ class TrialBalance:
 
     @property
     def is_balanced(self) -> bool:
-        """Whether every sum that must be zero is."""
+        """Whether every sum that must be zero is zero."""
         sums = (*self.book_sums.values(), *self.pending_sums.values())
         return self.debits == self.credits and not any(sums)
 
     def text(self) -> str:
-        """The balances as tables with their sums."""
+        """Return the balances as text tables with their sums."""
         rows = [(name, *_sides(balance)) for name, balance in self.accounts]
         rows.append(("total", dollars(self.debits), dollars(self.credits)))
         parts = [table(("account", "debit USD", "credit USD"), rows)]
@@ -52,7 +52,7 @@ class TrialBalance:
 
 
 def amount(units: int, ledger: str) -> str:
-    """Units of a ledger: dollars with their decimals, all others whole."""
+    """Return units of a ledger as text: dollars with decimals, others as whole numbers."""
     return dollars(units) if ledger == USD else f"{units:,}"
 
 
@@ -62,7 +62,7 @@ def _sides(balance: int, ledger: str = USD) -> tuple[str, str]:
 
 
 def trial_balance(state: State) -> TrialBalance:
-    """Every account's balance."""
+    """Return every account's balance."""
     balances = sorted(state.ledger.balances.items())
     book = sorted(state.book.accounts.values(), key=lambda account: (account.ledger, account.id))
     posted, pending = defaultdict[str, int](int), defaultdict[str, int](int)

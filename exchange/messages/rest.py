@@ -262,11 +262,68 @@ class StatementHolding(msgspec.Struct, frozen=True, kw_only=True):
     unrealized: str
 
 
+class StatementPledged(msgspec.Struct, frozen=True, kw_only=True):
+    """Pledged units of an asset: ``price`` of one, and what they count for, in dollars."""
+
+    asset: str
+    units: str
+    price: str
+    haircut_bp: int
+    counts: str
+
+
+class StatementCallStep(msgspec.Struct, frozen=True, kw_only=True):
+    """One step of a margin call: ``called``, ``changed`` (another amount, the same deadline),
+    ``met``, ``closed`` (without a payment), ``missed`` or ``default``.
+
+    ``missing`` in dollars; ``stamp`` and ``deadline`` in nanoseconds, a deadline of 0 is none.
+    """
+
+    stamp: int
+    business_date: int
+    step: str
+    missing: str
+    deadline: int
+
+
+class StatementShare(msgspec.Struct, frozen=True, kw_only=True):
+    """What the account bore of another member's default in one layer of the waterfall, and has got
+    back, in dollars. A member's share is on the first of its own accounts."""
+
+    default: int
+    layer: str
+    borne: str
+    repaid: str
+
+
+class StatementStanding(msgspec.Struct, frozen=True, kw_only=True):
+    """How the account stands now. Amounts in dollars, discounts in basis points.
+
+    ``liquidity`` is cash and ``collateral_value`` less ``required``; both are null without margin
+    parameters that cover every position. ``call`` is the open margin call, 0 without one;
+    ``fee_version`` is 0 if no fee tiers are in force. ``calls`` has every step, the oldest first.
+    """
+
+    collateral: list[StatementPledged]
+    collateral_value: str
+    required: str | None
+    liquidity: str | None
+    call: str
+    call_deadline: int
+    calls: list[StatementCallStep]
+    fee_version: int
+    maker_discount_bp: int
+    taker_discount_bp: int
+    lots_last_month: str
+    lots_this_month: str
+    defaults: list[StatementShare]
+
+
 class StatementReport(Response, frozen=True, kw_only=True, tag="statement"):
     """The account's cash from ``opening`` to ``closing``, in dollars, as clearing has booked it.
 
     ``opening`` plus the nine lines after it is ``closing``. ``profit`` is variation, the three fee
-    lines, interest and ``unrealized``.
+    lines, interest and ``unrealized``. Of a past date ``holdings`` is empty and ``standing`` null.
     """
 
     account: int
@@ -286,6 +343,7 @@ class StatementReport(Response, frozen=True, kw_only=True, tag="statement"):
     unrealized: str
     profit: str
     holdings: list[StatementHolding]
+    standing: StatementStanding | None
 
 
 class KeyReport(msgspec.Struct, frozen=True, kw_only=True):

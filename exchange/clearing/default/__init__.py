@@ -1,1 +1,1 @@
-"""A member's default: the fund, the auction of its book, and who bears the loss."""
+"""A member's default: the default fund, the auction of its positions, the sharing of its loss."""

@@ -1,12 +1,13 @@
-"""The auction of a defaulter's book: sealed bids, lots to the best price, poor bidders named.
+"""The auction of one position of a defaulter: awards of sealed bids, and the junior members.
 
-A bid is for so many lots of one instrument at a clearing price per lot-hour. The book is long or
-short: of a long one the highest bids win, of a short one the lowest. Equal prices go by who was
-first. Everyone pays the price that was bid.
+A bid is for a number of lots of one instrument at a clearing price. The highest bids win a long
+position, the lowest a short one; of equal prices the earlier bid wins. Each winner pays the price
+that it bid.
 
     expected of a member   its share of the lots by its fund contribution, largest remainder
-    junior                 a member that bid for less than PARTICIPATION_PCT of that, counting only
-                           bids within REACH_PCT of the reference price: its fund is used first
+    junior                 a member that bid for less than PARTICIPATION_PCT of its expected lots,
+                           counting only bids within REACH_PCT of the reference price; its fund
+                           contribution is used before the others'
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,7 +21,8 @@ REACH_PCT: Final = 20
 
 
 class Bid(NamedTuple):
-    """An offer to take over lots. ``number`` is the event that recorded it: the time order."""
+    """An offer to take over lots. ``number`` is that of the event that recorded it: bids are
+    ordered by it in time."""
 
     number: int
     member: int
@@ -30,7 +32,7 @@ class Bid(NamedTuple):
 
 
 class Award(NamedTuple):
-    """Lots that one account takes over at the price it bid."""
+    """Lots that an account takes over at the price that it bid."""
 
     member: int
     account: int
@@ -39,7 +41,7 @@ class Award(NamedTuple):
 
 
 def award(net: int, bids: Sequence[Bid]) -> tuple[list[Award], int]:
-    """Who takes how much of a position of ``net`` signed lots, and the lots that nobody takes."""
+    """Return the awards of a position of ``net`` signed lots, and the lots without a bid."""
     left = abs(net)
     better = -1 if net > 0 else 1
     awards = []
@@ -53,7 +55,7 @@ def award(net: int, bids: Sequence[Bid]) -> tuple[list[Award], int]:
 
 
 def result(net: int, reference: int, multiplier: int, awards: Sequence[Award]) -> int:
-    """Micro-dollars that the defaulter's book gains against the reference price by its awards."""
+    """Return the defaulter's gain against the reference price by the awards, in micro-dollars."""
     sign = 1 if net > 0 else -1
     return sum(sign * a.lots * (a.price - reference) * multiplier for a in awards)
 
@@ -61,9 +63,9 @@ def result(net: int, reference: int, multiplier: int, awards: Sequence[Award]) -
 def juniors(
     net: int, reference: int, bids: Sequence[Bid], fund: Mapping[int, int]
 ) -> frozenset[int]:
-    """The members whose bids were too few or too far from the reference price.
+    """Return the members that bid for too few lots, or too far from the reference price.
 
-    ``fund``: the contribution of every member that had to bid.
+    ``fund`` has the contribution of every member that had to bid.
     """
     if not net or not sum(fund.values()):
         return frozenset()

@@ -1,11 +1,12 @@
-"""The defaulter's book is closed: auctioned, and torn up where nobody bids.
+"""Closing out a defaulter's positions: by auction, and by tear-up of lots without a bid.
 
-Lots move by the engine's TRANSFER, of the kind PORTING, each under an id of its own, so that no
-crash and no repeat moves them twice. No price of the book is made or used but the mark:
+Lots move by the engine's TRANSFER of kind PORTING, each under an id of its own, so that no crash
+and no repeat moves them twice:
 
-    own accounts that are long and short of one instrument are netted at the mark
-    awards change hands at the price bid        a winner without the margin for it gets nothing
-    what is torn up is shared by those on the other side, by lots, largest remainder, at the mark
+    offset     own accounts long and short of one instrument are netted at the mark
+    award      at the price bid; a winner without the margin for it gets nothing
+    tear-up    accounts on the other side lose lots at the mark, in proportion to the lots they
+               hold, by largest remainder
 """
 
 from collections.abc import Iterator, Mapping
@@ -35,21 +36,38 @@ if TYPE_CHECKING:
 def transfer(
     id: str, giver: int, taker: int, instrument: int, lots: int, price: int, *, sells: bool
 ) -> Due:
-    """Lots of ``giver`` go to ``taker``, who thereby buys them, or sells."""
+    """Return the due that moves lots from ``giver`` to ``taker`` at a clearing price; the taker
+    buys them, or if ``sells`` sells them."""
     moved = Lots(int(TransferKind.PORTING), giver, sells, instrument, price)
     return Due(id, "transfer", taker, lots, moved)
 
 
 def freeze(id: str, account: int) -> Due:
-    """Stop an account: its kill switch, which cancels all that it has working in one event."""
+    """Return the due that throws an account's kill switch, which cancels its working orders."""
     return Due(f"{id} freeze", "kill", account, 1)
+
+
+def stays_frozen(default: Default, account: int, state: "State") -> bool:
+    """Return whether an account of a member in default is frozen again if its switch is lifted.
+
+    The member's own accounts always are. A client's account is once the client was ported or the
+    default has ended, unless it holds lots, which it may have to close.
+    """
+    if account in default.accounts:
+        return True
+    ported = any(one.account == account for one in default.ported)
+    held = any(position.net for _, position in state.positions.of_account(account))
+    return (ported or default.stage == "ended") and not held
 
 
 def open_auction(
     default: Default, auctions: list[Auction], record: OpenAuction, at: At, state: "State"
 ) -> Ruling:
-    """Put a position on offer. What an auction before it awarded, or a tear-up shared out, and the
-    engine did not move is off: that is offered again."""
+    """Open the auction of the defaulter's position in an instrument.
+
+    Lots that an earlier auction awarded or a tear-up assigned, and that the engine has not moved,
+    are called off and offered again.
+    """
     operation, number = "open_auction", record.instrument
     if default.stage != "declared":
         return refused(operation, Denial.DEFAULT_STATE, "declared", default.stage)
@@ -79,7 +97,7 @@ def open_auction(
 def bid(
     auction: Auction, gone: AbstractSet[int], record: AuctionBid, at: At, state: "State"
 ) -> Ruling:
-    """Take a sealed bid of a member that is not in default; ``gone``: those that are."""
+    """Take a sealed bid; ``gone`` are the members in default, which may not bid."""
     operation = "auction_bid"
     if auction.closed:
         return refused(operation, Denial.EXPIRED, auction.deadline, at.stamp)
@@ -102,10 +120,10 @@ def bid(
 def close(
     default: Default, auction: Auction, fund: Mapping[int, int], at: At, state: "State"
 ) -> Ruling:
-    """The bids are opened: awards, and who of the ``fund`` bid too little or too far off.
+    """Close an auction: award lots, request their transfers, and name the junior members.
 
-    What was traded away since the opening is no longer awarded, and nothing to whoever is in
-    default by now: ``fund`` has everybody who is not.
+    ``fund`` has the contribution of each member that is not in default; bids of others are void.
+    Awards are limited to what the defaulter still holds on the auction's side.
     """
     auction.closed = True
     held = default.held(auction.instrument, state)
@@ -136,7 +154,8 @@ def close(
 def refuse_tear_up(
     default: Default, auctions: list[Auction], record: TearUp, state: "State"
 ) -> Ruling | None:
-    """Why contracts may not be torn up: only what an auction has left, once its awards moved."""
+    """Return the refusal of a tear-up, or None: only lots that an auction has left can be torn up,
+    once its awards have moved."""
     operation, number = "tear_up", record.instrument
     if default.stage != "declared":
         return refused(operation, Denial.DEFAULT_STATE, "declared", default.stage)
@@ -152,7 +171,7 @@ def refuse_tear_up(
 
 
 def torn(default: Default, instrument: int, state: "State") -> dict[int, int]:
-    """Lots that each account on the other side loses."""
+    """Return the lots that each account on the other side loses."""
     net = sum(default.held(instrument, state).values())
     others = {
         account: abs(position.net)
@@ -163,9 +182,10 @@ def torn(default: Default, instrument: int, state: "State") -> dict[int, int]:
 
 
 def tear_up(default: Default, instrument: int, at: At, state: "State") -> None:
-    """End what an auction left: those on the other side lose as many lots, at the mark.
+    """Request the transfers that end the position: accounts on the other side lose lots, at the
+    mark.
 
-    They give, so they must still hold them and are asked for no margin; the defaulter takes.
+    In the TRANSFER those accounts are the givers: they must still hold the lots and need no margin.
     """
     held = default.held(instrument, state)
     net, place = sum(held.values()), 0
@@ -179,9 +199,11 @@ def tear_up(default: Default, instrument: int, at: At, state: "State") -> None:
 
 
 def follow(default: Default, auctions: list[Auction], at: At, state: "State") -> list[Ruling]:
-    """The book is closed once nothing is held and nothing unsettled, and lots of it that have not
-    moved never will. It is open again if something is held, of a trade that was taken back say:
-    only an open one can be auctioned. So it is of a default whose loss was shared, or that ended.
+    """Set the stage to ``closed`` or back to ``declared`` as the defaulter's positions require.
+
+    The book is closed once nothing is held and everything is settled; lots that have not moved by
+    then are called off. If something is held again, by a busted trade for example, the default is
+    ``declared`` again at any later stage, since only then can the position be auctioned.
     """
     held = any(default.open_positions(state))
     if held == (default.stage == "declared"):
@@ -199,7 +221,7 @@ def follow(default: Default, auctions: list[Auction], at: At, state: "State") ->
 
 
 def _drop(names: list[str], at: At, state: "State") -> None:
-    """Lots that the engine would not move are asked for no more, by how their ids begin."""
+    """Call off the open dues whose ids begin with one of ``names``."""
     dues = state.matters.get(Dues)
     for id in _waiting(names, state):
         dues.call_off(id, at.stamp)
@@ -207,27 +229,27 @@ def _drop(names: list[str], at: At, state: "State") -> None:
 
 
 def _awarded(auction: Auction) -> str:
-    """How the ids of an auction's awards begin."""
+    """Return the beginning of the ids of an auction's awards."""
     return f"award {auction.id} "
 
 
 def _torn(default: Default, instrument: int) -> str:
-    """How the ids of what is torn up begin."""
+    """Return the beginning of the ids of a tear-up's transfers."""
     return f"tear-up {default.id} {instrument} "
 
 
 def _waiting(names: list[str], state: "State") -> list[str]:
-    """Ids that begin so of what the engine has not moved."""
+    """Return the ids of open dues that begin with one of ``names``."""
     return [id for id in state.matters.get(Dues).open if id.startswith(tuple(names))]
 
 
 def _parts(held: Mapping[int, int], net: int) -> list[list[int]]:
-    """[account, lots] of the accounts on the net's side, by account."""
+    """Return [account, lots] of the accounts on the side of ``net``, by account."""
     return [[account, abs(lots)] for account, lots in sorted(held.items()) if lots * net > 0]
 
 
 def _take(givers: list[list[int]], lots: int) -> Iterator[tuple[int, int]]:
-    """(account, lots) until ``lots`` are together; what is taken is gone from ``givers``."""
+    """Yield (account, lots) that sum to ``lots``, and take them off ``givers``."""
     while lots:
         account, there = givers[0]
         part = min(there, lots)
@@ -239,7 +261,7 @@ def _take(givers: list[list[int]], lots: int) -> Iterator[tuple[int, int]]:
 
 
 def _offsets(held: Mapping[int, int]) -> Iterator[tuple[int, int, int]]:
-    """(long account, short account, lots) that net own accounts against each other."""
+    """Yield (long account, short account, lots) that net the accounts against each other."""
     longs, shorts = _parts(held, 1), _parts(held, -1)
     for short, owed in shorts:
         left = min(owed, sum(lots for _, lots in longs))

@@ -1,17 +1,16 @@
-"""The end of a default: what is left or recovered goes back in reverse order of the waterfall.
+"""The end of a default, and recoveries after it: repayment in reverse order of the waterfall.
 
-A default ends when nothing of it is open any more. What its accounts and its fund hold then repays
-those who bore the loss, the last loss first, each layer in full before the next:
+A default ends when nothing of it is open any more. The cash of its accounts and its fund then repay
+those who bore the loss, the last layer first, each layer in full before the next:
 
     written off > haircuts > assessments > survivors' fund > juniors' fund > the house's capital
 
-Within a layer in proportion to what each bore and has not got back, by largest remainder, ties by
-member or account (exchange.clearing.sharing). What is left after that is the defaulter's own. What
-the accounts still owe, which no layer has covered, is written off against the house's capital; what
-is recovered after the end is distributed the same way, and pays that back before all else.
-Asserted:
+Within a layer, by what each bore and has not been repaid, by largest remainder, ties by member or
+account (exchange.clearing.sharing). The rest is the defaulter's own. What the accounts still owe,
+which no layer has covered, is written off against the house's capital. What is recovered after the
+end is distributed in the same order, beginning with what was written off. Asserted:
 
-    cash + fund + written off = repaid + what is left          each gets back no more than it bore
+    cash + fund + written off = repaid + left to the defaulter      nobody gets more than it bore
 """
 
 from collections import defaultdict
@@ -38,17 +37,17 @@ if TYPE_CHECKING:
 
 
 class Plan(NamedTuple):
-    """What an end or a distribution comes to. Micro-dollars."""
+    """The result of an end or a distribution, in micro-dollars."""
 
     cash: dict[int, int]  # of the estate's accounts
-    fund: int  # that the defaulter has left in the fund
+    fund: int  # what the defaulter has in the fund
     written_off: int
     repaid: dict[Layer, dict[int, int]]
-    left: int  # the defaulter's own
+    left: int  # to the defaulter
 
 
 def plan(default: Default, state: "State") -> Plan:
-    """What the estate holds now, and whose it is."""
+    """Return how what the estate holds now would be distributed."""
     cash, fund = estate(default, state), dvp.balance(state.book, fund_of(default.member))
     there = sum(cash.values()) + fund
     repaid = repay(max(0, there), claims(default))
@@ -57,7 +56,8 @@ def plan(default: Default, state: "State") -> Plan:
 
 
 def repay(amount: int, owed: Mapping[Layer, Mapping[int, int]]) -> dict[Layer, dict[int, int]]:
-    """An amount shared among claims, layer after layer; nobody gets more than it is owed."""
+    """Share ``amount`` among the claims of ``owed``, in the order of its layers; nobody gets more
+    than its claim."""
     repaid: dict[Layer, dict[int, int]] = {}
     for layer, parts in owed.items():
         paid = min(amount, sum(parts.values()))
@@ -68,7 +68,7 @@ def repay(amount: int, owed: Mapping[Layer, Mapping[int, int]]) -> dict[Layer, d
 
 
 def would(default: Default, record: CloseDefault | DistributeRecovery, state: "State") -> Ruling:
-    """What the end of a default would come to now, or a recovery after it."""
+    """Return the ruling that the end of a default, or a distribution after it, would get now."""
     operation = str(type(record).__struct_config__.tag)
     ends = isinstance(record, CloseDefault)
     if wrong := _open(default, operation, "replenished" if ends else "ended", state):
@@ -94,16 +94,16 @@ def would(default: Default, record: CloseDefault | DistributeRecovery, state: "S
 
 
 def _open(default: Default, operation: str, stage: str, state: "State") -> Ruling | None:
-    """What of a default is not over; checks in the order of docs/reference/clearing.md."""
+    """Return the refusal that says what of a default is still open, or None; the checks are in the
+    order of docs/reference/clearing.md."""
     if default.stage != stage:
         return refused(operation, Denial.DEFAULT_STATE, stage, default.stage)
     for account, code, position in default.open_positions(state):
         return refused(operation, Denial.BOOK_NOT_EMPTY, f"{account} {code} 0", position.net)
     others, deliveries = clients(default, state), state.matters.get(Deliveries)
     for account in (*default.accounts, *others):
-        for number in deliveries.under_way(account):
-            there = deliveries.deliveries[number - 1].stage
-            return refused(operation, Denial.DELIVERY_STATE, "ended", f"{number} {there}")
+        for one in deliveries.under_way(account):
+            return refused(operation, Denial.DELIVERY_STATE, "ended", f"{one.id} {one.stage}")
     for account in others:
         if held := _holds(account, state):
             return refused(operation, Denial.ACCOUNT_NOT_EMPTY, f"{account} {held[0]}", held[1])
@@ -116,8 +116,11 @@ def _open(default: Default, operation: str, stage: str, state: "State") -> Rulin
 
 
 def _holds(account: int, state: "State") -> tuple[str, int] | None:
-    """Lots or collateral that a client has with the house, and how much. Its cash is its own and
-    keeps nothing open: the engine pays all of it out once the member owes no more."""
+    """Return an instrument or asset that a client has with the house, and how much of it; or None.
+
+    Its cash is its own and keeps no default open: the engine pays out all of it once the member
+    owes nothing.
+    """
     for number, position in state.positions.of_account(account):
         if position.net or position.cost:
             return state.instruments[number].code, position.net
@@ -127,8 +130,8 @@ def _holds(account: int, state: "State") -> tuple[str, int] | None:
 
 
 def _waits(default: Default, state: "State") -> str:
-    """The id of something that clearing asks for and that has not moved: a freeze, without which
-    orders may work, money or lots of the defaulter's, a contribution that replenishes the fund."""
+    """Return the id of an open due that keeps the default open, or an empty text: a freeze (orders
+    may work without it), money or lots of the defaulter, a contribution to the fund."""
     accounts = {*default.accounts, *clients(default, state)}
     begin = tuple(f"{word} {default.id}{end}" for word in ("default", "recovery", "port")
                   for end in " .")  # fmt: skip
@@ -143,8 +146,11 @@ def _waits(default: Default, state: "State") -> str:
 def end(
     default: Default, record: CloseDefault | DistributeRecovery, at: At, state: "State"
 ) -> Due | None:
-    """Do what ``would`` accepts. What the house's capital gets back comes with the due returned,
-    and belongs into the capital once that is done."""
+    """Carry out what ``would`` accepts.
+
+    Returns the due that takes what the house's capital gets back out of the market, or None if that
+    is nothing; the amount is booked to the capital once the due is done.
+    """
     found = plan(default, state)
     default.distributions += 1
     id, cash = f"recovery {default.id} {default.distributions}", dict(found.cash)
@@ -168,7 +174,7 @@ def end(
     for account, amount in sorted(into.items()):
         ask(state, Due(f"{id} to {account}", "deposit", account, amount))
     _keep(default, record, found, at)
-    if isinstance(record, CloseDefault):  # nobody trades any more under a member that is gone
+    if isinstance(record, CloseDefault):  # nobody trades under this member any more
         ask(state, *(freeze(f"{id} {account}", account) for account in clients(default, state)))
     if not capital:
         return None
@@ -178,13 +184,13 @@ def end(
 
 
 def _keep(default: Default, record: CloseDefault | DistributeRecovery, found: Plan, at: At) -> None:
-    """What was repaid and written off, and the stage."""
+    """Store what was repaid and written off, and the stage."""
     for layer, parts in found.repaid.items():
         before = default.repaid.get(layer, {})
         default.repaid[layer] = {
             who: before.get(who, 0) + parts.get(who, 0) for who in sorted({*before, *parts})
         }
-    claims(default)  # asserts that nobody has got back more than it bore
+    claims(default)  # asserts that nobody was repaid more than it bore
     default.written_off += found.written_off
     default.uncovered = 0
     if isinstance(record, CloseDefault):
@@ -193,7 +199,7 @@ def _keep(default: Default, record: CloseDefault | DistributeRecovery, found: Pl
 
 
 def _into(repaid: Mapping[Layer, Mapping[int, int]], state: "State") -> defaultdict[int, int]:
-    """What each account gets: a member on its first own one."""
+    """Return what each account gets; a member gets its part on its first own account."""
     registry, into = state.matters.get(Registry), defaultdict[int, int](int)
     for layer, parts in repaid.items():
         for who, part in parts.items():
@@ -205,5 +211,5 @@ def _into(repaid: Mapping[Layer, Mapping[int, int]], state: "State") -> defaultd
 
 
 def _houses(repaid: Mapping[Layer, Mapping[int, int]]) -> int:
-    """What the house's capital gets back."""
+    """Return what the house's capital gets back."""
     return sum(sum(repaid.get(layer, {}).values()) for layer in HOUSES)

@@ -1,12 +1,13 @@
-"""The size of the default fund: the losses beyond margin of the largest members, under stress.
+"""The size of the default fund: the largest members' losses beyond margin, under stress.
 
-A scenario moves every product by a share of its price; a member's loss is what its whole book
-loses, rounded up. The fund must hold, in the worst scenario, the sum of the ``cover`` largest
-losses beyond margin (Cover-2: two). Contributions are shared by initial margin, largest remainder.
+A scenario moves the price of every product by a share of it; a member's loss is that of all its
+accounts' positions together, rounded up. The size is, in the worst scenario, the sum of the
+``cover`` largest losses beyond margin (Cover-2: two). Contributions are shares by initial margin,
+by largest remainder.
 
-The scenarios are judgements, stated here and changed only with SCENARIOS_VERSION. A generation
-shock moves the generations apart: a successor that makes an old chip's hour worth its power, or a
-shortage in which old hours hold and the newest fall.
+The scenarios are judgements and change only with SCENARIOS_VERSION. Two of them move the hardware
+generations apart: a successor that makes an old chip's hour worth only its electricity, and a
+shortage in which old hours hold their price and the newest fall.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,14 +21,14 @@ SCENARIOS_VERSION: Final = 1
 
 
 class Scenario(NamedTuple):
-    """Price moves of a stressed week at 1e-4 of the price, by product; ``other`` for the rest."""
+    """Price moves of a stressed week by product, at 1e-4; ``other`` applies to all the rest."""
 
     name: str
     moves: Mapping[str, int]
     other: int = 0
 
     def move(self, product: str) -> int:
-        """The move of a product; a physical one (H100P) moves with its cash twin (H100)."""
+        """Return the move of a product; a physical one (H100P) moves as its cash twin (H100)."""
         return self.moves.get(product.removesuffix("P"), self.other)
 
 
@@ -58,7 +59,7 @@ class Exposure(NamedTuple):
 
 
 def stress_loss(book: Sequence[Exposure], scenario: Scenario) -> int:
-    """Micro-dollars that a book loses in a scenario, rounded up; 0 if it gains."""
+    """Return the loss of positions in a scenario, in micro-dollars, rounded up; 0 for a gain."""
     change = sum(
         line.net * line.price * line.multiplier * scenario.move(line.product) for line in book
     )
@@ -68,9 +69,10 @@ def stress_loss(book: Sequence[Exposure], scenario: Scenario) -> int:
 def fund_size(
     scenarios: Sequence[Mapping[Id, int]], margin: Mapping[Id, int], cover: int = COVER
 ) -> int:
-    """The worst scenario's sum of the ``cover`` largest losses beyond margin.
+    """Return the worst scenario's sum of the ``cover`` largest losses beyond margin.
 
-    ``scenarios``: each member's loss, one mapping a scenario. A member without margin has none.
+    ``scenarios`` has one mapping for each scenario: the loss by member. A member missing in
+    ``margin`` has a margin of 0.
     """
     worst = 0
     for losses in scenarios:
@@ -82,14 +84,14 @@ def fund_size(
 
 
 class FundSize(NamedTuple):
-    """A fund by stress: its size, the scenario that made it, and everybody's contribution."""
+    """A fund's size by stress, the scenario that determines it, and each member's contribution."""
 
     size: int
     scenario: str
-    uncovered: dict[str, int]  # by scenario
+    uncovered: dict[str, int]  # by scenario: the sum of the largest losses beyond margin
     contributions: dict[int, int]
     margin: dict[int, int]
-    losses: dict[str, dict[int, int]]  # of every member's whole book, by scenario
+    losses: dict[str, dict[int, int]]  # by scenario and member
 
 
 def size_by_stress(
@@ -98,9 +100,9 @@ def size_by_stress(
     scenarios: Sequence[Scenario] = SCENARIOS,
     cover: int = COVER,
 ) -> FundSize:
-    """The fund that members' books and margins ask for, in micro-dollars.
+    """Return the fund that the members' positions and margins require, in micro-dollars.
 
-    Contributions by margin; by nobody's margin, in equal parts.
+    Contributions are by margin; if nobody has margin, in equal parts.
     """
     losses = {
         scenario.name: {member: stress_loss(book, scenario) for member, book in books.items()}

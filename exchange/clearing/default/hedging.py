@@ -1,6 +1,7 @@
-"""A hedge goes into the log before its order, in one batch: it is traded once under its id.
+"""Records of hedges: orders that the manager of a default enters for the defaulter.
 
-The record stands right before the order, so what it came to is what the next sequence traded.
+The record and its order are logged in one batch, the record right before the order. So a repeat of
+the request id is recognized, and the result of the hedge is what the next sequence traded.
 """
 
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal
@@ -19,8 +20,8 @@ HEDGE: Final = "hedge"
 
 
 class Hedged(Record, frozen=True, kw_only=True, tag=HEDGE):
-    """The manager of a default enters an order on the defaulter's own account; ``price`` is its
-    limit as it was asked for, dollars per GPU-hour."""
+    """A hedge on one of the defaulter's own accounts; ``price`` is its limit as requested, in
+    dollars per GPU-hour."""
 
     request_id: str
     default: int
@@ -32,7 +33,7 @@ class Hedged(Record, frozen=True, kw_only=True, tag=HEDGE):
 
 
 class Hedges(Matter):
-    """Says which hedges there were; the rulings keep them."""
+    """Rules on hedges; it has no state, since the rulings keep them."""
 
     name: ClassVar[str] = "hedges"
     records: ClassVar[tuple[type[Record], ...]] = (Hedged,)

@@ -1,14 +1,15 @@
-"""The loss of a default: what its accounts owe, in the layers of one waterfall, however often.
+"""Sharing the loss of a default by the waterfall, once or several times.
 
-The first time the loss is margin - cash. What the accounts come to owe after that, of a delivery
-that failed say, or of a trade that was taken back, is shared the same way, and nobody bears more
-for it all than for one loss:
+The first time the loss is margin - cash. What the accounts come to owe after that, from a failed
+delivery or a busted trade for example, is shared by the same waterfall. All allocations together
+take no more than one would:
 
-    a survivor's fund    up to its contribution when the loss was first shared, all times together
-    its assessments      up to its cap of that contribution, all times together
-    a gain's haircuts    up to the gain, all times together
+    a survivor's fund    up to its contribution when the loss was first shared
+    its assessments      up to its cap of that contribution
+    haircuts of a gain   up to the gain
 
-A member answers for its clients: what one of them owes that has nothing is part of the loss.
+A member answers for its clients: what a client without positions and collateral owes is part of the
+loss.
 """
 
 from collections import defaultdict
@@ -33,14 +34,15 @@ if TYPE_CHECKING:
 
 
 def clients(default: Default, state: "State") -> list[int]:
-    """The member's other accounts that nobody has taken over."""
+    """Return the member's other accounts that were not ported, in order."""
     own = {*default.accounts, *(one.account for one in default.ported)}
     found = state.matters.get(Registry).accounts(default.member, state)
     return [account for account in found if account not in own]
 
 
 def estate(default: Default, state: "State") -> dict[int, int]:
-    """Cash of its own accounts, and of clients that have nothing and owe."""
+    """Return the cash of the member's own accounts, and of its clients that owe and have neither
+    positions nor collateral; micro-dollars by account."""
     calls = state.matters.get(Calls)
     owing = [
         account
@@ -51,21 +53,21 @@ def estate(default: Default, state: "State") -> dict[int, int]:
 
 
 def is_flat_and_owes(account: int, state: "State") -> bool:
-    """Whether an account holds no lots, all is settled, and its cash is below zero."""
+    """Return whether an account holds no lots, has nothing unsettled, and has negative cash."""
     held = state.positions.of_account(account)
     return state.ledger.cash(account) < 0 and not any(p.net or p.cost for _, p in held)
 
 
 def may_sell(default: Default, account: int, state: "State") -> bool:
-    """Whether what an account has pledged is sold for what it owes: one of the member's own once
-    its book is empty, or a client's that nobody has taken."""
+    """Return whether an account's collateral may be released to be sold for what is owed: of an own
+    account once all own accounts are flat, of a client that is flat, owes and was not ported."""
     if account in default.accounts:
         return not any(default.open_positions(state))
     return account in clients(default, state) and is_flat_and_owes(account, state)
 
 
 def moving(default: Default, state: "State") -> str:
-    """The id of something that is asked for to pay its layers and has not moved yet, if any."""
+    """Return the id of an open due that pays a layer of the default, or an empty text."""
     begin = f"default {default.id} ", f"default {default.id}."
     dues = state.matters.get(Dues).open.values()
     return next((d.id for d in dues if d.kind != "kill" and d.id.startswith(begin)), "")
@@ -74,7 +76,8 @@ def moving(default: Default, state: "State") -> str:
 def would(
     default: Default, survivors: Mapping[int, int], record: Allocate, state: "State"
 ) -> Ruling:
-    """What sharing the loss would come to now. ``survivors``: what each has in the fund."""
+    """Return the ruling that sharing the loss would get now; ``survivors`` has each surviving
+    member's money in the fund."""
     operation, again = "allocate", default.stage in SHARED
     cash = estate(default, state)
     if again and min(cash.values()) >= 0:
@@ -99,7 +102,7 @@ def would(
 def shared(
     default: Default, survivors: Mapping[int, int], record: Allocate, state: "State"
 ) -> Waterfall[int]:
-    """What is lost and not shared yet, in its layers."""
+    """Return the layers of the loss that is not shared yet."""
     margin = 0 if default.allocations else default.margin
     liable = default.liable if default.allocations else survivors
     borne, per_cent = bore(default), record.assessment_cap_pct
@@ -114,7 +117,7 @@ def shared(
     gains = {
         account: max(0, won - borne["haircuts"].get(account, 0))
         for account, won in record.gains.items()
-        if account not in broke  # its member would answer for the cut
+        if account not in broke  # a cut of its gain would be its member's loss
     }
     return waterfall(
         max(0, margin - sum(cash.values())),
@@ -131,7 +134,7 @@ def shared(
 def allocate(
     default: Default, survivors: Mapping[int, int], record: Allocate, at: At, state: "State"
 ) -> None:
-    """Share the loss as ``would`` says, and keep who bore what of it."""
+    """Share the loss as ``would`` says, store what each bears, and request the payments."""
     found = shared(default, survivors, record, state)
     if not default.allocations:
         default.liable = dict(survivors)
@@ -152,7 +155,11 @@ def allocate(
 
 
 def follow(default: Default, at: At, state: "State") -> list[Ruling]:
-    """A loss that was shared has grown: it is to be shared again, unless it is paid before."""
+    """Set or end the deadline of another allocation.
+
+    If the accounts owe more than the last allocation left uncovered, the ruling ``owes`` says so
+    once. Nothing begins while payments of the layers are still open.
+    """
     if default.stage not in SHARED:
         return []
     owed = -sum(estate(default, state).values())
@@ -166,7 +173,7 @@ def follow(default: Default, at: At, state: "State") -> list[Ruling]:
 
 
 def bore(default: Default) -> dict[Layer, dict[int, int]]:
-    """What each layer has borne, by member, haircuts by account; the house's own is 0."""
+    """Return what each layer has borne, by member, or by account for haircuts; the house is 0."""
     found: dict[Layer, defaultdict[int, int]] = {layer: defaultdict(int) for layer in LAYERS}
     for one in default.allocations:
         found["own_capital"][HOUSE_ACCOUNT] += one.own_capital
@@ -182,7 +189,8 @@ def bore(default: Default) -> dict[Layer, dict[int, int]]:
 
 
 def claims(default: Default) -> dict[Layer, dict[int, int]]:
-    """The same less what has been repaid, layers with nothing left out: the last loss first."""
+    """Return what each layer has borne and has not been repaid, the last layer first. Layers and
+    parts of nothing are left out. AssertionError if more was repaid than borne."""
     found: dict[Layer, dict[int, int]] = {}
     borne = bore(default)
     for layer in reversed(LAYERS):
@@ -196,7 +204,7 @@ def claims(default: Default) -> dict[Layer, dict[int, int]]:
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """What one bore of a default in one layer, and has got back. Micro-dollars."""
+    """What an account bore of a default in one layer, and was repaid, in micro-dollars."""
 
     default: int
     layer: Layer
@@ -205,8 +213,8 @@ class Share:
 
 
 def shares(defaults: Sequence[Default], account: int, state: "State") -> list[Share]:
-    """What an account bore: its own haircuts, what its member bore if it is the first of the
-    member's own accounts, what the house's capital bore if it is the house's."""
+    """Return what an account bore of all defaults: its haircuts; if it is its member's first own
+    account, the member's part; if it is the house's, the part of the house's capital."""
     registry = state.matters.get(Registry)
     member = registry.member_of(account, state)
     first = account != HOUSE_ACCOUNT and registry.own(member, state)[0] == account
@@ -221,17 +229,17 @@ def shares(defaults: Sequence[Default], account: int, state: "State") -> list[Sh
 
 
 class Losses(NamedTuple):
-    """How a default stands. Micro-dollars by layer, in the order in which they bear, and by member,
-    haircuts by account; the house is 0."""
+    """What was borne and repaid of a default: micro-dollars by layer, in the waterfall's order, and
+    by member, or by account for haircuts; the house is 0."""
 
     borne: dict[Layer, dict[int, int]]
     repaid: dict[Layer, dict[int, int]]
     uncovered: int
-    estate: int  # cash and fund of the defaulter; below 0 it owes
+    estate: int  # cash and fund of the defaulter; negative if it owes
 
 
 def losses(default: Default, state: "State") -> Losses:
-    """How a default stands now."""
+    """Return who has borne the loss of a default so far, and what the estate holds now."""
     fund = dvp.balance(state.book, fund_of(default.member))
     held = sum(estate(default, state).values()) + fund
     borne = {layer: parts for layer, parts in bore(default).items() if parts}

@@ -1,20 +1,18 @@
-"""Defaults: declare, freeze, port, hedge or auction, tear up, allocate, replenish, end; all in the
-log.
+"""Defaults of members, from the declaration to the end, and the default fund.
 
-    declared    one person may; the member's own accounts are frozen, what they hold now and what
-                is paid in from now on is its margin; its clients go to other members
-    closed      auctioned at the prices bid, or torn up where nobody bids; poor bidders are junior;
-                nothing is held and nothing is unsettled; if that is so no more, of a trade that was
-                taken back say, it is declared again
-    allocated   by two persons: loss = margin - cash at the end, shared by the waterfall; again if
-                more comes to be owed (exchange.clearing.default.loss)
-    replenished the next size_fund calls what was used, from everybody still there
-    ended       by two persons: what is left goes back to those who bore the loss, the rest is
+    declared    by one person; the member's own accounts are frozen; the cash that they hold, and
+                what is paid in from now on, is its margin; its clients are ported
+    closed      the positions were auctioned, or torn up, and all is settled; a default that holds
+                something again, by a busted trade for example, is declared again
+    allocated   by two persons: loss = margin - cash, shared by the waterfall; again if more becomes
+                owed (exchange.clearing.default.loss)
+    replenished the next size_fund has called what was used from all surviving members
+    ended       by two persons: what is left repays those who bore the loss, what is still owed is
                 written off (exchange.clearing.default.ending); the member stays in default
 
-The fund's money lies outside the engine, in the book of transfers: fund/MEMBER and capital. What a
-layer bears is paid into the defaulter's accounts until they are at zero, so that the market's cash
-is whole again: sum of layers = loss, and what went out of fund and capital = what came in.
+The money of the fund is outside the engine, in the book of transfers: fund/MEMBER and capital. What
+the layers bear is paid into the defaulter's accounts until they are at zero: sum of layers = loss,
+and what leaves fund and capital comes into the market's cash.
 """
 
 from collections.abc import Sequence
@@ -59,7 +57,8 @@ if TYPE_CHECKING:
 
 
 class Call(msgspec.Struct):
-    """A contribution to the fund that has not come yet. ``by`` 0: said to be overdue."""
+    """A contribution to the fund that is not paid yet, due at the log time ``by``; 0 if it was
+    reported as overdue."""
 
     due: Due
     member: int
@@ -67,7 +66,8 @@ class Call(msgspec.Struct):
 
 
 class Defaults(Matter):
-    """The default fund and all defaults of a market."""
+    """The default fund and all defaults of a market. Records and their refusals are those of
+    docs/reference/clearing.md."""
 
     name: ClassVar[str] = "defaults"
     records: ClassVar[tuple[type[Record], ...]] = (
@@ -91,11 +91,11 @@ class Defaults(Matter):
     defaults: list[Default] = msgspec.field(default_factory=list)
     auctions: list[Auction] = msgspec.field(default_factory=list)
     calls: list[Call] = msgspec.field(default_factory=list)
-    coming: list[Due] = msgspec.field(default_factory=list)  # what the capital gets back
-    sized: int = 0  # fund sizes so far
+    coming: list[Due] = msgspec.field(default_factory=list)  # repayments of the house's capital
+    sized: int = 0  # how often the fund was sized
 
     def rule(self, record: Any, at: At, state: "State") -> Ruling:
-        """Decide on a record."""
+        """Rule on a record."""
         operation = str(type(record).__struct_config__.tag)
         speaker = record.account if isinstance(record, AuctionBid) else HOUSE_ACCOUNT
         if at.account not in (HOUSE_ACCOUNT, speaker):
@@ -123,7 +123,7 @@ class Defaults(Matter):
         raise AssertionError(f"{operation} is named and not ruled on")
 
     def would(self, record: Any, at: At, state: "State") -> Ruling:
-        """What porting, tearing up, sharing the loss or the end would come to now."""
+        """Return the ruling that a record by two would get now."""
         operation, default = str(type(record).__struct_config__.tag), self._find(record.default)
         if default is None:
             return refused(operation, Denial.UNKNOWN_DEFAULT, len(self.defaults), record.default)
@@ -143,7 +143,7 @@ class Defaults(Matter):
         return ending.would(default, record, state)
 
     def _by_two(self, default: Default, record: ByTwo, at: At, state: "State") -> None:
-        """Do what two persons want."""
+        """Carry out an accepted record by two."""
         match record:
             case PortClient():
                 porting.port(default, record, at, state)
@@ -156,8 +156,8 @@ class Defaults(Matter):
                 self.coming += [] if back is None else [back]
 
     def saw(self, event: Event, at: At, state: "State") -> Sequence[Ruling] | None:
-        """Money in and out, lots, settlements and corrections, and kill switches: what a client
-        holds that is ported stays now, and what somebody has lifted is thrown again."""
+        """Follow up an event: contributions that were paid, what goes on to ported clients' new
+        accounts, books that are closed or reopened, losses that grew, and lifted switches."""
         if event.kind == EventKind.FEE_CHARGED:
             return self._charged(event, at, state)
         if event.kind == EventKind.DEPOSITED:
@@ -176,7 +176,7 @@ class Defaults(Matter):
         return rulings
 
     def passed(self, at: At, state: "State") -> Sequence[Ruling]:
-        """Close the auctions whose time is over, and say what is overdue."""
+        """Close auctions at their deadline, and report steps and contributions that are overdue."""
         rulings = []
         for auction in self.auctions:
             if not auction.closed and at.stamp >= auction.deadline:
@@ -196,25 +196,25 @@ class Defaults(Matter):
         return rulings
 
     def deadlines(self) -> list[int]:
-        """Log times at which something is decided by itself."""
+        """Return the log times at which something is decided without a record."""
         times = [auction.deadline for auction in self.auctions if not auction.closed]
         times += [time for default in self.defaults for time in default.steps.values()]
         return [time for time in [*times, *(call.by for call in self.calls)] if time]
 
     @property
     def gone(self) -> frozenset[int]:
-        """Members in default."""
+        """The members in default, ended or not."""
         return frozenset(default.member for default in self.defaults)
 
     # The fund
 
     def fund(self, state: "State") -> dict[int, int]:
-        """What each member has in the fund."""
+        """Return what each member has in the fund, in micro-dollars."""
         members = state.matters.get(Registry).members(state)
         return {member: dvp.balance(state.book, fund_of(member)) for member in members}
 
     def survivors(self, state: "State") -> dict[int, int]:
-        """The same of those who are not in default."""
+        """Return what each member that is not in default has in the fund."""
         return {m: there for m, there in self.fund(state).items() if m not in self.gone}
 
     def _pay_capital(self, record: PayCapital, at: At, state: "State") -> Ruling:
@@ -225,12 +225,12 @@ class Defaults(Matter):
         state.book.open(Account(CAPITAL, "USD", "debits"))
         way = (OUTSIDE, CAPITAL) if record.amount > 0 else (CAPITAL, OUTSIDE)
         id = f"capital {at.number}"
-        if dvp.move(state.book, id, *way, abs(record.amount), at.stamp):  # past all bounds
+        if dvp.move(state.book, id, *way, abs(record.amount), at.stamp):  # above the book's limit
             return refused("pay_capital", Denial.AMOUNT, int(Limit.MONEY), record.amount)
         return Ruling("pay_capital", ACCEPTED, {"capital": held + record.amount})
 
     def _contributed(self, key: tuple[int, int], at: At, state: "State") -> Sequence[Ruling]:
-        """A contribution has come in, or what the capital gets back."""
+        """Book a contribution that was paid, or a repayment of the capital, by its request key."""
         for due in self.coming:
             if due.key == key:
                 self.coming.remove(due)
@@ -247,7 +247,7 @@ class Defaults(Matter):
         return ()
 
     def sizing(self, state: "State") -> FundSize:
-        """The fund that today's books ask for, of everybody who is not in default."""
+        """Return the fund that present positions require of the members not in default."""
         registry = state.matters.get(Registry)
         members = [m for m in registry.members(state) if m not in self.gone]
         books = {
@@ -262,7 +262,7 @@ class Defaults(Matter):
         return size_by_stress(books, margin)
 
     def _size(self, at: At, state: "State") -> Ruling:
-        """Call or give back the differences to the fund that today's books ask for."""
+        """Size the fund: call what is missing, reduce open calls, and return what is too much."""
         found, registry = self.sizing(state), state.matters.get(Registry)
         self.sized += 1
         called, called_off, returned, deadline = {}, {}, {}, at.stamp + DAY
@@ -298,13 +298,15 @@ class Defaults(Matter):
         return Ruling("size_fund", ACCEPTED, facts)
 
     def _asked(self, member: int) -> int:
-        """What a member is called for and has not paid."""
+        """Return what a member is called for and has not paid."""
         return sum(call.due.amount for call in self.calls if call.member == member)
 
     def _call_less(self, member: int, less: int, id: str, at: At, state: "State") -> None:
-        """Take so much back of what a member is called for, of its latest call first; what is left
-        of one is asked for under ``id``, by the deadline that it had. A member in default is
-        called no more: what it has is its margin."""
+        """Reduce a member's open calls by ``less``, the latest first.
+
+        What is left of a call is requested under ``id``, by the same deadline. All calls of a
+        member end when it is declared in default: its cash is then margin.
+        """
         for call in [call for call in reversed(self.calls) if call.member == member]:
             taken = min(less, call.due.amount)
             if not taken:
@@ -354,13 +356,13 @@ class Defaults(Matter):
         return closing.bid(self.auctions[record.auction - 1], self.gone, record, at, state)
 
     def _paid_in(self, event: Event) -> None:
-        """What comes into a defaulter's accounts before the loss is shared is its margin."""
+        """Add a deposit to a defaulter's own account to its margin, until its loss is shared."""
         for default in self.defaults:
             if not default.allocations and event.account in default.accounts:
                 default.margin += event.price
 
     def _charged(self, event: Event, at: At, state: "State") -> Sequence[Ruling] | None:
-        """A fee was charged, of a delivery say: a defaulter may owe more than was shared."""
+        """Follow up a fee, of a delivery for example: a defaulter may owe more than was shared."""
         theirs = self._of(event, state)
         return [one for default in theirs for one in loss.follow(default, at, state)] or None
 
@@ -373,9 +375,11 @@ class Defaults(Matter):
         return [default for default in self.defaults if default.member == member]
 
     def _freeze_again(self, event: Event, state: "State") -> Sequence[Ruling]:
-        """A kill switch was lifted, for a hedge say: the defaulter is frozen again."""
-        for default in self.defaults:
-            if event.reason == KillScope.ACCOUNT and event.account in default.accounts:
+        """Freeze an account again whose kill switch was lifted, for a hedge for example."""
+        if event.reason != KillScope.ACCOUNT:
+            return ()
+        for default in self._of(event, state):
+            if closing.stays_frozen(default, event.account, state):
                 default.frozen += 1
                 id = f"default {default.id} {event.account} again {default.frozen}"
                 ask(state, closing.freeze(id, event.account))
@@ -384,7 +388,7 @@ class Defaults(Matter):
         return ()
 
     def _done(self, default: Default, at: At, state: "State") -> list[Ruling]:
-        """Steps that are done now: the clients ported, the book closed, or not any more."""
+        """End the steps that are done now: clients ported, the book closed; or reopen the book."""
         rulings = []
         if "port" in default.steps and not porting.left(default, state):
             del default.steps["port"]

@@ -1,4 +1,4 @@
-"""What a default's layers pay, and the fund's and the capital's accounts in the book."""
+"""Payments of a default's layers, and the accounts of fund and capital in the book of transfers."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
@@ -15,7 +15,7 @@ from exchange.messages import HOUSE_ACCOUNT
 if TYPE_CHECKING:
     from exchange.clearing.state import State
 
-OUTSIDE: Final = "outside"  # money of the owner's, before it is paid in
+OUTSIDE: Final = "outside"  # the owner's money before it is paid in
 CAPITAL: Final = "capital"
 
 
@@ -27,8 +27,11 @@ def pay_layers(
     at: At,
     state: "State",
 ) -> None:
-    """Pay what each layer bears into the defaulter's accounts, until they are at zero; what some of
-    them have goes to those that owe. ``cash`` is what each has; ``id`` names what moves."""
+    """Request the payments of all layers into the estate's accounts that owe, up to zero.
+
+    ``cash`` is the micro-dollars of each of the estate's accounts; positive cash pays first for
+    those that owe. ``id`` begins the id of each movement.
+    """
     short = {account: -held for account, held in cash.items() if held < 0}
     has = {account: held for account, held in cash.items() if held > 0}
     registry = state.matters.get(Registry)
@@ -56,23 +59,23 @@ def pay_layers(
 
 
 def fund_of(member: int) -> str:
-    """The fund account of a member."""
+    """Return the name of a member's account of the fund."""
     return f"fund/{member}"
 
 
 def open_fund(state: "State", member: int) -> None:
-    """Open a member's fund account, which is never overdrawn."""
+    """Open a member's account of the fund, which cannot be overdrawn."""
     state.book.open(Account(dvp.MARKET))
     state.book.open(Account(fund_of(member), "USD", "debits"))
 
 
 def move(state: "State", id: str, debit: str, credit: str, amount: int, at: At) -> None:
-    """One transfer of clearing's own that nothing may refuse: AssertionError if the book does."""
+    """Make one of clearing's own transfers; AssertionError if the book refuses it."""
     state.book.open(Account(dvp.MARKET))
     outcome = dvp.move(state.book, id, debit, credit, amount, at.stamp)
     assert not outcome, f"{id}: {outcome!r}"
 
 
 def named(amounts: dict[int, int]) -> dict[str, int]:
-    """Amounts that are not zero, as the facts of a ruling have them."""
+    """Return the amounts other than zero with text keys, as in the facts of a ruling."""
     return {str(who): amount for who, amount in amounts.items() if amount}

@@ -1,12 +1,13 @@
-"""A defaulter's client goes to another member: frozen, its collateral, its cash, its positions.
+"""Porting a defaulter's client to an account of another member.
 
-What it has pledged is its new account's pledge from then on: one chain of transfers, all or none.
-The cash goes before the positions, as the account that takes them must have the margin for them;
-the positions go at their last settlement price. What the next settlement still pays or takes, of
-moves since then, follows once the client's old account is flat; so does what is pledged there
-later, and so do lots: those of a trade that came before the freeze, or that is taken back after it.
-Its deliveries that have not ended are the new account's, and so is what it is assigned yet.
-Nothing is netted, nobody else pays.
+The client's old account is frozen. Its pledges move to the new account in one chain of transfers,
+all or none. Its cash moves before its positions, since the new account needs the margin for them;
+the positions move at their last settlement price. Deliveries that have not ended, and later
+assignments, become the new account's.
+
+What comes to the old account later follows: the next settlement's variation, once the account is
+flat; later pledges; and lots of a trade made before the freeze, or busted after it. Nothing is
+netted, and nobody else pays.
 """
 
 from collections.abc import Sequence
@@ -29,7 +30,8 @@ if TYPE_CHECKING:
 
 
 def would(default: Default, gone: AbstractSet[int], record: PortClient, state: "State") -> Ruling:
-    """What a client has that would move now; ``gone``: members in default, which take nobody."""
+    """Return the ruling that porting would get now, with what would move; ``gone`` are the members
+    in default, which take no client."""
     operation, account, to = "port_client", record.account, record.to
     registry, cash = state.matters.get(Registry), state.ledger.cash(record.account)
     if account not in registry.clients(default.member, state):
@@ -47,14 +49,14 @@ def would(default: Default, gone: AbstractSet[int], record: PortClient, state: "
     pledges = state.matters.get(Calls).pledges(account, state)
     facts = {"default": default.id, "account": account, "to": to, "cash": cash, "lots": lots,
              "collateral": {asset: units for asset, _, units, _ in pledges},
-             "deliveries": state.matters.get(Deliveries).under_way(account),
+             "deliveries": [d.id for d in state.matters.get(Deliveries).under_way(account)],
              "member": registry.member_of(to, state)}  # fmt: skip
     return Ruling(operation, ACCEPTED, {"stage": "ported", **facts})
 
 
 def port(default: Default, record: PortClient, at: At, state: "State") -> None:
-    """Move a client that ``would`` accept: collateral now, cash and lots as the engine moves
-    them."""
+    """Port a client that ``would`` accepts: collateral and deliveries move at once, cash and lots
+    are requested of the engine."""
     account, to, id = record.account, record.to, f"port {default.id} {record.account}"
     cash = state.ledger.cash(account)
     ask(state, freeze(id, account), *pay(f"{id} cash", account, to, cash))
@@ -63,14 +65,15 @@ def port(default: Default, record: PortClient, at: At, state: "State") -> None:
     state.matters.get(Deliveries).port(account, to, at, state)
     calls = state.matters.get(Calls)
     calls.carry(f"{id} pledge", account, to, at, state)
-    calls.open.pop(account, None)  # what it was called for goes as well
+    calls.open.pop(account, None)  # a margin call ends
     state.matters.touch(Calls)
     default.ported.append(ported)
     default.note("client ported", at)
 
 
 def follow(default: Default, at: At, state: "State") -> list[Ruling]:
-    """What has come to a client's old account since: cash follows once nothing is held there."""
+    """Move on what has come to ported clients' old accounts since: lots and collateral at once,
+    cash once nothing is held there and no due of the port is open."""
     rulings, calls = [], state.matters.get(Calls)
     for one in default.ported:
         cash, id = state.ledger.cash(one.account), f"port {default.id} {one.account}"
@@ -96,8 +99,11 @@ def follow(default: Default, at: At, state: "State") -> list[Ruling]:
 
 
 def _move_lots(id: str, ported: Port, again: str, at: At, state: "State") -> dict[str, int]:
-    """Ask for what is held and not on its way; signed lots by code. What was asked for and is not
-    held any more is asked for no more: the engine would never move it."""
+    """Request the transfers of lots that are held and not requested yet; return them as signed lots
+    by code.
+
+    A due for more lots than are still held is called off, since the engine would never move it.
+    """
     dues, asked = state.matters.get(Dues), {}
     account, moving = ported.account, ported.moving
     for number, position in state.positions.of_account(account):
@@ -119,7 +125,7 @@ def _move_lots(id: str, ported: Port, again: str, at: At, state: "State") -> dic
 
 
 def left(default: Default, state: "State") -> list[int]:
-    """Clients that still have something with the defaulter."""
+    """Return the clients that still have cash, collateral or positions with the defaulter."""
     return [
         account
         for account in state.matters.get(Registry).clients(default.member, state)

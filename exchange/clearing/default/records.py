@@ -1,4 +1,4 @@
-"""What is recorded of the default fund and of defaults. Amounts are micro-dollars."""
+"""The records of the default fund and of defaults. Amounts are micro-dollars."""
 
 from typing import Annotated, Final, TypeAlias
 
@@ -14,20 +14,20 @@ Money: TypeAlias = Annotated[int, Meta(ge=0, le=int(Limit.MONEY))]
 
 
 class PayCapital(Record, frozen=True, kw_only=True, tag="pay_capital"):
-    """The owner pays in, or with a negative amount takes out, the house's own capital at risk."""
+    """The owner pays the house's own capital at risk in, or takes it out (a negative amount)."""
 
     amount: int
     person: str
 
 
 class SizeFund(Record, frozen=True, kw_only=True, tag="size_fund"):
-    """Size the default fund by the stress scenarios now, and call or return the differences."""
+    """The default fund is sized by the stress scenarios; differences are called or returned."""
 
     person: str
 
 
 class DeclareDefault(Record, frozen=True, kw_only=True, tag="declare_default"):
-    """A member does not pay. One person may say so: it only freezes."""
+    """A member is in default: its own accounts are frozen. It takes one person."""
 
     member: int
     person: str
@@ -35,7 +35,7 @@ class DeclareDefault(Record, frozen=True, kw_only=True, tag="declare_default"):
 
 
 class PortClient(ByTwo, frozen=True, kw_only=True, tag="port_client"):
-    """A client of the defaulter goes to an account of another member, with all that it has."""
+    """A client of the defaulter moves to an account of another member, with all that it has."""
 
     default: int
     account: int
@@ -43,7 +43,7 @@ class PortClient(ByTwo, frozen=True, kw_only=True, tag="port_client"):
 
 
 class OpenAuction(Record, frozen=True, kw_only=True, tag="open_auction"):
-    """The defaulter's own position in an instrument is auctioned, for so long on the log's time."""
+    """The defaulter's position in an instrument is auctioned for ``within_seconds`` of log time."""
 
     default: int
     instrument: int
@@ -52,7 +52,7 @@ class OpenAuction(Record, frozen=True, kw_only=True, tag="open_auction"):
 
 
 class AuctionBid(Record, frozen=True, kw_only=True, tag="auction_bid"):
-    """An offer to take lots over at a clearing price."""
+    """An offer to take over lots at a clearing price."""
 
     auction: int
     account: int
@@ -61,14 +61,14 @@ class AuctionBid(Record, frozen=True, kw_only=True, tag="auction_bid"):
 
 
 class TearUp(ByTwo, frozen=True, kw_only=True, tag="tear_up"):
-    """What nobody bid for ends: those on the other side lose their contracts, at the mark."""
+    """Lots without a bid end: accounts on the other side lose as many lots, at the mark."""
 
     default: int
     instrument: int
 
 
 class Allocate(ByTwo, frozen=True, kw_only=True, tag="allocate"):
-    """The book is closed: share the loss. ``gains`` by account is what haircuts may take."""
+    """The loss of a closed book is shared; ``gains`` is what haircuts may take, by account."""
 
     default: int
     gains: dict[int, Money] = msgspec.field(default_factory=dict)
@@ -76,13 +76,13 @@ class Allocate(ByTwo, frozen=True, kw_only=True, tag="allocate"):
 
 
 class CloseDefault(ByTwo, frozen=True, kw_only=True, tag="close_default"):
-    """A default ends: what is left goes to those who bore its loss, what stays owed is written
+    """A default ends: what is left repays those who bore the loss, what is still owed is written
     off."""
 
     default: int
 
 
 class DistributeRecovery(ByTwo, frozen=True, kw_only=True, tag="distribute_recovery"):
-    """What has come in since a default ended goes to those who bore its loss."""
+    """What has come in since a default ended repays those who bore its loss."""
 
     default: int

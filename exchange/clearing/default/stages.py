@@ -1,9 +1,9 @@
-"""What is known of a default, stage by stage, and how long each may take on the log's time.
+"""The data of a default and its auctions, its stages, and the deadlines of its steps in log time.
 
     declared > closed > allocated > replenished > ended
 
-A step that is not done by its deadline is said to be overdue, once, as an event; it may still be
-done. An auction closes at its deadline.
+A step that is not done by its deadline is reported as overdue once; it may still be done. An
+auction closes at its deadline.
 """
 
 from collections.abc import Iterator
@@ -27,21 +27,21 @@ BIDS_MAX: Final = 1 << 12  # of one auction
 Layer: TypeAlias = Literal[
     "own_capital", "junior_fund", "survivors_fund", "assessments", "haircuts", "written_off"
 ]
-LAYERS: Final[tuple[Layer, ...]] = get_args(Layer)  # others' money, in the order in which it bears
-HOUSES: Final[tuple[Layer, ...]] = ("own_capital", "written_off")  # of the house's capital
+LAYERS: Final[tuple[Layer, ...]] = get_args(Layer)  # of others' money, in the waterfall's order
+HOUSES: Final[tuple[Layer, ...]] = ("own_capital", "written_off")  # borne by the house's capital
 SHARED: Final = ("allocated", "replenished", "ended")  # stages
 
 Step: TypeAlias = Literal["port", "close", "allocate", "replenish"]
 TIMES: Final[dict[Step, int]] = {
-    "port": DAY,  # the clients are with other members
-    "close": 3 * DAY,  # the book is empty, and nothing of it is unsettled
+    "port": DAY,  # no client has anything with the member any more
+    "close": 3 * DAY,  # the own accounts are flat and settled
     "allocate": DAY,  # the loss is shared
     "replenish": 5 * DAY,  # the fund is sized again
 }
 
 
 class Auction(msgspec.Struct):
-    """One position on offer."""
+    """The auction of one position; ``net`` is signed lots."""
 
     id: int
     default: int
@@ -57,7 +57,7 @@ class Auction(msgspec.Struct):
 
 
 class Port(msgspec.Struct):
-    """A client on its way to another member's account; ``rests`` counts what followed later."""
+    """A client that was ported; ``rests`` counts the payments that followed later."""
 
     account: int
     to: int
@@ -66,7 +66,7 @@ class Port(msgspec.Struct):
 
 
 class Stage(msgspec.Struct, frozen=True):
-    """Something that happened to a default: for who looks at it later."""
+    """A line of a default's history."""
 
     stage: str
     stamp: int
@@ -74,7 +74,7 @@ class Stage(msgspec.Struct, frozen=True):
 
 
 class Allocation(msgspec.Struct, frozen=True):
-    """What every layer bore when a loss was shared: by member, haircuts by account."""
+    """What each layer bore when a loss was shared: by member, or by account for haircuts."""
 
     loss: int
     defaulter_margin: int
@@ -88,8 +88,8 @@ class Allocation(msgspec.Struct, frozen=True):
 
 
 class Default(msgspec.Struct):
-    """One default. ``margin`` is what the member's own accounts held when it was declared, and
-    what was paid into them until the loss was first shared.
+    """One default. ``margin`` is the cash of the member's own accounts when it was declared, and
+    what was paid into them until the loss was first shared, in micro-dollars.
     """
 
     id: int
@@ -98,35 +98,35 @@ class Default(msgspec.Struct):
     margin: int
     date: int  # business date of the declaration
     stage: str = "declared"
-    steps: dict[Step, int] = {}  # deadlines of what is to be done; 0: said to be overdue
+    steps: dict[Step, int] = {}  # deadlines of the steps to be done; 0: reported as overdue
     junior: list[int] = []
     ported: list[Port] = []
-    frozen: int = 0  # how often it was frozen again
+    frozen: int = 0  # how often accounts were frozen again
     liable: dict[int, int] = {}  # survivors' contributions when the loss was first shared
     allocations: list[Allocation] = []
-    uncovered: int = 0  # of the last one, and not written off
+    uncovered: int = 0  # of the last allocation, less what was written off
     written_off: int = 0
     repaid: dict[Layer, dict[int, int]] = {}
-    distributions: int = 0  # the end, and recoveries after it
+    distributions: int = 0  # the end counts as one, like each recovery after it
     history: list[Stage] = []
 
     def begin(self, at: At, *steps: Step) -> dict[str, int]:
-        """The next steps' deadlines run from now."""
+        """Begin steps; return their deadlines by name, as in the facts of a ruling."""
         found: dict[Step, int] = {step: at.stamp + TIMES[step] for step in steps}
         self.steps.update(found)
         return {f"{step}_by": deadline for step, deadline in found.items()}
 
     def note(self, stage: str, at: At) -> None:
-        """Something happened."""
+        """Add a line to the history."""
         self.history.append(Stage(stage, at.stamp, at.number >> INDEX_BITS))
 
     def held(self, instrument: int, state: "State") -> dict[int, int]:
-        """Signed lots of its own accounts, those that hold none left out."""
+        """Return the signed lots of the own accounts that hold an instrument."""
         nets = {a: state.positions.get(a, instrument).net for a in self.accounts}
         return {account: net for account, net in nets.items() if net}
 
     def open_positions(self, state: "State") -> Iterator[tuple[int, str, Position]]:
-        """(account, code, position) of what its own accounts hold or have not settled."""
+        """Yield (account, code, position) of all that the own accounts hold or have not settled."""
         for account in self.accounts:
             for number, position in state.positions.of_account(account):
                 if position.net or position.cost:

@@ -1,11 +1,11 @@
-"""Who bears a default: the layers in order, each emptied before the next is touched.
+"""The waterfall of a default's loss: layers in order, each used up before the next is touched.
 
     defaulter's margin > defaulter's fund > the house's own capital > survivors' fund >
-    survivors' assessments > gains haircut > what nothing covers (contracts are torn up for it)
+    survivors' assessments > haircuts of gains > uncovered
 
-Survivors' fund: junior members (poor bidders of the auction) first, pro rata among themselves; then
-the others pro rata. Assessments: pro rata to their caps (fund x cap %, floored). Haircuts: pro rata
-to the gains of the day. All by largest remainder (exchange.clearing.sharing). Asserted:
+Survivors' fund: the junior members' (exchange.clearing.default.auction) first, pro rata, then the
+others', pro rata. Assessments: pro rata to their caps (fund x cap %, floored). Haircuts: pro rata
+to the gains. All by largest remainder (exchange.clearing.sharing). Asserted:
 
     loss = sum of all layers        each layer is within what was there
 """
@@ -24,7 +24,7 @@ ASSESSMENT_CAP_MANY_PCT: Final = 550  # for several within the period
 
 @dataclass(frozen=True, slots=True)
 class Waterfall(Generic[Id]):
-    """What each layer bears of a loss, in one unit of money."""
+    """What each layer bears of a loss; all amounts are in the same unit of money."""
 
     loss: int
     defaulter_margin: int
@@ -36,7 +36,7 @@ class Waterfall(Generic[Id]):
     uncovered: int
 
     def layers(self) -> list[tuple[str, int]]:
-        """(name, what it bears), in order."""
+        """Return (name, amount) of every layer, in order."""
         return [
             ("defaulter_margin", self.defaulter_margin),
             ("defaulter_fund", self.defaulter_fund),
@@ -60,10 +60,11 @@ def waterfall(
     gains: Mapping[int, int] | None = None,
     caps: Mapping[Id, int] | None = None,
 ) -> Waterfall[Id]:
-    """Share a loss of 0 or more. ``gains``: what haircuts may take, by account; none if absent.
+    """Share a loss of 0 or more among the layers.
 
-    ``junior`` names members whose fund is used before the other survivors'. ``caps``: what each may
-    be assessed, if it is not ``assessment_cap_pct`` of the fund that is there.
+    ``junior`` are the members whose fund is used before the other survivors'. ``gains`` is what
+    haircuts may take, by account. ``caps`` is what each member may be assessed; without it
+    ``assessment_cap_pct`` of its fund.
     """
     left = loss
     own = []
@@ -103,7 +104,7 @@ def waterfall(
 
 @dataclass(frozen=True, slots=True)
 class Owed:
-    """What a loser owes, and what there is of it."""
+    """What a loser owes, and what of it is available."""
 
     owed: int
     available: int
@@ -111,7 +112,7 @@ class Owed:
 
 @dataclass(frozen=True, slots=True)
 class LossSharing(Generic[Id]):
-    """A settlement in which losers cannot pay all: what was collected and who gets how much."""
+    """A settlement in which losers cannot pay all: what was collected, and who gets how much."""
 
     collected: int
     insurance_used: int
@@ -122,9 +123,8 @@ class LossSharing(Generic[Id]):
 def share_losses(
     losers: Mapping[Id, Owed], gains: Mapping[Id, int], insurance: int = 0
 ) -> LossSharing[Id]:
-    """Collect min(owed, available), add insurance up to the gap, share the pot by gain.
-
-    ValueError unless what is owed is what is gained.
+    """Collect min(owed, available) of each loser, add insurance up to the gap, and share the sum
+    by gain. ValueError unless the sum owed is the sum gained.
     """
     due, gained = sum(loser.owed for loser in losers.values()), sum(gains.values())
     if due != gained:

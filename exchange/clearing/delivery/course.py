@@ -1,15 +1,16 @@
-"""The course of one delivery: escrow, days, weeks, its end. Every stage has its deadline.
+"""The stages of one delivery, from its invoice to its end.
 
-    assigned    > invoiced      the contract expired: price, invoice, the buyer's escrow is due
-    invoiced    > delivering    the escrow came in        > unpaid   it did not before the month
-    delivering  > delivered     every day settled, true-up       > alternative   both sides signed
-    delivering  > failing       no hours for FAIL_DAYS days running, or goodput under the floor
+    assigned    > invoiced      the contract expired; the buyer's escrow is due
+    invoiced    > delivering    the escrow was paid       > unpaid        it was not paid in time
+    delivering  > delivered     every day is settled      > alternative   both sides signed
+    delivering  > failing       no hours on FAIL_DAYS days running, or goodput under the floor
     failing     > failed        bought in at the next fixing, with the penalty
 
-A day is settled once seller and buyer agree within a hundredth of it, or ATTEST_DAYS after it ended
-on the seller's word (the buyer's if the seller said nothing; no word, no hours). Where they
-differ the hold is voided and the house decides; ARBITER_DAYS later the buyer's figure stands. Of a
-day that ended before the escrow came in, so that nobody could say anything, both run from then.
+A day is settled as soon as seller and buyer agree within a hundredth of it, and otherwise
+ATTEST_DAYS after its end: by the seller's figure, without one by the buyer's, without either as no
+hours. If the figures differ by more, the hold is voided and the house decides; without a decision
+the buyer's figure counts ARBITER_DAYS after the day's end. For a day that ended before the escrow
+was paid, when nobody could attest, both periods run from the payment.
 """
 
 from typing import TYPE_CHECKING, Any, Final
@@ -41,14 +42,14 @@ if TYPE_CHECKING:
 ATTEST_DAYS: Final = 2
 ARBITER_DAYS: Final = 5
 FAIL_DAYS: Final = 3
-FIX_DAYS: Final = 5  # for the fixing that buys in
-DISAGREEMENT_PART: Final = 100  # one part in so many of a day may lie between the two sides
+FIX_DAYS: Final = 5  # for the fixing at which a failed delivery is bought in
+DISAGREEMENT_PART: Final = 100  # figures agree if they differ by at most 1/100 of the day
 PERCENT: Final = 100
 ENDED: Final = frozenset({"delivered", "unpaid", "alternative", "failed"})
 
 
 class Delivery(msgspec.Struct):
-    """One assignment: so many lots from a seller's site to a buyer. Amounts are cents."""
+    """The delivery of a number of lots from a seller's site to a buyer. Amounts are in cents."""
 
     id: int
     instrument: int
@@ -64,42 +65,42 @@ class Delivery(msgspec.Struct):
     stage: str = "assigned"
     price: int = 0
     invoice: int = 0
-    escrow_by: int = 0  # log time: the month's begin, but a day after the invoice at the least
-    begun: int = 0  # log time at which the escrow came in
-    parts: list[int] = []
+    escrow_by: int = 0  # log time: the month's start, at least a day after the invoice
+    begun: int = 0  # log time of the escrow's payment
+    parts: list[int] = []  # of the invoice, by day
     slices: list[Slice] = []
     days: dict[int, Day] = {}
     holds: dict[int, str] = {}  # by day: the tag of its hold
     attempts: int = 0
-    lost: int = 0  # GPU-seconds within what was available
+    lost: int = 0  # GPU-seconds lost of those available
     weeks: int = 0  # paid
-    signed: list[int] = []  # who agreed to an alternative delivery
-    agreement: str = ""  # and to which, in the words of who was first
-    former: list[Due] = []  # escrows that were asked of whom the buyer came from, by a port
+    signed: list[int] = []  # accounts that consented to an alternative delivery
+    agreement: str = ""  # its text
+    former: list[Due] = []  # escrows requested of accounts from which the buyer was ported
     failed_on: int = 0  # yyyymmdd
-    fix_by: int = 0  # log time: the fixing that buys in should have come; 0: said to be overdue
-    missing_hours: int = 0  # of one lot: to be bought in
-    refund: int = 0  # cents that a delivery under the floor must give back
-    known_until: int = 0  # log time: of one that has ended; then a ruling keeps all of it
+    fix_by: int = 0  # log time by which the fixing is expected; 0: reported as overdue
+    missing_hours: int = 0  # of each lot, to be bought in
+    refund: int = 0  # cents that the seller of a delivery under the floor must give back
+    known_until: int = 0  # log time at which an ended delivery is closed
 
     @property
     def next_day(self) -> int:
-        """The day to be settled next."""
+        """The day of the month that is settled next."""
         return len(self.slices) + 1
 
     def escrow_due(self) -> Due:
-        """What the buyer pays in before the month."""
+        """Return the due that takes the invoice from the buyer."""
         amount, id = self.invoice * MICROS_A_CENT, f"delivery {self.id} escrow"
         return Due(f"{id} {self.buyer}" if self.former else id, "withdraw", self.buyer, amount)
 
 
 def told(delivery: Delivery, outcome: str, **facts: Any) -> Ruling:
-    """A stage of a delivery."""
+    """Return a ruling on a delivery."""
     return Ruling("delivery", outcome, {"delivery": delivery.id, **facts})
 
 
 def invoice(delivery: Delivery, terms: Terms, price: int, at: At, state: "State") -> Ruling:
-    """The contract has expired at ``price``: one invoice, one rounding; the escrow is asked for."""
+    """Invoice the delivery at the final settlement ``price``; request the escrow and the fees."""
     delivery.price, delivery.stage = price, "invoiced"
     delivery.escrow_by = max(terms.begin_ns, at.stamp + DAY_NS)
     delivery.invoice = invoice_cents(
@@ -119,7 +120,8 @@ def invoice(delivery: Delivery, terms: Terms, price: int, at: At, state: "State"
 
 
 def escrowed(delivery: Delivery, terms: Terms, at: At, state: "State") -> Ruling:
-    """The buyer's money has come; what comes too late goes back, as all that was called off."""
+    """Book the buyer's payment into escrow. A payment that comes too late was called off and is
+    returned (exchange.clearing.matters.Dues)."""
     if delivery.stage != "invoiced":
         return returned(delivery)
     dvp.begin(state.book, delivery.id, delivery.buyer)
@@ -133,13 +135,16 @@ def escrowed(delivery: Delivery, terms: Terms, at: At, state: "State") -> Ruling
 
 
 def returned(delivery: Delivery) -> Ruling:
-    """An escrow has come that was called off: it goes back."""
+    """Return the ruling on an escrow that was paid after it had been called off."""
     return told(delivery, "escrow_returned", cents=delivery.invoice)
 
 
 def hand_over(delivery: Delivery, account: int, to: int, at: At, state: "State") -> None:
-    """``to`` has all that ``account`` had: it is seller or buyer from now on, and what is not in
-    escrow yet is asked of it. Hours that are delivered or held already stay where they are."""
+    """Replace ``account`` by ``to`` as seller or buyer.
+
+    An escrow that is not paid yet is requested of ``to``. Hours that are delivered or held already
+    stay with ``account``.
+    """
     delivery.signed = [to if one == account else one for one in delivery.signed]
     if delivery.seller == account:
         delivery.seller = to
@@ -156,7 +161,7 @@ def hand_over(delivery: Delivery, account: int, to: int, at: At, state: "State")
 
 
 def deadline(delivery: Delivery, terms: Terms) -> int:
-    """Log time at which something happens to the delivery by itself; 0: never."""
+    """Return the log time at which the delivery advances without a record; 0: never."""
     if delivery.stage == "invoiced":
         return delivery.escrow_by
     if delivery.stage == "failing":
@@ -169,14 +174,14 @@ def deadline(delivery: Delivery, terms: Terms) -> int:
 
 
 def is_agreed(delivery: Delivery) -> bool:
-    """Whether the next day can be settled at once: both sides have spoken and do not differ."""
+    """Return whether the next day can be settled at once: both sides attested it and agree."""
     day = delivery.days.get(delivery.next_day, Day())
     spoken = day.seller is not None and day.buyer is not None
     return delivery.stage == "delivering" and spoken and not day.disputed
 
 
 def advance(delivery: Delivery, terms: Terms, at: At, state: "State") -> list[Ruling]:
-    """Do what log time and the figures that came allow."""
+    """Advance the delivery as far as log time and the attested figures allow."""
     if delivery.stage == "invoiced" and at.stamp >= delivery.escrow_by:
         return [_unpaid(delivery, terms, at, state)]
     if delivery.stage == "failing" and 0 < delivery.fix_by <= at.stamp:
@@ -194,9 +199,10 @@ def advance(delivery: Delivery, terms: Terms, at: At, state: "State") -> list[Ru
 def attested(
     delivery: Delivery, day: int, side: str, figure: tuple[int, int], at: At, state: "State"
 ) -> str:
-    """Take a side's figure of a day: ``held``, ``agreed``, ``disputed``, ``noted`` or ``decided``.
+    """Take a side's figure of a day, (available, lost) GPU-seconds; the house's decides.
 
-    The seller's holds cash and hours until the buyer speaks or the deadline passes.
+    Returns ``held``, ``agreed``, ``disputed``, ``noted`` or ``decided``. The seller's figure holds
+    cash and hours in the book of transfers.
     """
     seen = delivery.days.setdefault(day, Day())
     if side == "house":
@@ -220,7 +226,7 @@ def attested(
 
 
 def _counts(delivery: Delivery, terms: Terms, at: At) -> tuple[int, int] | None:
-    """The figure of the next day that counts; None while it is open."""
+    """Return the figure by which the next day is settled; None while it is open."""
     number = delivery.next_day
     day = delivery.days.get(number, Day())
     late = at.stamp >= deadline(delivery, terms)
@@ -232,7 +238,7 @@ def _counts(delivery: Delivery, terms: Terms, at: At) -> tuple[int, int] | None:
 
 
 def _hold(delivery: Delivery, day: int, seconds: int, at: At, state: "State") -> Slice:
-    """Hold a day's cash and hours."""
+    """Hold a day's cash and hours; return the day's slice."""
     found = settle_day(day, delivery.parts[day - 1], seconds, delivery.lots)
     delivery.attempts += 1
     tag = f"{delivery.id}.{day}.{delivery.attempts}"
@@ -244,7 +250,7 @@ def _hold(delivery: Delivery, day: int, seconds: int, at: At, state: "State") ->
 
 
 def _void(delivery: Delivery, day: int, at: At, state: "State") -> None:
-    """Free what is held for a day: cash and hours."""
+    """Release a day's hold of cash and hours, if there is one."""
     tag = delivery.holds.pop(day, "")
     assert not tag or dvp.end(state.book, tag, at.stamp, post=False), f"hold {tag} is open"
 
@@ -252,7 +258,8 @@ def _void(delivery: Delivery, day: int, at: At, state: "State") -> None:
 def _settle(
     delivery: Delivery, terms: Terms, counts: tuple[int, int], at: At, state: "State"
 ) -> list[Ruling]:
-    """Deliver the next day against payment; then its week, and the month."""
+    """Settle the next day, delivery versus payment; pay its week and finish the month if it is
+    the last day of them."""
     day = delivery.next_day
     seen = delivery.days.pop(day, Day())
     if day in delivery.holds and seen.seller != counts:
@@ -278,7 +285,7 @@ def _settle(
 
 
 def _pay_week(delivery: Delivery, days: int, at: At, state: "State") -> Ruling:
-    """Pay the seller what the unpaid days earned, and the buyer back what they did not."""
+    """Pay the seller what the days of the next week earned, and return the rest to the buyer."""
     first = week_days(delivery.weeks, days)[0]
     due = delivery.slices[first - 1 :]
     paid, back = sum(one.payable for one in due), sum(one.returned for one in due)
@@ -290,7 +297,7 @@ def _pay_week(delivery: Delivery, days: int, at: At, state: "State") -> Ruling:
 
 
 def _out(state: "State", id: str, source: str, account: int, cents: int, at: At) -> None:
-    """Pay money of the delivery out to a trading account."""
+    """Pay cents from one of the delivery's accounts of the book to a trading account."""
     if cents:
         outcome = dvp.move(state.book, id, source, dvp.MARKET, cents * MICROS_A_CENT, at.stamp)
         assert not outcome, f"{id}: {outcome!r}"
@@ -302,7 +309,7 @@ def _deposit(id: str, account: int, cents: int) -> Due:
 
 
 def _finish(delivery: Delivery, terms: Terms, at: At, state: "State") -> Ruling:
-    """All days are settled: the true-up, or the failure of a month under the floor."""
+    """End a month whose days are all settled: with the true-up, or as failing under the floor."""
     found = quality(
         delivery.slices, delivery.lost, price_micros=delivery.price, factor_e4=delivery.factor_e4,
         fixed_e4=delivery.fixed_e4, rules=grades.load().rules_of(terms.expiry),
@@ -318,7 +325,8 @@ def _finish(delivery: Delivery, terms: Terms, at: At, state: "State") -> Ruling:
 
 
 def _failing(delivery: Delivery, hours: int, refund: int, at: At, state: "State") -> Ruling:
-    """The seller has failed: the rest of the escrow goes back, the next fixing prices the hours."""
+    """Begin the failure of the seller: return the rest of the escrow, and wait for the fixing that
+    prices ``hours`` of each lot. ``refund`` is the cents that the seller must give back."""
     end(delivery, at, state)
     delivery.stage, delivery.refund, delivery.missing_hours = "failing", refund, hours
     delivery.failed_on = at.business_date
@@ -327,7 +335,7 @@ def _failing(delivery: Delivery, hours: int, refund: int, at: At, state: "State"
 
 
 def end(delivery: Delivery, at: At, state: "State") -> None:
-    """No day is settled any more: pay what is earned, give back all that is left in escrow."""
+    """End the settlement of days: pay what was earned, and return what is left in escrow."""
     for day in sorted(delivery.holds):
         _void(delivery, day, at, state)
     escrow = f"escrow/{delivery.id}"
@@ -343,8 +351,9 @@ def end(delivery: Delivery, at: At, state: "State") -> None:
 
 
 def bought_in(delivery: Delivery, terms: Terms, fixing: int, state: "State") -> Ruling:
-    """The next fixing is there: the seller pays what the hours cost above the price, a penalty,
-    and back what it was paid for hours that do not count.
+    """Buy in the missing hours at a fixing, in millionths of a dollar per GPU-hour.
+
+    The seller pays what they cost above the delivery's price, the penalty, and the refund.
     """
     found = buy_in(
         price_micros=delivery.price, fixing_micros=fixing, hours=delivery.missing_hours,
@@ -361,7 +370,7 @@ def bought_in(delivery: Delivery, terms: Terms, fixing: int, state: "State") -> 
 
 
 def _unpaid(delivery: Delivery, terms: Terms, at: At, state: "State") -> Ruling:
-    """The buyer has not paid in before the month: no delivery, and the penalty to the seller."""
+    """End a delivery whose escrow was not paid in time; the buyer owes the seller the penalty."""
     state.matters.get(Dues).call_off(delivery.escrow_due().id, at.stamp)
     delivery.stage = "unpaid"
     penalty = delivery.invoice * terms.penalty_percent // PERCENT

@@ -1,8 +1,9 @@
-"""Deliveries: tenders until the last notice, assignment, and then each delivery's own course.
+"""Deliveries of physical contracts: tenders until the last notice, assignment, then each delivery.
 
-What is not delivered is settled in cash, by the contract's expiry: odd lots, lots of accounts that
-may not receive, units that no tender reached, and shorts' odd lots. A short that has not tendered
-its whole units by the last notice pays the penalty of a failed delivery to the longs left over.
+What is not delivered is settled in cash at the contract's expiry: odd lots of longs and shorts,
+lots of accounts that may not receive, and units that no tender reached. A short that has not
+tendered its whole units by the last notice pays the penalty of a failed delivery to the longs
+without a delivery.
 """
 
 from collections.abc import Sequence
@@ -51,12 +52,13 @@ if TYPE_CHECKING:
     from exchange.clearing.state import State
 
 NOTICES_MAX: Final = 1 << 14  # tenders of one expiry
-CLOSED: Final = "closed"  # a delivery that ended, when nothing of it is on its way any more
-_NOW: Final = 1  # a deadline that has passed: done with the next frame
+CLOSED: Final = "closed"  # a delivery that ended, once no command of it can be on its way
+_NOW: Final = 1  # a deadline that has passed: it is acted on at the next frame
 
 
 class Deliveries(Matter):
-    """All physical contracts and deliveries of a market."""
+    """All physical contracts and deliveries of a market. Records and their refusals are those of
+    docs/reference/clearing.md."""
 
     name: ClassVar[str] = "deliveries"
     records: ClassVar[tuple[type[Record], ...]] = (
@@ -73,15 +75,15 @@ class Deliveries(Matter):
     expiries: dict[int, Expiry] = msgspec.field(default_factory=dict)
     factors: dict[str, Factors] = msgspec.field(default_factory=dict)  # by grade and expiry
     consignees: dict[int, Consignee] = msgspec.field(default_factory=dict)
-    years: dict[int, int] = msgspec.field(default_factory=dict)  # account -> of what it received
+    years: dict[int, int] = msgspec.field(default_factory=dict)  # account -> of tpp_received
     jurisdiction: Jurisdiction = Jurisdiction()
-    deliveries: list[Delivery] = msgspec.field(default_factory=list)  # by id, but those closed
+    deliveries: list[Delivery] = msgspec.field(default_factory=list)  # those not closed, by id
     begun: int = 0  # deliveries so far
-    heirs: dict[int, int] = msgspec.field(default_factory=dict)  # ported account -> whose it is
-    deadline: int = 0  # log time of the next one; 0: none
+    heirs: dict[int, int] = msgspec.field(default_factory=dict)  # ported account -> new account
+    deadline: int = 0  # log time of the next deadline; 0: none
 
     def rule(self, record: Any, at: At, state: "State") -> Ruling:
-        """Decide on a record."""
+        """Rule on a record."""
         operation = str(type(record).__struct_config__.tag)
         speaker = getattr(record, "account", HOUSE_ACCOUNT)
         if at.account not in (HOUSE_ACCOUNT, speaker):
@@ -111,9 +113,10 @@ class Deliveries(Matter):
         return ruling
 
     def saw(self, event: Event, at: At, state: "State") -> Sequence[Ruling] | None:
-        """Listings, closed days, expiries, the escrows' money, and fixings.
+        """Follow up a listing, a closed date, an expiry, a withdrawal that may be an escrow's, a
+        record that may be a fixing, or a transfer of lots.
 
-        Most records, clients' too, and most withdrawals are none of a delivery's.
+        Returns None for the many records and withdrawals that concern no delivery.
         """
         rulings: list[Ruling] = []
         match event.kind:
@@ -140,7 +143,7 @@ class Deliveries(Matter):
         return rulings
 
     def passed(self, at: At, state: "State") -> Sequence[Ruling]:
-        """Assign what the last notice has passed for, and move the deliveries on."""
+        """Assign contracts whose last notice has passed, advance deliveries, and close old ones."""
         if not self.deadline or at.stamp < self.deadline:
             return ()
         rulings: list[Ruling] = []
@@ -155,8 +158,7 @@ class Deliveries(Matter):
         return rulings
 
     def _close(self, at: At) -> list[Ruling]:
-        """What ended so long ago that nothing of it is on its way is a ruling from now on: all that
-        was known of it."""
+        """Close deliveries that ended OFF_NS ago: the ruling keeps everything known of them."""
         over = [one for one in self.deliveries if 0 < one.known_until <= at.stamp]
         if over:
             gone = {one.id for one in over}
@@ -164,7 +166,7 @@ class Deliveries(Matter):
         return [told(one, CLOSED, **self.known(one)) for one in over]
 
     def known(self, delivery: Delivery) -> dict[str, Any]:
-        """A delivery and its ``terms`` as JSON has them."""
+        """Return a delivery and its ``terms`` as plain data."""
         text = msgspec.json.encode({"known": delivery, "terms": self._terms(delivery)})
         found: dict[str, Any] = msgspec.json.decode(text)
         return {**found.pop("known"), **found}
@@ -173,7 +175,7 @@ class Deliveries(Matter):
         return self.expiries[delivery.instrument].terms
 
     def _plan(self, at: At) -> None:
-        """Find the next deadline."""
+        """Update the next deadline."""
         for delivery in self.deliveries:
             if delivery.stage in course.ENDED and not delivery.known_until:
                 delivery.known_until = at.stamp + OFF_NS
@@ -188,7 +190,7 @@ class Deliveries(Matter):
     # Notice and assignment
 
     def _tender(self, record: Tender, at: At, state: "State") -> Ruling:
-        """A short's intent; checks in the order of docs/reference/clearing.md."""
+        """Rule on a short's intent; the checks are in the order of docs/reference/clearing.md."""
         if record.instrument not in state.instruments:
             return refused("tender", Denial.UNKNOWN_INSTRUMENT, 0, record.instrument)
         expiry = self.expiries.get(record.instrument)
@@ -221,7 +223,7 @@ class Deliveries(Matter):
         return Ruling("tender", ACCEPTED, facts)
 
     def _assign(self, number: int, expiry: Expiry, at: At, state: "State") -> list[Ruling]:
-        """The last notice has passed: the oldest eligible longs take the tenders in their order."""
+        """Assign the tenders, in their order, to the oldest eligible longs."""
         expiry.assigned = True
         age(expiry, number, at, state)
         unit = expiry.terms.unit
@@ -249,7 +251,7 @@ class Deliveries(Matter):
         return [*rulings, Ruling("assignment", "assigned", facts)]
 
     def _barred(self, account: int, expiry: Expiry, unit: int) -> bool:
-        """Whether the law in force keeps an account from all that it would be delivered."""
+        """Return whether the jurisdiction in force bars an account from what it would receive."""
         if not self.jurisdiction.enabled:
             return False
         consignee = self._consignee(account, expiry.terms)
@@ -261,15 +263,15 @@ class Deliveries(Matter):
         )
 
     def _consignee(self, account: int, terms: Terms) -> Consignee | None:
-        """Who receives for an account, with what it has received in the year of a contract's month:
-        nothing yet, if its total is another year's."""
+        """Return an account's consignee with the total that it received in the year of a contract's
+        month, 0 if the stored total is of another year; None without a consignee."""
         found = self.consignees.get(account)
         if found is None or self.years.get(account) == terms.expiry.year:
             return found
         return msgspec.structs.replace(found, tpp_received=0)
 
     def _begin(self, number: int, notice: Notice, buyer: int, lots: int, terms: Terms) -> Ruling:
-        """A delivery is assigned; what its buyer has received counts from now on."""
+        """Begin a delivery, and add it to the total that its buyer's consignee has received."""
         self.begun += 1
         delivery = Delivery(
             self.begun, number, self._heir(notice.account), self._heir(buyer), lots,
@@ -288,8 +290,8 @@ class Deliveries(Matter):
         )  # fmt: skip
 
     def _expired(self, number: int, price: int, at: At, state: "State") -> list[Ruling]:
-        """The contract is settled: deliveries are invoiced at its price, the rest was cash. Of
-        what it was assigned by nobody asks any more."""
+        """Invoice the deliveries of an expired contract at its price, and drop the state that only
+        its assignment needed."""
         expiry = self.expiries[number]
         rulings = self._settled(number, expiry, price, at, state)
         self.expiries[number] = Expiry(expiry.terms, assigned=True, expired=True)
@@ -315,30 +317,30 @@ class Deliveries(Matter):
 
     # Clients that are ported
 
-    def under_way(self, account: int) -> list[int]:
-        """The deliveries that an account is a side of and that have not ended."""
-        return [d.id for d in self.deliveries
+    def under_way(self, account: int) -> list[Delivery]:
+        """Return the deliveries of an account, as either side, that have not ended."""
+        return [d for d in self.deliveries
                 if d.stage not in course.ENDED and account in (d.seller, d.buyer)]  # fmt: skip
 
     def port(self, account: int, to: int, at: At, state: "State") -> None:
-        """All that ``account`` has is ``to``'s: its deliveries now, and what it is assigned yet.
-        Notices and dates follow its lots."""
+        """Hand over the deliveries of a ported ``account`` to ``to``; later assignments follow.
+
+        Notices and dates of lots follow with the lots.
+        """
         self.heirs[account] = to
-        moving = self.under_way(account)
-        for delivery in self.deliveries:
-            if delivery.id in moving:
-                course.hand_over(delivery, account, to, at, state)
+        for delivery in self.under_way(account):
+            course.hand_over(delivery, account, to, at, state)
         state.matters.touch(Deliveries)
 
     def _heir(self, account: int) -> int:
-        """Who has what an account would be assigned. The chain ends: a client is ported from a
-        member in default, and such a member takes nobody."""
+        """Return the account that takes an account's assignments after all ports. The chain ends,
+        since clients are ported from members in default, and to no such member."""
         while account in self.heirs:
             account = self.heirs[account]
         return account
 
     def _inherited(self, event: Event, state: "State") -> Sequence[Ruling] | None:
-        """Lots have moved: are they the last ones of a client that is ported?"""
+        """Hand over notices and dates once the last lots of a ported client have moved."""
         account, to, expiry = event.order_id, event.account, self.expiries.get(event.instrument)
         ported = self.heirs.get(account) == to and event.reason == TransferKind.PORTING
         if not ported or expiry is None or state.positions.get(account, event.instrument).net:
@@ -352,13 +354,13 @@ class Deliveries(Matter):
         return next((one for one in self.deliveries if one.id == number), None)
 
     def _none(self, operation: str, number: int) -> Ruling:
-        """The refusal for a delivery that is closed, or never was."""
+        """Return the refusal for a delivery that is closed or never existed."""
         if 1 <= number <= self.begun:
             return refused(operation, Denial.DELIVERY_STATE, "delivering", CLOSED)
         return refused(operation, Denial.UNKNOWN_DELIVERY, self.begun, number)
 
     def _attest(self, record: Attest, at: At, state: "State") -> Ruling:
-        """One side's figure of a day."""
+        """Rule on one side's figures of a day."""
         delivery = self._find(record.delivery)
         if delivery is None:
             return self._none("attest", record.delivery)
@@ -389,8 +391,11 @@ class Deliveries(Matter):
         return Ruling("attest", ACCEPTED, facts)
 
     def _alternative(self, record: Alternative, at: At, state: "State") -> Ruling:
-        """One signature under another way to deliver; the second, under the same words, ends the
-        delivery here. Who stands alone may sign other words instead."""
+        """Rule on one side's consent to an alternative delivery.
+
+        The second consent, to the same text, ends the delivery. A side that has signed alone may
+        sign another text instead.
+        """
         operation, delivery = "alternative_delivery", self._find(record.delivery)
         if delivery is None:
             return self._none(operation, record.delivery)
@@ -415,7 +420,7 @@ class Deliveries(Matter):
         return Ruling(operation, ACCEPTED, facts)
 
     def _withdrawn(self, key: tuple[int, int], at: At, state: "State") -> list[Ruling]:
-        """Money has left an account: an escrow, if the key is one's."""
+        """Follow up a withdrawal: an escrow, if its request key is that of one."""
         rulings = []
         for delivery in self.deliveries:
             if delivery.stage in ("invoiced", "unpaid") and delivery.escrow_due().key == key:
@@ -424,7 +429,7 @@ class Deliveries(Matter):
         return rulings
 
     def _factors(self, record: FactorsRecorded) -> Ruling:
-        """The latest factors of a grade and expiry; the desk has verified the signature."""
+        """Store the latest factors of a grade and expiry; the desk has verified the signature."""
         try:
             table = factors.read(record.table.encode())
         except Refused as wrong:
@@ -442,7 +447,7 @@ class Deliveries(Matter):
         return Ruling("record_factors", ACCEPTED, facts)
 
     def _buy_in(self, state: "State") -> list[Ruling]:
-        """What has failed is bought in at the first fixing of that day or after."""
+        """Buy in failed deliveries at the first fixing of the day of failure or later."""
         rulings = []
         for delivery in self.deliveries:
             if delivery.stage == "failing":
