@@ -30,6 +30,7 @@ from exchange.journal.errors import (
     DirectoryLocked,
     DiskFull,
     JournalStopped,
+    NewerVersion,
     WriteFailed,
 )
 from exchange.journal.head import Head, write_head
@@ -205,6 +206,12 @@ def test_a_head_with_a_damaged_hash_is_refused(log: Path, field: str, value: str
     head = Head(1, bytes(16).hex(), 1, 1, bytes(32).hex())
     write_head(LocalStorage(log), msgspec.structs.replace(head, **{field: value}))
     with pytest.raises(DamagedHead):
+        read_log(log)
+
+
+def test_a_head_of_a_later_build_is_refused_by_name(log: Path) -> None:
+    (log / "head").write_bytes(b'{"format":2,"root":"ab"}')
+    with pytest.raises(NewerVersion, match="format version 2 is newer than this build's 1: use"):
         read_log(log)
 
 

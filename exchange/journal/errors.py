@@ -117,6 +117,17 @@ class Diverged(JournalError):
         self.found = found
 
 
+class NotReproduced(JournalError):
+    """This build computes another history than the log's: it can neither go on with it nor answer
+    a question about it."""
+
+    def __init__(self, directory: Path, diverged: Diverged) -> None:
+        super().__init__(
+            f"{diverged}; `hourbook replay {directory} --verify` says where and why; the build that"
+            " wrote the log can use it"
+        )
+
+
 class JournalStopped(JournalError):
     """Fatal: what is durable is no longer known. Stop the process and recover."""
 
