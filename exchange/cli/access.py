@@ -90,12 +90,16 @@ def need_log(directory: Path) -> None:
 
 @contextmanager
 def databases(data: Path) -> Iterator[None]:
-    """Turn a database error into a failure that names the damaged database and what to do."""
+    """Turn a database error into a failure that names the database, damaged or of another build,
+    and what to do."""
     try:
         yield
     except sqlite3.DatabaseError as error:
         from exchange.clearing.store import Damaged  # noqa: PLC0415
+        from exchange.gateway.auth import OtherKeys  # noqa: PLC0415
 
+        if isinstance(error, OtherKeys):
+            fail(str(error), Exit.UNUSABLE)
         for name, then in DATABASES.items():
             contradicts = isinstance(error, Damaged) and name == "ledger.db"
             if contradicts or not _is_whole(data / name):
