@@ -91,9 +91,12 @@ class HalfWritten:
         return size
 
 
-def test_a_failed_write_has_a_name_and_is_the_end(log: Path) -> None:
-    journal = journal_at(Writing(log, HalfWritten(errno.EIO)), read_log(log))
-    with pytest.raises(WriteFailed, match="mend the disk"):
+@pytest.mark.parametrize(
+    ("code", "todo"), [(errno.EIO, "mend the disk"), (errno.EACCES, "give this user the right")]
+)
+def test_a_failed_write_has_a_name_and_is_the_end(log: Path, code: int, todo: str) -> None:
+    journal = journal_at(Writing(log, HalfWritten(code)), read_log(log))
+    with pytest.raises(WriteFailed, match=todo):
         append(journal, deposits(5))
     with pytest.raises(JournalStopped, match="stopped before"):
         append(journal, deposits(1))

@@ -6,6 +6,7 @@ closed again: the same code runs as in a server, without a gateway.
 
 import asyncio
 import inspect
+import os
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -106,6 +107,14 @@ def databases(data: Path) -> Iterator[None]:
                 fail(
                     f"{data / name} is damaged ({error}): while nobody serves the directory, delete"
                     f" it and what is beside it under its name ({name}-wal, {name}-shm); {then}",
+                    Exit.UNUSABLE,
+                )
+        places = [data, *(data / name for name in DATABASES if (data / name).exists())]
+        for place in places:
+            if not os.access(place, os.W_OK):
+                fail(
+                    f"{place} cannot be written to by this user ({error}), and to read a ledger that"
+                    " nobody serves takes that as well: use the market's own user, or a copy",
                     Exit.UNUSABLE,
                 )
         fail(f"{data}: {error}; if its disk is full, free some space", Exit.UNUSABLE)

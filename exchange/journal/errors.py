@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Final
 
 _OUT_OF_SPACE: Final = (errno.ENOSPC, errno.EDQUOT)
+_NO_RIGHT: Final = (errno.EACCES, errno.EPERM)
 
 
 class JournalError(Exception):
@@ -154,7 +155,8 @@ def write_failure(error: OSError, what: str) -> JournalError:
     """Return the journal's error for a failed write: DiskFull or WriteFailed."""
     if out_of_space(error):
         return DiskFull(f"{what}: {error}: free some space")
-    return WriteFailed(f"{what}: {error}: mend the disk, then start again")
+    todo = "give this user the right" if error.errno in _NO_RIGHT else "mend the disk"
+    return WriteFailed(f"{what}: {error}: {todo}, then start again")
 
 
 class NoSuchPosition(JournalError):
