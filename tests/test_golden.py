@@ -163,7 +163,7 @@ def columns_of(store: Store) -> Iterator[tuple[object, ...]]:
     for row in store.rows("select type, name, tbl_name from sqlite_master order by type, name"):
         yield tuple(row.values())
     columns = (
-        "select m.name, c.name as field, c.type, c.\"notnull\", c.pk from sqlite_master m"
+        'select m.name, c.name as field, c.type, c."notnull", c.pk from sqlite_master m'
         " join pragma_table_xinfo(m.name) c order by m.name, c.cid"
     )
     for row in store.rows(columns):

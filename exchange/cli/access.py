@@ -113,8 +113,8 @@ def databases(data: Path) -> Iterator[None]:
         for place in places:
             if not os.access(place, os.W_OK):
                 fail(
-                    f"{place} cannot be written to by this user ({error}), and to read a ledger that"
-                    " nobody serves takes that as well: use the market's own user, or a copy",
+                    f"{place} cannot be written to by this user ({error}), and to read a ledger"
+                    " that nobody serves takes that as well: use the market's own user, or a copy",
                     Exit.UNUSABLE,
                 )
         fail(f"{data}: {error}; if its disk is full, free some space", Exit.UNUSABLE)
