@@ -233,6 +233,12 @@ class Sequencer:
         return self._stamp
 
     @property
+    def clock_behind_seconds(self) -> float:
+        """How far the clock is behind the last stamp, in seconds; 0 if it is not. Until it has
+        caught up the log's time stands still, because stamps never fall."""
+        return max(0, self._stamp - self._clock()) / _NS
+
+    @property
     def stalled_seconds(self) -> float:
         """Duration of the running sync in seconds; 0 if none is running."""
         if self._syncing is None:

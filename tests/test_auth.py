@@ -1,10 +1,12 @@
 """Keys and proofs: every case of the vectors, scopes, addresses, rotation, lockouts, secrets."""
 
 import re
+import sqlite3
 import stat
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any, Final, get_args
 
@@ -24,6 +26,25 @@ TEXT: Final = b"whatever a protocol signs"
 R = Reason
 PRIVATE: Final = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
 PUBLIC: Final = PRIVATE.public_key().public_bytes_raw().hex()
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ("PRAGMA user_version = 2", "the layout 2 of a later build, and this one knows 1: use the"),
+        ("ALTER TABLE keys DROP COLUMN expires_ms; PRAGMA user_version = 0", "of another build: "),
+    ],
+)
+def test_a_key_file_of_another_build_is_refused_by_name(
+    tmp_path: Path, change: str, says: str
+) -> None:
+    auth.create_key(tmp_path, 1, "trade")
+    with closing(sqlite3.connect(tmp_path / auth.FILE)) as database:
+        assert database.execute("PRAGMA user_version").fetchone() == (auth.KEYS_VERSION,)
+        database.executescript(change)
+    for use in (auth.Keys, auth.list_keys):
+        with pytest.raises(auth.OtherKeys, match=says):
+            use(tmp_path)
 
 
 class Client:

@@ -6,6 +6,7 @@ Budget: 15 seconds.
 import http.client
 import json
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -24,6 +25,7 @@ from typer.testing import CliRunner
 import exchange.cli as cli
 from exchange.app import asking
 from exchange.cli import app
+from exchange.cli.access import databases
 from exchange.cli.output import Failure
 from exchange.journal.frame import Frame
 from exchange.journal.reader import LogReader
@@ -90,6 +92,20 @@ def test_a_request_without_an_answer_may_have_been_done(
     monkeypatch.setattr(asking, "ask_url", ask_url)
     said, code = ended("admin", "deposit", "1", "5", "--url", "http://market", "--key", key)
     assert code == 3 and "may have done it" in said and "no market" not in said
+
+
+@pytest.mark.parametrize("name", ["", "ledger.db", "keys.db"])
+def test_a_database_that_a_user_may_not_write_is_no_full_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """SQLite writes beside a ledger that it only reads, if nobody serves the directory."""
+    place = tmp_path / name
+    (tmp_path / "ledger.db").touch()
+    (tmp_path / "keys.db").touch()
+    monkeypatch.setattr(os, "access", lambda path, right: Path(path) != place)
+    said = re.escape(f"{place} cannot be written to by this user (attempt")
+    with pytest.raises(Failure, match=said), databases(tmp_path):
+        raise sqlite3.OperationalError("attempt to write a readonly database")
 
 
 @pytest.mark.parametrize(("name", "then"), [("ledger.db", "of the log"), ("keys.db", "admin.key")])

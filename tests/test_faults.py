@@ -511,6 +511,25 @@ async def test_f50_a_disk_nearly_full_raises_an_alarm(
         assert watch.look() == {} and "alarm over" in caplog.text
 
 
+async def test_a_clock_behind_the_log_raises_an_alarm(
+    tmp_path: Path, usage: list[int], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Set back by a minute: the log's time stands still, and with it all that is timed."""
+    usage[:], now = [0, 100], [1_000 * 10**9]
+    async with running(tmp_path, clock=lambda: now[0]) as sequencer:
+        watch = alarms.Alarms(tmp_path, sequencer)
+        await say(sequencer, deposits(1))
+        now[0] -= 1_999_000_000
+        assert watch.look() == {} and sequencer.clock_behind_seconds == 1.999
+        now[0] -= 60 * 10**9
+        await say(sequencer, deposits(1, 9))
+        assert sequencer.stamp == 1_000 * 10**9
+        assert list(watch.look()) == list(watch.look()) == ["clock"]
+        assert caplog.text.count("the clock is 62 seconds behind the log") == 1
+        now[0] += 62 * 10**9
+        assert watch.look() == {} and sequencer.clock_behind_seconds == 0
+
+
 async def test_an_engine_nearly_full_raises_an_alarm(
     tmp_path: Path, usage: list[int], caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -2,10 +2,13 @@
 
 import json
 import shutil
+from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import golden_logs
+import msgspec
 import pytest
 from golden_logs import (
     FOLDER,
@@ -19,9 +22,12 @@ from golden_logs import (
 )
 from test_journal import reseal
 
+from exchange.clearing.docket import MATTERS
+from exchange.clearing.store import STORE_VERSION, Store
 from exchange.engine import Engine
 from exchange.journal import frame as frames
 from exchange.journal.errors import NewerVersion
+from exchange.journal.frame import digest
 from exchange.journal.places import list_segments
 from exchange.journal.retention import archive_upto, restore
 from exchange.journal.storage import LocalStorage
@@ -150,3 +156,39 @@ def test_the_rule_catches_a_changed_number() -> None:
     changed = vocabulary()
     changed["numbers"]["CommandKind"]["ENTER"] = 99
     assert extended(RELEASED, changed) == RELEASED != changed
+
+
+def columns_of(store: Store) -> Iterator[tuple[object, ...]]:
+    """Every column of the ledger, and what else its file has by name."""
+    for row in store.rows("select type, name, tbl_name from sqlite_master order by type, name"):
+        yield tuple(row.values())
+    columns = (
+        'select m.name, c.name as field, c.type, c."notnull", c.pk from sqlite_master m'
+        " join pragma_table_xinfo(m.name) c order by m.name, c.cid"
+    )
+    for row in store.rows(columns):
+        yield tuple(row.values())
+
+
+def without_words(schema: Any) -> Any:
+    """A JSON schema without what is for reading alone."""
+    if isinstance(schema, list):
+        return [without_words(one) for one in schema]
+    if not isinstance(schema, dict):
+        return schema
+    words = ("title", "description")
+    return {
+        key: without_words(value)
+        for key, value in schema.items()
+        if key not in words or not isinstance(value, str)  # a field may have such a name
+    }
+
+
+def test_another_layout_of_the_ledger_is_another_version(tmp_path: Path) -> None:
+    """If this fails, raise STORE_VERSION and write the new layout here: a start rebuilds the ledger
+    of another version, and takes one of its own version for readable."""
+    with closing(Store(tmp_path / "ledger.db")) as store:
+        tables = list(columns_of(store))
+    matters = without_words(msgspec.json.schema_components(MATTERS))
+    layout = digest(msgspec.json.encode((tables, matters), order="deterministic")).hex()[:16]
+    assert (STORE_VERSION, layout) == (10, "aa60873688e9990b")

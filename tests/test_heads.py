@@ -30,7 +30,7 @@ from exchange.app.settings import Serve, Settings
 from exchange.cli import app
 from exchange.engine import Engine
 from exchange.journal import heads as signed
-from exchange.journal.errors import BrokenChain, DamagedHead, DamagedLog
+from exchange.journal.errors import BrokenChain, DamagedHead, DamagedLog, NewerVersion
 from exchange.journal.head import Written, read_head
 from exchange.journal.heads import BadKey, HeadsMissing, read_heads
 from exchange.journal.places import find_sequence
@@ -164,7 +164,9 @@ def test_the_head_beside_a_log_does_not_speak_for_it_in_place_of_a_signed_one(
         LogReader(other, EXCHANGE_ID, known=known, start=Start(10))
 
 
-@pytest.mark.parametrize("damage", ["changed", "removed", "swapped", "unsigned", "key", "no key"])
+@pytest.mark.parametrize(
+    "damage", ["changed", "removed", "swapped", "unsigned", "key", "no key", "newer"]
+)
 def test_damaged_heads_are_refused(market: Path, elsewhere: Path, damage: str) -> None:
     path = elsewhere / f"{HEX}.jsonl"
     lines = path.read_bytes().splitlines(keepends=True)
@@ -180,6 +182,9 @@ def test_damaged_heads_are_refused(market: Path, elsewhere: Path, damage: str) -
         head = json.loads(lines[1])
         head["signature"] = "00" * 64
         lines[1] = json.dumps(head).encode() + b"\n"
+    elif damage == "newer":
+        lines[1] = json.dumps(json.loads(lines[1]) | {"format": 2, "witness": ""}).encode() + b"\n"
+        names = NewerVersion
     elif damage == "key":
         name = signed._leave_public(signed.load_key(elsewhere / "other.pem"), elsewhere / "keys")
         (elsewhere / "keys" / f"{name}.pem").rename(public)

@@ -19,6 +19,7 @@ from exchange.history.picture import money
 from exchange.history.records import EVENT_PLACES, event_row, where
 from exchange.history.whatif import NOTE, Changes, WhatIf, what_if
 from exchange.history.words import CANCELS, RULES
+from exchange.journal.errors import NotReproduced
 from exchange.journal.frame import Frame
 from exchange.messages import (
     EVENT,
@@ -455,9 +456,9 @@ def test_a_log_that_this_build_does_not_reproduce_answers_nothing(tmp_path: Path
     from test_history_divergence import NoPostOnly  # noqa: PLC0415
 
     market = two_days().write(tmp_path / "market", NoPostOnly())
-    with pytest.raises(walk.NotReproduced, match="--verify"):
+    with pytest.raises(NotReproduced, match="--verify"):
         order.trace(market, order_id=1)
-    with pytest.raises(walk.NotReproduced, match="--verify"):
+    with pytest.raises(NotReproduced, match="--verify"):
         what_if(market, Changes(without=frozenset({2})))
 
 

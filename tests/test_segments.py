@@ -30,6 +30,7 @@ from exchange.journal.errors import (
     DirectoryLocked,
     DiskFull,
     JournalStopped,
+    NewerVersion,
     WriteFailed,
 )
 from exchange.journal.head import Head, write_head
@@ -90,9 +91,12 @@ class HalfWritten:
         return size
 
 
-def test_a_failed_write_has_a_name_and_is_the_end(log: Path) -> None:
-    journal = journal_at(Writing(log, HalfWritten(errno.EIO)), read_log(log))
-    with pytest.raises(WriteFailed, match="mend the disk"):
+@pytest.mark.parametrize(
+    ("code", "todo"), [(errno.EIO, "mend the disk"), (errno.EACCES, "give this user the right")]
+)
+def test_a_failed_write_has_a_name_and_is_the_end(log: Path, code: int, todo: str) -> None:
+    journal = journal_at(Writing(log, HalfWritten(code)), read_log(log))
+    with pytest.raises(WriteFailed, match=todo):
         append(journal, deposits(5))
     with pytest.raises(JournalStopped, match="stopped before"):
         append(journal, deposits(1))
@@ -205,6 +209,12 @@ def test_a_head_with_a_damaged_hash_is_refused(log: Path, field: str, value: str
     head = Head(1, bytes(16).hex(), 1, 1, bytes(32).hex())
     write_head(LocalStorage(log), msgspec.structs.replace(head, **{field: value}))
     with pytest.raises(DamagedHead):
+        read_log(log)
+
+
+def test_a_head_of_a_later_build_is_refused_by_name(log: Path) -> None:
+    (log / "head").write_bytes(b'{"format":2,"root":"ab"}')
+    with pytest.raises(NewerVersion, match="format version 2 is newer than this build's 1: use"):
         read_log(log)
 
 

@@ -17,7 +17,8 @@ from exchange.app.settings import Schedule, Settings
 from exchange.app.standby import Standby
 from exchange.app.wishes import RequestRefused
 from exchange.engine import Engine
-from exchange.journal.errors import DirectoryLocked, SyncFailed
+from exchange.journal import replay
+from exchange.journal.errors import DirectoryLocked, NotReproduced, SyncFailed
 from exchange.journal.storage import DirectoryLock, LocalFile, LocalStorage
 from exchange.journal.syncer import Done, Log
 from exchange.journal.tape import PREAMBLE, RECORD_BYTES, Tape, unpack_head
@@ -53,6 +54,16 @@ class BadDisk:
 
 
 # Stops
+
+
+async def test_a_log_that_this_build_does_not_reproduce_is_refused_with_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with running(tmp_path):
+        pass
+    monkeypatch.setattr(replay, "digest", lambda data: bytes(32))  # another state than recorded
+    with pytest.raises(NotReproduced, match=f"`hourbook replay {tmp_path} --verify` says where"):
+        await Market.start(tmp_path, clock=lambda: NOON_NS)
 
 
 async def test_a_sync_that_fails_during_a_stop_is_raised(tmp_path: Path) -> None:

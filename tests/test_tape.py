@@ -18,8 +18,9 @@ from recorded import (
     until,
 )
 
+from exchange.engine import Engine
 from exchange.journal import stream
-from exchange.journal.errors import JournalError, NoSuchPosition
+from exchange.journal.errors import Diverged, JournalError, NoSuchPosition
 from exchange.journal.tape import PREAMBLE, START, Position
 from exchange.journal.tapecheck import DamagedTape, check_tape
 from exchange.messages import EVENT_BYTES
@@ -115,6 +116,29 @@ def test_the_tape_is_rebuilt_from_the_log(spoken: Path, tmp_path: Path, damage: 
 
     asyncio.run(session())
     assert path.read_bytes()[: len(said)] == said
+
+
+def test_a_start_that_does_not_reproduce_the_log_leaves_its_tape(
+    spoken: Path, tmp_path: Path
+) -> None:
+    """What the writing build released shows in what another one differs."""
+    engine, seen = Engine(), 0
+
+    class Altered:
+        def apply(self, commands: bytes, first: int, stamp: int, /) -> bytes:
+            nonlocal seen
+            seen += 1
+            events = engine.apply(commands, first, stamp)
+            return events if seen != 3 else events[:-1] + bytes([events[-1] ^ 1])
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(engine, name)
+
+    copy = shutil.copytree(spoken, tmp_path / "copy")
+    said = (copy / "tape/released.hbt").read_bytes()
+    with pytest.raises(Diverged):
+        open_sequencer(copy, Altered())
+    assert (copy / "tape/released.hbt").read_bytes() == said
 
 
 async def test_another_process_may_follow_by_socket(spoken: Path, tmp_path: Path) -> None:

@@ -1,5 +1,5 @@
 """Alarms: conditions that an operator must know of before they become failures: of the disk, of the
-engine's capacity, and dues that the engine refuses to clearing again and again."""
+clock, of the engine's capacity, and dues that the engine refuses to clearing again and again."""
 
 import logging
 import shutil
@@ -12,6 +12,7 @@ from exchange.sequencer import Sequencer
 
 DISK_USED_MAX: Final = 0.95
 STALL_SECONDS_MAX: Final = 2.0  # of one sync; only acknowledgements wait for it
+BEHIND_SECONDS_MAX: Final = 2.0  # of the clock, behind the log; a clock that is slewed stays below
 _log = logging.getLogger(__name__)
 
 
@@ -25,8 +26,8 @@ class Alarms:
         taken: Callable[[], Mapping[str, Taken]] = dict,
         stubborn: Callable[[], Mapping[str, str]] = dict,
     ) -> None:
-        """Watch the disk of ``directory``, the engine's capacity, which ``taken`` returns, and the
-        dues refused again and again: the reasons, by id."""
+        """Watch the disk of ``directory``, the clock, the engine's capacity, which ``taken``
+        returns, and the dues refused again and again: the reasons, by id."""
         self._directory = directory
         self._sequencer = sequencer
         self._taken = taken
@@ -49,6 +50,13 @@ class Alarms:
             )
         if stalled >= STALL_SECONDS_MAX:
             now["sync"] = f"a sync of the log takes {stalled:.0f} seconds: no order is acknowledged"
+        behind = self._sequencer.clock_behind_seconds
+        if behind >= BEHIND_SECONDS_MAX:
+            now["clock"] = (
+                f"the clock is {behind:,.0f} seconds behind the log, whose time stands still until "
+                "then: no throttle refills, no order expires, no halt ends, no switch fires: check "
+                "the clock"
+            )
         if self._sequencer.full:
             now["log"] = "the log's disk is full: orders are refused, cancels taken"
         now.update((name, one.text()) for name, one in self._taken().items() if one.used > USED_MAX)

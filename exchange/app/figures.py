@@ -38,6 +38,8 @@ def add(metrics: Metrics, market: "Market") -> None:
     gauge("hourbook_disk_used_ratio", "Of the market's disk.", market.alarms.disk_used)
     gauge("hourbook_log_full", "1: orders are refused.", lambda: sequencer.full)
     gauge("hourbook_sync_seconds", "Of the sync under way.", lambda: sequencer.stalled_seconds)
+    behind = "Of the clock, behind the log's time."
+    gauge("hourbook_clock_behind_seconds", behind, lambda: sequencer.clock_behind_seconds)
     gauge("hourbook_mode_normal", "0: the market is cancel-only.", lambda: desk.mode == Mode.NORMAL)
     gauge("hourbook_day_open", "1: a business date is open.", lambda: desk.day_open)
     gauge("hourbook_ready", "What /ready answers.", lambda: all(market.ready().values()))

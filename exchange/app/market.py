@@ -53,7 +53,7 @@ from exchange.gateway.hub import Hub
 from exchange.gateway.metrics import Metrics
 from exchange.gateway.view import View
 from exchange.journal import stream
-from exchange.journal.errors import JournalError, NoSuchPosition
+from exchange.journal.errors import Diverged, JournalError, NoSuchPosition, NotReproduced
 from exchange.journal.head import read_head
 from exchange.journal.storage import LocalStorage, Storage, replace_file
 from exchange.journal.syncer import Log, SyncThread
@@ -166,16 +166,19 @@ class Market:
         self.balanced = True  # as of the last check of the ledger
         self.stopping = False
         self.engine = Engine()
-        self.sequencer = Sequencer.open(
-            directory,
-            self.engine,
-            clock=clock,
-            spec_hash=registry.load().spec_hash,
-            exchange_id=exchange_id(directory),
-            progress=progress,
-            heads=Path(settings.serve.heads) if settings.serve.heads else None,
-            **{"syncer": self._timed_syncer, **sequencing},
-        )
+        try:
+            self.sequencer = Sequencer.open(
+                directory,
+                self.engine,
+                clock=clock,
+                spec_hash=registry.load().spec_hash,
+                exchange_id=exchange_id(directory),
+                progress=progress,
+                heads=Path(settings.serve.heads) if settings.serve.heads else None,
+                **{"syncer": self._timed_syncer, **sequencing},
+            )
+        except Diverged as diverged:
+            raise NotReproduced(directory, diverged) from diverged
         self.tape = self.sequencer.tape
         self.alarms = Alarms(
             directory, self.sequencer, self.taken, lambda: self.operations.stubborn()
@@ -247,7 +250,7 @@ class Market:
         ``serving`` no day but the first is opened. ``sequencing`` are options of
         ``Sequencer.open``, for simulations.
 
-        Raises the journal's errors: DirectoryLocked, DamagedLog, NewerVersion, Diverged,
+        Raises the journal's errors: DirectoryLocked, DamagedLog, NewerVersion, NotReproduced,
         DamagedTape; and BadExchangeId; if ``serving`` RequestRefused for a path too long for a
         socket.
         """

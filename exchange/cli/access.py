@@ -6,6 +6,7 @@ closed again: the same code runs as in a server, without a gateway.
 
 import asyncio
 import inspect
+import os
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -90,18 +91,30 @@ def need_log(directory: Path) -> None:
 
 @contextmanager
 def databases(data: Path) -> Iterator[None]:
-    """Turn a database error into a failure that names the damaged database and what to do."""
+    """Turn a database error into a failure that names the database, damaged or of another build,
+    and what to do."""
     try:
         yield
     except sqlite3.DatabaseError as error:
         from exchange.clearing.store import Damaged  # noqa: PLC0415
+        from exchange.gateway.auth import OtherKeys  # noqa: PLC0415
 
+        if isinstance(error, OtherKeys):
+            fail(str(error), Exit.UNUSABLE)
         for name, then in DATABASES.items():
             contradicts = isinstance(error, Damaged) and name == "ledger.db"
             if contradicts or not _is_whole(data / name):
                 fail(
                     f"{data / name} is damaged ({error}): while nobody serves the directory, delete"
                     f" it and what is beside it under its name ({name}-wal, {name}-shm); {then}",
+                    Exit.UNUSABLE,
+                )
+        places = [data, *(data / name for name in DATABASES if (data / name).exists())]
+        for place in places:
+            if not os.access(place, os.W_OK):
+                fail(
+                    f"{place} cannot be written to by this user ({error}), and to read a ledger"
+                    " that nobody serves takes that as well: use the market's own user, or a copy",
                     Exit.UNUSABLE,
                 )
         fail(f"{data}: {error}; if its disk is full, free some space", Exit.UNUSABLE)

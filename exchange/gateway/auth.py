@@ -30,6 +30,7 @@ from exchange.messages.access import SCOPES, AnyReason, Scope
 from exchange.messages.wire import Logon, signed_text
 
 FILE: Final = "keys.db"
+KEYS_VERSION: Final = 1  # SQLite's user_version of the file; higher with every change of its tables
 _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS keys (
     key_id TEXT PRIMARY KEY, secret TEXT NOT NULL, account INTEGER NOT NULL,
@@ -44,8 +45,16 @@ CREATE TABLE IF NOT EXISTS followers (key_id TEXT PRIMARY KEY, person TEXT NOT N
 _COLUMNS: Final = (
     "key_id, account, scope, algorithm, addresses, expires_ms, coalesce(person, key_id)"
 )
+_NAMES: Final = {
+    "key_id", "secret", "account", "scope", "created", "nonce", "algorithm", "addresses",
+    "expires_ms",
+}  # fmt: skip
 _KEYS: Final = "keys LEFT JOIN followers USING (key_id)"
 _log = logging.getLogger(__name__)
+
+
+class OtherKeys(sqlite3.DatabaseError):
+    """Another build wrote the key file, and lays it out differently."""
 
 
 def create_key(
@@ -160,7 +169,7 @@ def _open(directory: Path) -> sqlite3.Connection:
 
     An existing file is not opened except by SQLite: closing it would release the POSIX locks of all
     connections of this process, and another process that closes the file could then delete the
-    write-ahead log.
+    write-ahead log. Raises OtherKeys.
     """
     path = directory / FILE
     try:
@@ -170,12 +179,32 @@ def _open(directory: Path) -> sqlite3.Connection:
     database = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
     with ExitStack() as unless_whole:
         unless_whole.callback(database.close)
+        (found,) = database.execute("PRAGMA user_version").fetchone()
+        if found > KEYS_VERSION:
+            raise OtherKeys(
+                f"{path} has the layout {found} of a later build, and this one knows"
+                f" {KEYS_VERSION}: use the build that wrote it, or a later one"
+            )
         database.execute("PRAGMA journal_mode = WAL")
         database.execute("PRAGMA synchronous = NORMAL")
         for statement in (_SCHEMA, _FOLLOWERS, lockouts.SCHEMA, *tokens.SCHEMA, *signatures.SCHEMA):
             database.execute(statement)
+        if not found:
+            _number(database, path)
         unless_whole.pop_all()
     return database
+
+
+def _number(database: sqlite3.Connection, path: Path) -> None:
+    """Give the file its version: it is new, or of a build before there were versions. Raises
+    OtherKeys."""
+    columns = {row[1] for row in database.execute("PRAGMA table_info(keys)")}
+    if columns != _NAMES:
+        raise OtherKeys(
+            f"{path} has the layout of another build: use the build that wrote it, or, while nobody"
+            " serves the directory, delete the file and make new keys"
+        )
+    database.execute(f"PRAGMA user_version = {KEYS_VERSION}")
 
 
 def logon_proof(logon: Logon, address: str) -> Proof:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from exchange.engine import Engine
-from exchange.journal.errors import Diverged, JournalError
+from exchange.journal.errors import Diverged, JournalError, NotReproduced
 from exchange.journal.frame import Frame
 from exchange.journal.heads import frames_known_of
 from exchange.journal.places import NotInLog, find_time
@@ -28,13 +28,6 @@ Look = Callable[[Engine, int], None]  # called with the engine before that seque
 
 class NoLog(JournalError):
     """The directory holds no log."""
-
-
-class NotReproduced(JournalError):
-    """This build computes another history than the log's, so it can answer no question about it."""
-
-    def __init__(self, directory: Path, diverged: Diverged) -> None:
-        super().__init__(f"{diverged}; `hourbook replay {directory} --verify` says where and why")
 
 
 def open_log(directory: Path) -> LogReader:

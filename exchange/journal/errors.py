@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Final
 
 _OUT_OF_SPACE: Final = (errno.ENOSPC, errno.EDQUOT)
+_NO_RIGHT: Final = (errno.EACCES, errno.EPERM)
 
 
 class JournalError(Exception):
@@ -117,6 +118,17 @@ class Diverged(JournalError):
         self.found = found
 
 
+class NotReproduced(JournalError):
+    """This build computes another history than the log's: it can neither go on with it nor answer
+    a question about it."""
+
+    def __init__(self, directory: Path, diverged: Diverged) -> None:
+        super().__init__(
+            f"{diverged}; `hourbook replay {directory} --verify` says where and why; the build that"
+            " wrote the log can use it"
+        )
+
+
 class JournalStopped(JournalError):
     """Fatal: what is durable is no longer known. Stop the process and recover."""
 
@@ -143,7 +155,8 @@ def write_failure(error: OSError, what: str) -> JournalError:
     """Return the journal's error for a failed write: DiskFull or WriteFailed."""
     if out_of_space(error):
         return DiskFull(f"{what}: {error}: free some space")
-    return WriteFailed(f"{what}: {error}: mend the disk, then start again")
+    todo = "give this user the right" if error.errno in _NO_RIGHT else "mend the disk"
+    return WriteFailed(f"{what}: {error}: {todo}, then start again")
 
 
 class NoSuchPosition(JournalError):

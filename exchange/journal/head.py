@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from exchange.journal.errors import DamagedHead
+from exchange.journal.errors import DamagedHead, NewerVersion
 from exchange.journal.frame import HASH_BYTES
 from exchange.journal.storage import LocalStorage, Storage
 
@@ -52,7 +52,8 @@ class Head(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def read_head(place: Path | Storage) -> Head | None:
-    """Return the head of a market's directory, None if it has none. Raises DamagedHead."""
+    """Return the head of a market's directory, None if it has none. Raises DamagedHead,
+    NewerVersion."""
     storage = LocalStorage(place) if isinstance(place, Path) else place
     path = storage.where(HEAD_NAME)
     try:
@@ -60,14 +61,27 @@ def read_head(place: Path | Storage) -> Head | None:
     except FileNotFoundError:
         return None
     try:
+        check_format(data, HEAD_FORMAT, path)
         head = msgspec.json.decode(data, type=Head)
         for name in ("frame_hash", "events_digest", "state_hash"):
             _check_hash(name, getattr(head, name))
     except (msgspec.MsgspecError, ValueError) as error:
         raise DamagedHead(f"{path}: {error}: restore it, or delete it to do without") from error
-    if head.format > HEAD_FORMAT:
-        raise DamagedHead(f"{path}: format {head.format} is newer than {HEAD_FORMAT}")
     return head
+
+
+class _Format(msgspec.Struct):
+    """What a head has in every format."""
+
+    format: int
+
+
+def check_format(data: bytes, known: int, path: Path) -> None:
+    """Raise NewerVersion for a head of a later format, which may have other fields; a
+    msgspec.MsgspecError for what is no head."""
+    found = msgspec.json.decode(data, type=_Format).format
+    if found > known:
+        raise NewerVersion(path, 0, "format", known, found)
 
 
 def _check_hash(name: str, text: str) -> None:

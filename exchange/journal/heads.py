@@ -17,7 +17,7 @@ import msgspec
 
 from exchange.journal.errors import DamagedHead, JournalError
 from exchange.journal.frame import NO_HASH, digest
-from exchange.journal.head import KnownFrame, Written
+from exchange.journal.head import KnownFrame, Written, check_format
 from exchange.journal.places import exchange_of
 from exchange.journal.storage import (
     LocalStorage,
@@ -124,7 +124,7 @@ def read_heads(directory: Path, exchange_id: str) -> list[SignedHead]:
 
     Each head carries the hash of the one before it, so of a run of heads signed by one key only the
     last signature is checked. An incomplete last line is a write that a crash cut short; it is
-    ignored. Raises DamagedHead, BadKey.
+    ignored. Raises DamagedHead, NewerVersion, BadKey.
     """
     path = heads_path(directory, exchange_id)
     try:
@@ -151,12 +151,11 @@ def read_heads(directory: Path, exchange_id: str) -> list[SignedHead]:
 
 def _decode(line: bytes, place: str) -> SignedHead:
     try:
+        check_format(line, SIGNED_FORMAT, Path(place))
         head = msgspec.json.decode(line, type=SignedHead)
         bytes.fromhex(head.frame_hash + head.signature)
     except (msgspec.MsgspecError, ValueError) as error:
         raise DamagedHead(f"{place}: {error}: restore the file from a copy") from error
-    if head.format > SIGNED_FORMAT:
-        raise DamagedHead(f"{place}: format {head.format} is newer than {SIGNED_FORMAT}")
     if not head.key.isalnum():
         raise DamagedHead(f"{place}: {head.key!r} names no key")
     return head

@@ -27,7 +27,14 @@ from exchange.journal.errors import (
     WriteFailed,
     write_failure,
 )
-from exchange.journal.frame import EXCHANGE_ID_BYTES, Frame, Texts, pack_texts, unpack_texts
+from exchange.journal.frame import (
+    EXCHANGE_ID_BYTES,
+    Frame,
+    Texts,
+    digest,
+    pack_texts,
+    unpack_texts,
+)
 from exchange.messages import EVENT_BYTES, SCHEMA_VERSION
 
 if TYPE_CHECKING:
@@ -175,7 +182,8 @@ def check_preamble(data: bytes) -> bytes:
         raise JournalError("not a released stream")
     _, form, schema, _, exchange_id = PREAMBLE.unpack_from(data)
     if form > TAPE_FORMAT or schema > SCHEMA_VERSION:
-        raise JournalError(f"stream of a later build: format {form}, schema {schema}")
+        found = f"format {form}, schema {schema}"
+        raise JournalError(f"stream of a later build ({found}): use that build, or a later one")
     return bytes(exchange_id)
 
 
@@ -327,6 +335,8 @@ class Tape(Reel):
         self._same = os.pread(self._file, PREAMBLE.size, 0) == self.preamble
         self._begun = False  # whether rewriting from the first difference has begun
         self._unproven: deque[tuple[int, int, bytes]] = deque()  # last sequence, offset, record
+        self._digest: bytes | None = None  # of the last of these batches' events
+        self._differs = False  # whether a frame named other events: the replay is about to fail
         if start is not None and start.sequence:
             last = (start.epoch, start.sequence, start.last_index)
             self.begin_at(Standing(last, start.tape_end, start.marks))
@@ -341,7 +351,8 @@ class Tape(Reel):
         """Advance over a replayed batch; if the tape does not have it, rewrite the tape from here.
 
         A batch that is in the log but not yet proven durable is not written before ``settle``: on
-        the tape it would be evidence of a release that never happened.
+        the tape it would be evidence of a release that never happened. Nor is one whose events are
+        not those that the next frame names: what the writing build released shows what differs.
         """
         opening = frame.opening
         data = pack_record(
@@ -349,8 +360,11 @@ class Tape(Reel):
         )
         self._same = self._same and os.pread(self._file, len(data), self.end) == data
         if not self._same:
-            self._write_proven(opening.durable_upto)
+            self._differs |= self._digest not in (None, opening.previous_events)
+            if not self._differs:
+                self._write_proven(opening.durable_upto)
             self._unproven.append((frame.last_sequence, self.end, data))
+            self._digest = digest(events)
         self._extend(opening.epoch, opening.first_sequence, events, len(data))
 
     def _write_proven(self, upto: int) -> None:
