@@ -6,6 +6,7 @@ Budget: 15 seconds.
 import http.client
 import json
 import os
+import resource
 import shlex
 import shutil
 import signal
@@ -265,6 +266,47 @@ def test_a_device_or_a_pipe_is_written_and_never_replaced(kept: Path, tmp_path: 
     assert link.is_symlink() and (tmp_path / "target").is_file()
     assert {file.name for file in tmp_path.iterdir()} == {"pipe", "link", "target"}
     assert ended("log", "audit", kept, "")[1] == 2
+
+
+@pytest.mark.parametrize(
+    ("command", "code"),
+    [
+        (["replay", "KEPT", "--export", "FILE"], 3),
+        (["log", "audit", "KEPT", "FILE"], 3),
+        (["clear", "export", "FILE", "--data", "KEPT"], 2),
+        (["clear", "statement", "1", "--html", "FILE", "--data", "KEPT"], 3),
+    ],
+    ids=lambda value: " ".join(value[:2]) if isinstance(value, list) else "",
+)
+@pytest.mark.parametrize("name", ["a.jsonl", "a.parquet"])
+def test_a_file_that_cannot_be_written_is_named_as_it_was_asked_for(
+    kept: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    command: list[str],
+    code: int,
+    name: str,
+) -> None:
+    places = {"KEPT": kept, "FILE": tmp_path / "absent" / name}
+    assert said_by_main(monkeypatch, *(places.get(word, word) for word in command)) == code
+    said = f"hourbook: [Errno 2] No such file or directory: '{places['FILE']}'\n"
+    assert capsys.readouterr().err == said
+
+
+def test_a_result_that_finds_no_room_leaves_the_one_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "margin.json"
+    file.write_text("version 1")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (64, limits[1]))
+    try:
+        assert said_by_main(monkeypatch, "clear", "calibrate", "--output", file) == 3
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert capsys.readouterr().err == f"hourbook: [Errno 27] File too large: '{file}'\n"
+    assert [(one.name, one.read_text()) for one in tmp_path.iterdir()] == [(file.name, "version 1")]
 
 
 def test_text_in_no_encoding_is_named(

@@ -1,6 +1,8 @@
 """``hourbook goodput``: attestation logs, their goodput, and the conversion factors made from
 them."""
 
+import errno
+import os
 import socket
 import time
 from collections.abc import Iterator
@@ -13,7 +15,16 @@ import msgspec
 import typer
 
 from exchange.cli.access import DEFAULT_DATA, Data, Json, KeyFile, Url, operate
-from exchange.cli.output import Exit, fail, progress, show_facts, show_json, show_table
+from exchange.cli.output import (
+    Exit,
+    fail,
+    progress,
+    show_facts,
+    show_json,
+    show_table,
+    write_text,
+    written,
+)
 
 if TYPE_CHECKING:
     from contracts.goodput import Computed
@@ -131,7 +142,7 @@ def import_(
     """Turn records of ml-goodput-measurement into a signed attestation log."""
     from contracts.goodput import compute, importer, keys  # noqa: PLC0415
     from contracts.goodput.log import Recorder  # noqa: PLC0415
-    from contracts.refusals import UNREADABLE, Refused  # noqa: PLC0415
+    from contracts.refusals import UNREADABLE  # noqa: PLC0415
 
     try:
         where = msgspec.json.decode(site.read_bytes(), type=importer.Site)
@@ -141,16 +152,15 @@ def import_(
     with refusals():
         key = keys.load_key(key_file)
         imported = importer.records_to_events(lines, where, key.public)
-        with out.open("xb") as file:
-            recorder = Recorder(file, key)
-            for event in imported.events:
-                recorder.record(event)
-            recorder.close()
-        try:
-            computed = compute(out)
-        except Refused:
-            out.unlink()  # a refused log is not left behind
-            raise
+        if out.exists():
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(out))
+        with written(out) as place:  # a log that is refused or broken off does not appear
+            with place.open("wb") as file:
+                recorder = Recorder(file, key)
+                for event in imported.events:
+                    recorder.record(event)
+                recorder.close()
+            computed = compute(place)
     if as_json:
         show_json(
             {
@@ -193,7 +203,7 @@ def probe(
         found, key=key.public, signature=key.sign(keys.REPORT, found.content)
     )
     if out is not None:
-        out.write_bytes(msgspec.json.encode(signed) + b"\n")
+        write_text(out, msgspec.json.encode(signed).decode() + "\n")
     _show_report(signed, as_json)
 
 
@@ -338,7 +348,7 @@ def factors(
     elif out is not None:
         with refusals():
             made = table.sign(made, load_key(key_file))
-        out.write_bytes(msgspec.json.encode(made) + b"\n")
+        write_text(out, msgspec.json.encode(made).decode() + "\n")
     if as_json:
         show_json({**msgspec.to_builtins(made), "digest": made.digest})
         return

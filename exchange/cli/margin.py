@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from exchange.cli.access import DEFAULT_DATA, Data, Json, KeyFile, Url, operate
-from exchange.cli.output import Exit, fail, percent, progress, show_facts, show_json, show_table
+from exchange.cli.output import (
+    Exit,
+    fail,
+    percent,
+    progress,
+    show_facts,
+    show_json,
+    show_table,
+    write_text,
+)
 
 if TYPE_CHECKING:
     from contracts.history import History
@@ -146,7 +155,7 @@ def calibrate(
         specs, history, content, effective=_number(on), before=before, volumes=volumes
     )
     if output is not None:
-        output.write_text(result.parameters.to_json() + "\n")
+        write_text(output, result.parameters.to_json() + "\n")
     if drawing is not None:
         drawing.calibration(result, history, plot)
     if as_json:

@@ -4,6 +4,7 @@ Results go to stdout, as JSON with ``--json``; progress and errors go to stderr,
 that is a terminal. Exit codes: docs/reference/cli.md.
 """
 
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -74,17 +75,25 @@ def percent(bp: int) -> str:
 
 @contextmanager
 def written(file: Path) -> Iterator[Path]:
-    """As ``clients.files.written``. Failure if the path names no file; every OSError names the
-    file."""
+    """As ``clients.files.written``. Failure if the path names no file; an OSError of what is
+    written names the file, not the one beside it."""
     if not file.name:
         fail(f"'{file}' names no file", Exit.USAGE)
+    place = file
     try:
         with files.written(file) as place:
             yield place
     except OSError as error:
-        if error.errno:  # an error of a write names no file
-            error.filename = error.filename or str(file)
+        # An error of a write names no file
+        if error.errno and error.filename in (None, str(place)):
+            raise OSError(error.errno, os.strerror(error.errno), str(file)) from error
         raise
+
+
+def write_text(file: Path, text: str) -> None:
+    """Write a whole file, as ``written``."""
+    with written(file) as place:
+        place.write_text(text, encoding="utf-8")
 
 
 class Advance(Protocol):
