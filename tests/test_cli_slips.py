@@ -26,6 +26,7 @@ import exchange.cli as cli
 from exchange.app import asking
 from exchange.cli import app
 from exchange.cli.output import Failure
+from exchange.command import main
 from exchange.journal.frame import Frame
 from exchange.journal.reader import LogReader
 
@@ -203,6 +204,22 @@ def test_a_replay_may_be_interrupted(
     monkeypatch.setattr(LogReader, "chunks", interrupted)
     told, code = ended(*command, tmp_path / "market")
     assert code == 130 and not told.strip()
+
+
+def test_an_interrupt_while_the_command_is_loaded_ends_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Interrupting:
+        @staticmethod
+        def find_spec(name: str, *_: object) -> None:
+            if name == "exchange.cli":
+                raise KeyboardInterrupt
+
+    monkeypatch.delitem(sys.modules, "exchange.cli")
+    monkeypatch.setattr(sys, "meta_path", [Interrupting, *sys.meta_path])
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code == 130 and capsys.readouterr().err == ""
 
 
 def test_who_closes_the_standard_places_has_the_work_done_all_the_same(

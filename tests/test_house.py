@@ -69,6 +69,7 @@ ROOMS: Final[dict[str, tuple[set[str], set[str]]]] = {
     "exchange.sim": ({"exchange", "contracts", "clients"}, {"msgspec"}),
     "exchange.app": ({"exchange", "contracts", "clients"}, {"msgspec"}),
     "exchange.cli": ({"exchange", "contracts", "clients"}, {"msgspec", "rich", "typer"}),
+    "exchange.command": ({"exchange.cli"}, set()),
     "exchange.cli.plot": ({"exchange", "contracts"}, {"matplotlib"}),
     "exchange.cli.export": ({"exchange"}, {"msgspec", "pyarrow"}),
     "clients": (
