@@ -234,6 +234,13 @@ def test_who_closes_the_standard_places_has_the_work_done_all_the_same(
     assert json.loads(done.stdout)["verified"], "one line, and no error among the results"
 
 
+@pytest.mark.parametrize("group", [(), ("log",), ("clear",), ("clear", "default"), ("admin",)])
+def test_what_a_command_does_is_listed_whole(group: tuple[str, ...]) -> None:
+    told, code = ended(*group, "--help")
+    listed = told.partition("Commands:")[2]
+    assert code == 0 and listed and "..." not in listed
+
+
 def test_the_version_is_told() -> None:
     told, code = ended("--version")
     assert code == 0 and told.startswith("hourbook")

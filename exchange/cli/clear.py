@@ -21,6 +21,7 @@ from exchange.cli.access import (
 from exchange.cli.output import (
     Exit,
     fail,
+    group,
     percent,
     show_facts,
     show_json,
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from exchange.app import requests
     from exchange.clearing import Clearing
 
-app = typer.Typer(help="Settlement and the ledger.", no_args_is_help=True, rich_markup_mode=None)
+app = group("Settlement and the ledger.")
 
 
 @app.command("settle")

@@ -10,7 +10,7 @@ from exchange.cli.access import DEFAULT_DATA, Data, Json, operate
 from exchange.cli.clear import ledger, show_rulings
 from exchange.cli.output import Exit, fail, show_json, show_table, write_text
 
-app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer()  # listed among the commands of `clear`
 
 DAY_NS: Final = 86_400 * 10**9
 _SHADES: Final = ".-=+#"  # characters for a day, from no hours delivered to all

@@ -18,6 +18,7 @@ from exchange.cli.access import DEFAULT_DATA, Data, Json, KeyFile, Url, operate
 from exchange.cli.output import (
     Exit,
     fail,
+    group,
     progress,
     show_facts,
     show_json,
@@ -31,11 +32,7 @@ if TYPE_CHECKING:
     from contracts.goodput.probe import ProbeReport
     from contracts.grades.table import FactorTable
 
-app = typer.Typer(
-    help="Attested goodput and MFU, and the conversion factors made from them.",
-    no_args_is_help=True,
-    rich_markup_mode=None,
-)
+app = group("Attested goodput and MFU, and the conversion factors made from them.")
 
 DEFAULT_KEY = Path("node.key")
 PublicKey = Annotated[

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from exchange.clearing.margin.book import Requirement
     from exchange.clearing.margin.calibrate import Calibration
 
-app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer()  # listed among the commands of `clear`
 
 _LOTS_DIGITS: Final = 15
 PICTURES: Final = (".svg", ".png")

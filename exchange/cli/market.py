@@ -62,7 +62,9 @@ def serve(
     show_config: Annotated[
         bool, typer.Option("--show-config", help="Print the settings in force and stop.")
     ] = False,
-    as_json: Json = True,
+    as_json: Annotated[
+        bool, typer.Option("--json", show_default=False, help="It prints JSON without it, too.")
+    ] = True,
 ) -> None:
     """Serve the market of a data directory; an empty one is made ready to trade first.
 

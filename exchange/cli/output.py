@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any, NoReturn, Protocol
 
 import msgspec
+import typer
+from typer.core import TyperGroup
 
 from clients import files
 
@@ -25,6 +27,29 @@ class Exit(IntEnum):
     USAGE = 2  # the command line is not valid
     UNUSABLE = 3  # the data directory or the market cannot be used as it is
     INTERRUPTED = 130
+
+
+class Commands(TyperGroup):
+    """A group whose help has the whole first sentence of every command, in several lines."""
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """Write the list."""
+        named = [(name, self.commands[name]) for name in self.list_commands(ctx)]
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, one.get_short_help_str(sys.maxsize)) for name, one in named])
+
+
+def group(text: str, epilog: str | None = None) -> typer.Typer:
+    """Return an empty group of commands with that help."""
+    return typer.Typer(
+        help=text,
+        epilog=epilog,
+        cls=Commands,
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,
+    )
 
 
 class Failure(Exception):
