@@ -180,6 +180,7 @@ def test_an_error_without_words_is_named(
         (["bench", "core", "--flow", "NONE"], "--flow", 2),
         (["bench", "core", "--flow", "EMPTY"], "has no raw flow", 2),
         (["bench", "core", "--rival", "NONE"], "--rival", 2),
+        (["admin", "deposit", "1", "1e9", "--data", "KEPT"], "amount '1e9': not of the form", 1),
         (["clear", "default", "capital", "5", "--persn", "o", "--data", "KEPT"], "--person", 2),
     ],
 )  # fmt: skip
