@@ -1,8 +1,6 @@
 """``hourbook goodput``: attestation logs, their goodput, and the conversion factors made from
 them."""
 
-import errno
-import os
 import socket
 import time
 from collections.abc import Iterator
@@ -24,7 +22,6 @@ from exchange.cli.output import (
     show_json,
     show_table,
     write_text,
-    written,
 )
 
 if TYPE_CHECKING:
@@ -149,15 +146,17 @@ def import_(
     with refusals():
         key = keys.load_key(key_file)
         imported = importer.records_to_events(lines, where, key.public)
-        if out.exists():
-            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(out))
-        with written(out) as place:  # a log that is refused or broken off does not appear
-            with place.open("wb") as file:
+        file = out.open("xb")
+        try:
+            with file:
                 recorder = Recorder(file, key)
                 for event in imported.events:
                     recorder.record(event)
                 recorder.close()
-            computed = compute(place)
+            computed = compute(out)
+        except BaseException:
+            out.unlink(missing_ok=True)  # a log that is refused or broken off is not left behind
+            raise
     if as_json:
         show_json(
             {
