@@ -13,8 +13,7 @@ $(STAMP): pyproject.toml
 	    || { echo "$(PYTHON) is not there or older than 3.11: make PYTHON=python3.12" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -q --upgrade pip 'setuptools>=77' 'cython>=3.1,<4'
-	HOURBOOK_WITHOUT_CORE=1 $(BIN)/python -m pip install -q --no-build-isolation --editable '.[dev]' \
-	    --config-settings editable_mode=compat
+	HOURBOOK_WITHOUT_CORE=1 $(BIN)/python -m pip install -q --no-build-isolation --editable '.[dev]'
 	touch $(STAMP)
 
 build: $(STAMP)

@@ -25,6 +25,7 @@ from setuptools.command.sdist import sdist
 PACKED_AT = int(os.environ.setdefault("SOURCE_DATE_EPOCH", "1580601600"))  # 2020-02-02
 
 CHECKED = os.environ.get("HOURBOOK_CHECKED") == "1"
+WITHOUT_CORE = os.environ.get("HOURBOOK_WITHOUT_CORE") == "1"
 DIRECTIVES = {
     "language_level": 3,
     "boundscheck": CHECKED,
@@ -73,7 +74,7 @@ extensions = [
         depends=list(map(str, SOURCES)) if path.stem == "snapshot" else [],
     )
     for path in sorted(Path("exchange").rglob("*.pyx"))
-    if os.environ.get("HOURBOOK_WITHOUT_CORE") != "1"
+    if not WITHOUT_CORE
 ]
 # Python's own meaning of an index below zero, of a division and of an annotation.
 AS_PYTHON = {"language_level": 3, "annotation_typing": False}
@@ -86,7 +87,7 @@ compiled = [
     for path in sorted(Path("exchange").rglob("*.py"))
     if path.with_suffix(".pxd").exists()
     and not CHECKED  # the checks are the core's: around it Python runs as it is read
-    and os.environ.get("HOURBOOK_WITHOUT_CORE") != "1"
+    and not WITHOUT_CORE
 ]
 
 
@@ -127,6 +128,8 @@ class Build(build_ext):
 
 
 setup(
+    # So an editable install is a line in a path file, and nothing that runs at every start.
+    package_dir={"": "."} if WITHOUT_CORE else {},
     cmdclass={"build_ext": Build, "sdist": Sdist},
     ext_modules=[*extensions, *compiled],
     options={"build_ext": {"parallel": os.cpu_count() or 1}},

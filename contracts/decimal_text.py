@@ -28,23 +28,24 @@ class OffTickError(DecimalTextError):
     """The text is a price, but it lies between two ticks."""
 
 
-def parse_price(text: str, decimals: int) -> int:
+def parse_price(text: str, decimals: int, name: str = "price") -> int:
     """Return a price in ticks, where a tick is one unit of the last decimal: ``"2.65", 3`` is 2650.
 
     Zeros after the last decimal are allowed; other digits there raise OffTickError. Anything
-    outside the grammar raises DecimalTextError before any digit is converted.
+    outside the grammar raises DecimalTextError before any digit is converted. ``name`` is what
+    errors call it.
     """
     if len(text) > PRICE_CHARS_MAX:
-        raise DecimalTextError(_fault("price", text, f"more than {PRICE_CHARS_MAX} characters"))
+        raise DecimalTextError(_fault(name, text, f"more than {PRICE_CHARS_MAX} characters"))
     match = _PRICE.fullmatch(text)
     if match is None:
-        raise DecimalTextError(_fault("price", text, 'not of the form "2.650"'))
+        raise DecimalTextError(_fault(name, text, 'not of the form "2.650"'))
     sign, whole, fraction = match[1], match[2], match[3] or ""
     if fraction[decimals:].strip("0"):
-        raise OffTickError(_fault("price", text, f"has more than {decimals} decimals"))
+        raise OffTickError(_fault(name, text, f"has more than {decimals} decimals"))
     ticks = int(whole + fraction[:decimals].ljust(decimals, "0"))
     if sign and ticks == 0:
-        raise DecimalTextError(_fault("price", text, "negative zero"))
+        raise DecimalTextError(_fault(name, text, "negative zero"))
     return -ticks if sign else ticks
 
 

@@ -7,6 +7,7 @@ import http.client
 import json
 import os
 import re
+import resource
 import shlex
 import shutil
 import signal
@@ -27,6 +28,7 @@ from exchange.app import asking
 from exchange.cli import app
 from exchange.cli.access import databases
 from exchange.cli.output import Failure
+from exchange.command import main
 from exchange.journal.frame import Frame
 from exchange.journal.reader import LogReader
 
@@ -194,6 +196,7 @@ def test_an_error_without_words_is_named(
         (["bench", "core", "--flow", "NONE"], "--flow", 2),
         (["bench", "core", "--flow", "EMPTY"], "has no raw flow", 2),
         (["bench", "core", "--rival", "NONE"], "--rival", 2),
+        (["admin", "deposit", "1", "1e9", "--data", "KEPT"], "amount '1e9': not of the form", 1),
         (["clear", "default", "capital", "5", "--persn", "o", "--data", "KEPT"], "--person", 2),
     ],
 )  # fmt: skip
@@ -220,6 +223,22 @@ def test_a_replay_may_be_interrupted(
     assert code == 130 and not told.strip()
 
 
+def test_an_interrupt_while_the_command_is_loaded_ends_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Interrupting:
+        @staticmethod
+        def find_spec(name: str, *_: object) -> None:
+            if name == "exchange.cli":
+                raise KeyboardInterrupt
+
+    monkeypatch.delitem(sys.modules, "exchange.cli")
+    monkeypatch.setattr(sys, "meta_path", [Interrupting, *sys.meta_path])
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code == 130 and capsys.readouterr().err == ""
+
+
 def test_who_closes_the_standard_places_has_the_work_done_all_the_same(
     kept: Path, tmp_path: Path
 ) -> None:
@@ -230,6 +249,13 @@ def test_who_closes_the_standard_places_has_the_work_done_all_the_same(
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["verified"], "one line, and no error among the results"
+
+
+@pytest.mark.parametrize("group", [(), ("log",), ("clear",), ("clear", "default"), ("admin",)])
+def test_what_a_command_does_is_listed_whole(group: tuple[str, ...]) -> None:
+    told, code = ended(*group, "--help")
+    listed = told.partition("Commands:")[2]
+    assert code == 0 and listed and "..." not in listed
 
 
 def test_the_version_is_told() -> None:
@@ -281,6 +307,47 @@ def test_a_device_or_a_pipe_is_written_and_never_replaced(kept: Path, tmp_path: 
     assert link.is_symlink() and (tmp_path / "target").is_file()
     assert {file.name for file in tmp_path.iterdir()} == {"pipe", "link", "target"}
     assert ended("log", "audit", kept, "")[1] == 2
+
+
+@pytest.mark.parametrize(
+    ("command", "code"),
+    [
+        (["replay", "KEPT", "--export", "FILE"], 3),
+        (["log", "audit", "KEPT", "FILE"], 3),
+        (["clear", "export", "FILE", "--data", "KEPT"], 2),
+        (["clear", "statement", "1", "--html", "FILE", "--data", "KEPT"], 3),
+    ],
+    ids=lambda value: " ".join(value[:2]) if isinstance(value, list) else "",
+)
+@pytest.mark.parametrize("name", ["a.jsonl", "a.parquet"])
+def test_a_file_that_cannot_be_written_is_named_as_it_was_asked_for(
+    kept: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    command: list[str],
+    code: int,
+    name: str,
+) -> None:
+    places = {"KEPT": kept, "FILE": tmp_path / "absent" / name}
+    assert said_by_main(monkeypatch, *(places.get(word, word) for word in command)) == code
+    said = f"hourbook: [Errno 2] No such file or directory: '{places['FILE']}'\n"
+    assert capsys.readouterr().err == said
+
+
+def test_a_result_that_finds_no_room_leaves_the_one_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "margin.json"
+    file.write_text("version 1")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (64, limits[1]))
+    try:
+        assert said_by_main(monkeypatch, "clear", "calibrate", "--output", file) == 3
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert capsys.readouterr().err == f"hourbook: [Errno 27] File too large: '{file}'\n"
+    assert [(one.name, one.read_text()) for one in tmp_path.iterdir()] == [(file.name, "version 1")]
 
 
 def test_text_in_no_encoding_is_named(

@@ -16,13 +16,14 @@ from typing import Any, Final
 
 import pytest
 import tokens
-from conftest import BUDGET, pytest_collection_modifyitems, stale_binaries
+from conftest import BUDGET, budget, pytest_collection_modifyitems, stale_binaries
 
 from exchange import messages
 
 CHECKOUT = Path(__file__).parents[1]
 PACKAGES = ("contracts", "exchange", "clients")
 FILE_LINES_MAX, FUNCTION_LINES_MAX = 600, 70
+BUDGETS_OF_PAGE: Final = ((100, 1000), (40, 100), (20, 40), (1, 20))  # docs/concepts/testing.md
 
 # room -> (rooms it may import, third-party packages it may import). The longest matching name of a
 # module decides; a room may always import itself.
@@ -69,6 +70,7 @@ ROOMS: Final[dict[str, tuple[set[str], set[str]]]] = {
     "exchange.sim": ({"exchange", "contracts", "clients"}, {"msgspec"}),
     "exchange.app": ({"exchange", "contracts", "clients"}, {"msgspec"}),
     "exchange.cli": ({"exchange", "contracts", "clients"}, {"msgspec", "rich", "typer"}),
+    "exchange.command": ({"exchange.cli"}, set()),
     "exchange.cli.plot": ({"exchange", "contracts"}, {"matplotlib"}),
     "exchange.cli.export": ({"exchange"}, {"msgspec", "pyarrow"}),
     "clients": (
@@ -310,6 +312,18 @@ def test_a_link_into_a_page_names_a_heading(tmp_path: Path) -> None:
     page.write_text(page.read_text() + "[y](page.md#not)\n")
     with pytest.raises(AssertionError, match=r"page\.md#not"):
         test_links_lead_somewhere(page)
+
+
+def test_the_suite_fits_its_bound_as_its_page_says() -> None:
+    page = (CHECKOUT / "docs/concepts/testing.md").read_text()
+    _, _, table = page.partition("## Run them")
+    told = re.findall(r"^\| [a-z0-9 ]+ \| (\d+) \| (\d+) \|", table, re.MULTILINE)[:4]
+    budgets = [budget(path) for path in (CHECKOUT / "tests").glob("test_*.py")]
+    parts = [[s for s in budgets if least <= s < end] for least, end in BUDGETS_OF_PAGE]
+    for (files, seconds), part in zip(told, parts, strict=True):
+        assert (int(files), int(seconds)) == pytest.approx((len(part), sum(part)), rel=0.1, abs=2)
+    unsaid = 2 * budgets.count(0)
+    assert sum(budgets) + unsaid <= 2 * 20 * 60, "two cores, twenty minutes"
 
 
 @pytest.mark.parametrize("command", [["ruff", "check", "."], ["ruff", "format", "--check", "."]])

@@ -91,8 +91,8 @@ def ask_url(url: str, key_file: Path, request: AnyRequest) -> Answer:
     """Send one request to the market at ``http://HOST:PORT``, signed with an admin key.
 
     Raises URLError if no market answers there; another OSError if the connection broke before the
-    answer, so that the request may have been performed; ValueError for an invalid URL. A refused
-    key is an answer, and so is a timeout, after which the request may have been performed as well.
+    answer, or there was none within URL_SECONDS, so that the request may have been performed;
+    ValueError for an invalid URL. A refused key is an answer.
     """
     from exchange.gateway.access import sign  # noqa: PLC0415 - not needed for the socket
 
@@ -119,9 +119,8 @@ def ask_url(url: str, key_file: Path, request: AnyRequest) -> Answer:
             return msgspec.json.decode(response.read(), type=Answer)
     except urllib.error.HTTPError as error:
         return Answer(False, error=f"{url} refused: {error.code} {error.read().decode()}")
-    except TimeoutError:
-        late = f"{url} took longer than {URL_SECONDS:g} s: it may be done all the same, so look"
-        return Answer(False, error=f"{late} before you ask again")
+    except TimeoutError as error:
+        raise TimeoutError(f"no answer within {URL_SECONDS:g} s") from error
     except http.client.InvalidURL as error:
         raise ValueError(str(error)) from error
     except (http.client.HTTPException, msgspec.MsgspecError) as error:

@@ -255,7 +255,7 @@ class Conduct:
 
     def _credit(self, spread: Instrument, text: str) -> int:
         """Return a spread's credit in micro-dollars, at most the hold of a lot of either leg."""
-        credit = wishes.micros(text)
+        credit = wishes.micros(text, "credit")
         legs = [self._desk.instruments.by_id[number] for number, _ in spread.legs]
         months = sorted(ratio for _, ratio in spread.legs) == [-1, 1]
         if not months or legs[0].product != legs[1].product:
@@ -325,7 +325,9 @@ def _asked(request: requests.Protect, listed: Instrument, held_to: Protections) 
     if request.band is not None:
         asked = asked._replace(band=_distance("a band", listed, request.band))
     if request.order_value is not None:
-        value = _bounded("an order's value", wishes.micros(request.order_value), Limit.MONEY)
+        value = _bounded(
+            "an order's value", wishes.micros(request.order_value, "value"), Limit.MONEY
+        )
         asked = asked._replace(order_value=value)
     if request.accountability is not None:
         lots = _bounded("an accountability level", request.accountability, Limit.QUANTITY)

@@ -35,7 +35,7 @@ def keep_to(processor: int) -> None:
         raise NoSuchProcessor("this system has no way to keep to one processor; leave it at -1")
     if processor not in _GIVEN:
         there = ", ".join(map(str, sorted(_GIVEN)))
-        raise NoSuchProcessor(f"this process has no processor {processor}; there are {there}")
+        raise NoSuchProcessor(f"this process has no processor {processor}; it may run on {there}")
     os.sched_setaffinity(0, {processor})
 
 

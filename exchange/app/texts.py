@@ -29,7 +29,7 @@ def resolve(text: str, desk: Desk, clearing: Clearing) -> str:
         if name == "instrument":
             facts[name] = desk.instrument(facts[name]).id
         elif name in ("price", "amount"):
-            facts[name] = wishes.micros(facts[name])
+            facts[name] = wishes.micros(facts[name], name)
     if facts.get("gains") == VARIATION:
         try:
             facts["gains"] = clearing.gains(int(facts.get("default", 0)))

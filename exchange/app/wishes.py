@@ -103,10 +103,10 @@ def note(operation: str, **facts: object) -> str:
     return msgspec.json.encode(named).decode()
 
 
-def micros(text: str) -> int:
-    """Micro-dollars of a decimal string; RequestRefused if it is none."""
+def micros(text: str, name: str = "price") -> int:
+    """Micro-dollars of a decimal string; RequestRefused, which calls it ``name``, if it is none."""
     try:
-        return parse_price(text, USD_DECIMALS)
+        return parse_price(text, USD_DECIMALS, name)
     except DecimalTextError as error:
         raise RequestRefused(str(error)) from error
 
@@ -445,7 +445,7 @@ def move_cash(request: Deposit | Withdraw) -> Wish:
     RequestRefused for an amount that nobody could book.
     """
     deposit = isinstance(request, Deposit)
-    amount = micros(request.amount)
+    amount = micros(request.amount, "amount")
     if not 0 < amount <= Limit.MONEY:
         most = Limit.MONEY // 10**USD_DECIMALS
         raise RequestRefused(f"an amount is above 0 and at most {most} dollars: {request.amount}")

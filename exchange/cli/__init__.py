@@ -31,15 +31,13 @@ from exchange.cli import (
     simulate,
     snapshot,
 )
-from exchange.cli.output import Exit, Failure
+from exchange.cli.output import Exit, Failure, group
 
-app = typer.Typer(
-    name="hourbook",
-    help="An exchange and clearing house for compute.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
+app = group(
+    "An exchange and clearing house for compute.",
+    "`hourbook demo` shows all of it in twenty seconds; `hourbook COMMAND --help` tells what a"
+    " command takes. Exit codes: 0 done, 1 the answer is no, 2 a wrong command line, 3 something"
+    " cannot be used, 130 interrupted. Reference: docs/reference/cli.md.",
 )
 
 

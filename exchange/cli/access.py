@@ -177,7 +177,8 @@ def _ask_url(url: str, key: Path, request: "AnyRequest") -> "Answer":
     except (URLError, ValueError) as error:
         fail(f"no market answers at {url}: {error}; write http://HOST:PORT", Exit.UNUSABLE)
     except (OSError, HTTPException) as error:
-        fail(f"{url} has not answered, and may have done it: {error!r}; look before you ask again",
+        why = f"{type(error).__name__}: {error}"
+        fail(f"{url} has not answered, and may have done it ({why}); look before you ask again",
              Exit.UNUSABLE)  # fmt: skip
 
 

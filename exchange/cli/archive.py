@@ -11,10 +11,10 @@ from typing import Annotated, Final
 import typer
 
 from exchange.cli.access import Json, need_log
-from exchange.cli.output import Exit, fail, progress, show_facts, show_json, show_table
+from exchange.cli.output import Exit, fail, group, progress, show_facts, show_json, show_table
 
-archive = typer.Typer(help="Old segments of a log.", no_args_is_help=True, rich_markup_mode=None)
-heads = typer.Typer(help="Signed heads of a log.", no_args_is_help=True, rich_markup_mode=None)
+archive = group("Old segments of a log.")
+heads = group("Signed heads of a log.")
 
 Directory = Annotated[Path, typer.Argument(metavar="DIR", help="A market's data directory.")]
 LOCK_NAME: Final = "archive.lock"

@@ -11,9 +11,9 @@ import typer
 
 import exchange
 from exchange.cli.access import Json
-from exchange.cli.output import Exit, fail
+from exchange.cli.output import Exit, fail, group
 
-app = typer.Typer(help="Benchmarks.", no_args_is_help=True, rich_markup_mode=None)
+app = group("Benchmarks.")
 COUNTED: Final = {"implied", "features"}  # always counted in instructions
 PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
 

@@ -18,13 +18,23 @@ from exchange.cli.access import (
     market_command,
     operate,
 )
-from exchange.cli.output import Exit, fail, percent, show_facts, show_json, show_table, written
+from exchange.cli.output import (
+    Exit,
+    fail,
+    group,
+    percent,
+    show_facts,
+    show_json,
+    show_table,
+    write_text,
+    written,
+)
 
 if TYPE_CHECKING:
     from exchange.app import requests
     from exchange.clearing import Clearing
 
-app = typer.Typer(help="Settlement and the ledger.", no_args_is_help=True, rich_markup_mode=None)
+app = group("Settlement and the ledger.")
 
 
 @app.command("settle")
@@ -162,7 +172,7 @@ def export(
                 out.write(line + "\n")
                 count += line.count("\n") + 1
     except OSError as error:
-        fail(f"{file}: {error}", Exit.USAGE)
+        fail(str(error), Exit.USAGE)
     show_facts({"file": str(file), "lines": count}, as_json)
 
 
@@ -183,7 +193,7 @@ def statement(
         try:
             found = clearing.statement(account, day)
             if html is not None:
-                html.write_text(clearing.statement_page(account, day), encoding="utf-8")
+                write_text(html, clearing.statement_page(account, day))
         except KeyError:
             fail(f"account {account} was never opened")
     show_json(asdict(found)) if as_json else print(found.text())

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from exchange.cli.access import Json
-from exchange.cli.output import Exit, fail, show_json, show_table
+from exchange.cli.output import Exit, fail, group, show_json, show_table
 
 if TYPE_CHECKING:
     from exchange.app.settings import Effective
 
-app = typer.Typer(help="Settings and limits.", no_args_is_help=True, rich_markup_mode=None)
+app = group("Settings and limits.")
 
 ConfigFile = Annotated[
     Path | None, typer.Option("--config", help="TOML file of settings; see `hourbook config show`.")

@@ -11,14 +11,14 @@ import msgspec
 import typer
 
 from exchange.cli.access import Json
-from exchange.cli.output import Exit, fail, show_json, show_table
+from exchange.cli.output import Exit, fail, group, show_json, show_table
 
 if TYPE_CHECKING:
     from contracts.registry import Registry
     from contracts.rules import Fault
     from contracts.spec import Combination, ContractSpec, Instrument, Listed
 
-app = typer.Typer(help="What is traded.", no_args_is_help=True, rich_markup_mode=None)
+app = group("What is traded.")
 
 LIST_HINT: Final = "`hourbook contracts list` shows what is listed"
 Kind = Literal["outright", "spread", "quarter", "year"]

@@ -7,15 +7,13 @@ import typer
 
 from exchange.cli.access import DEFAULT_DATA, Data, Json, market_command
 from exchange.cli.clear import ledger, show_rulings
-from exchange.cli.output import Exit, fail, show_json, show_table
+from exchange.cli.output import Exit, fail, group, show_json, show_table
 
 if TYPE_CHECKING:
     from exchange.app import requests
     from exchange.clearing.default.loss import Losses
 
-app = typer.Typer(
-    help="The default fund, and a member's default.", no_args_is_help=True, rich_markup_mode=None
-)
+app = group("The default fund, and a member's default.")
 
 Number = Annotated[int, typer.Argument(metavar="DEFAULT", help="Its number; `show` lists them.")]
 Person = Annotated[str, typer.Option(help="Who does it: it goes into the log.")]

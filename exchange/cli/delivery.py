@@ -8,9 +8,9 @@ import typer
 
 from exchange.cli.access import DEFAULT_DATA, Data, Json, operate
 from exchange.cli.clear import ledger, show_rulings
-from exchange.cli.output import Exit, fail, show_json, show_table
+from exchange.cli.output import Exit, fail, show_json, show_table, write_text
 
-app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer()  # listed among the commands of `clear`
 
 DAY_NS: Final = 86_400 * 10**9
 _SHADES: Final = ".-=+#"  # characters for a day, from no hours delivered to all
@@ -53,7 +53,7 @@ def delivery(
     if html is not None:
         from exchange.clearing.delivery.page import page  # noqa: PLC0415
 
-        html.write_text(page(found), encoding="utf-8")
+        write_text(html, page(found))
     if as_json:
         show_json(found)
         return

@@ -13,18 +13,23 @@ import msgspec
 import typer
 
 from exchange.cli.access import DEFAULT_DATA, Data, Json, KeyFile, Url, operate
-from exchange.cli.output import Exit, fail, progress, show_facts, show_json, show_table
+from exchange.cli.output import (
+    Exit,
+    fail,
+    group,
+    progress,
+    show_facts,
+    show_json,
+    show_table,
+    write_text,
+)
 
 if TYPE_CHECKING:
     from contracts.goodput import Computed
     from contracts.goodput.probe import ProbeReport
     from contracts.grades.table import FactorTable
 
-app = typer.Typer(
-    help="Attested goodput and MFU, and the conversion factors made from them.",
-    no_args_is_help=True,
-    rich_markup_mode=None,
-)
+app = group("Attested goodput and MFU, and the conversion factors made from them.")
 
 DEFAULT_KEY = Path("node.key")
 PublicKey = Annotated[
@@ -131,7 +136,7 @@ def import_(
     """Turn records of ml-goodput-measurement into a signed attestation log."""
     from contracts.goodput import compute, importer, keys  # noqa: PLC0415
     from contracts.goodput.log import Recorder  # noqa: PLC0415
-    from contracts.refusals import UNREADABLE, Refused  # noqa: PLC0415
+    from contracts.refusals import UNREADABLE  # noqa: PLC0415
 
     try:
         where = msgspec.json.decode(site.read_bytes(), type=importer.Site)
@@ -141,15 +146,16 @@ def import_(
     with refusals():
         key = keys.load_key(key_file)
         imported = importer.records_to_events(lines, where, key.public)
-        with out.open("xb") as file:
-            recorder = Recorder(file, key)
-            for event in imported.events:
-                recorder.record(event)
-            recorder.close()
+        file = out.open("xb")
         try:
+            with file:
+                recorder = Recorder(file, key)
+                for event in imported.events:
+                    recorder.record(event)
+                recorder.close()
             computed = compute(out)
-        except Refused:
-            out.unlink()  # a refused log is not left behind
+        except BaseException:
+            out.unlink(missing_ok=True)  # a log that is refused or broken off is not left behind
             raise
     if as_json:
         show_json(
@@ -193,7 +199,7 @@ def probe(
         found, key=key.public, signature=key.sign(keys.REPORT, found.content)
     )
     if out is not None:
-        out.write_bytes(msgspec.json.encode(signed) + b"\n")
+        write_text(out, msgspec.json.encode(signed).decode() + "\n")
     _show_report(signed, as_json)
 
 
@@ -338,7 +344,7 @@ def factors(
     elif out is not None:
         with refusals():
             made = table.sign(made, load_key(key_file))
-        out.write_bytes(msgspec.json.encode(made) + b"\n")
+        write_text(out, msgspec.json.encode(made).decode() + "\n")
     if as_json:
         show_json({**msgspec.to_builtins(made), "digest": made.digest})
         return

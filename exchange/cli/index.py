@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from exchange.cli.access import DEFAULT_DATA, Data, Json, KeyFile, Url, operate
-from exchange.cli.output import Exit, fail, progress, show_facts, show_json, show_table
+from exchange.cli.output import Exit, fail, group, progress, show_facts, show_json, show_table
 
 if TYPE_CHECKING:
     from contracts.index.fixing import Fixing
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from contracts.index.observations import Batch
     from contracts.index.tape import Tape
 
-app = typer.Typer(help="The settlement indices.", no_args_is_help=True, rich_markup_mode=None)
+app = group("The settlement indices.")
 
 DEFAULT_TAPE: Final = Path("index.tape")
 REJECTED_SHOWN: Final = 20

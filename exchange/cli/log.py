@@ -7,7 +7,7 @@ import typer
 
 from exchange.cli import archive, reports
 from exchange.cli.access import Json, need_log
-from exchange.cli.output import Exit, fail, progress, show_facts, show_json, show_table
+from exchange.cli.output import Exit, fail, group, progress, show_facts, show_json, show_table
 from exchange.cli.replay import UNTIL_HELP, Directory, named, stop_at
 
 _ID_MAX: Final = (1 << 64) - 1
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from exchange.history.search import Query
     from exchange.journal.frame import Frame
 
-app = typer.Typer(help="Ask a market's log.", no_args_is_help=True, rich_markup_mode=None)
+app = group("Ask a market's log.")
 app.command("audit")(reports.audit)
 app.command("bulletin")(reports.bulletin)
 app.command("large-traders")(reports.large_traders)

@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from exchange.cli.access import DEFAULT_DATA, Data, Json, KeyFile, Url, operate
-from exchange.cli.output import Exit, fail, percent, progress, show_facts, show_json, show_table
+from exchange.cli.output import (
+    Exit,
+    fail,
+    percent,
+    progress,
+    show_facts,
+    show_json,
+    show_table,
+    write_text,
+)
 
 if TYPE_CHECKING:
     from contracts.history import History
@@ -18,7 +27,7 @@ if TYPE_CHECKING:
     from exchange.clearing.margin.book import Requirement
     from exchange.clearing.margin.calibrate import Calibration
 
-app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer()  # listed among the commands of `clear`
 
 _LOTS_DIGITS: Final = 15
 PICTURES: Final = (".svg", ".png")
@@ -146,7 +155,7 @@ def calibrate(
         specs, history, content, effective=_number(on), before=before, volumes=volumes
     )
     if output is not None:
-        output.write_text(result.parameters.to_json() + "\n")
+        write_text(output, result.parameters.to_json() + "\n")
     if drawing is not None:
         drawing.calibration(result, history, plot)
     if as_json:

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 # None: asyncio of Python 3.13 could bind none of the host's addresses.
 NO_ADDRESS: Final = (errno.EADDRINUSE, errno.EADDRNOTAVAIL, None)
+AlwaysJson = Annotated[
+    bool, typer.Option("--json", show_default=False, help="It prints JSON without it, too.")
+]
 _log: Final = logging.getLogger("hourbook")
 
 
@@ -62,7 +65,7 @@ def serve(
     show_config: Annotated[
         bool, typer.Option("--show-config", help="Print the settings in force and stop.")
     ] = False,
-    as_json: Json = True,
+    as_json: AlwaysJson = True,
 ) -> None:
     """Serve the market of a data directory; an empty one is made ready to trade first.
 

@@ -11,7 +11,7 @@ from exchange.cli.output import Exit, fail, show_json
 if TYPE_CHECKING:
     from exchange.app import requests
 
-app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer()  # listed among the commands of `clear`
 
 
 @market_command(app, "expire")

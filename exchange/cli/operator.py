@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from exchange.cli.access import market_command
-from exchange.cli.output import Exit, fail, show_facts, show_json, show_table
+from exchange.cli.output import Exit, fail, group, show_facts, show_json, show_table
 
 if TYPE_CHECKING:
     from exchange.app import requests
 
-keys = typer.Typer(help="API keys.", no_args_is_help=True, rich_markup_mode=None)
-admin = typer.Typer(help="Operate a market.", no_args_is_help=True, rich_markup_mode=None)
+keys = group("API keys.")
+admin = group("Operate a market.")
 
 Dollars = Annotated[str, typer.Argument(help="Dollars, as in 2500000 or 99.50.")]
 RequestId = Annotated[

@@ -4,6 +4,7 @@ Results go to stdout, as JSON with ``--json``; progress and errors go to stderr,
 that is a terminal. Exit codes: docs/reference/cli.md.
 """
 
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -12,6 +13,8 @@ from pathlib import Path
 from typing import Any, NoReturn, Protocol
 
 import msgspec
+import typer
+from typer.core import TyperGroup
 
 from clients import files
 
@@ -24,6 +27,29 @@ class Exit(IntEnum):
     USAGE = 2  # the command line is not valid
     UNUSABLE = 3  # the data directory or the market cannot be used as it is
     INTERRUPTED = 130
+
+
+class Commands(TyperGroup):
+    """A group whose help has the whole first sentence of every command, in several lines."""
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """Write the list."""
+        named = [(name, self.commands[name]) for name in self.list_commands(ctx)]
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, one.get_short_help_str(sys.maxsize)) for name, one in named])
+
+
+def group(text: str, epilog: str | None = None) -> typer.Typer:
+    """Return an empty group of commands with that help."""
+    return typer.Typer(
+        help=text,
+        epilog=epilog,
+        cls=Commands,
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,
+    )
 
 
 class Failure(Exception):
@@ -74,17 +100,25 @@ def percent(bp: int) -> str:
 
 @contextmanager
 def written(file: Path) -> Iterator[Path]:
-    """As ``clients.files.written``. Failure if the path names no file; every OSError names the
-    file."""
+    """As ``clients.files.written``. Failure if the path names no file; an OSError of what is
+    written names the file, not the one beside it."""
     if not file.name:
         fail(f"'{file}' names no file", Exit.USAGE)
+    place = file
     try:
         with files.written(file) as place:
             yield place
     except OSError as error:
-        if error.errno:  # an error of a write names no file
-            error.filename = error.filename or str(file)
+        # An error of a write names no file
+        if error.errno and error.filename in (None, str(place)):
+            raise OSError(error.errno, os.strerror(error.errno), str(file)) from error
         raise
+
+
+def write_text(file: Path, text: str) -> None:
+    """Write a whole file, as ``written``."""
+    with written(file) as place:
+        place.write_text(text, encoding="utf-8")
 
 
 class Advance(Protocol):

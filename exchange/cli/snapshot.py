@@ -10,7 +10,7 @@ import typer
 
 from exchange.cli import signals
 from exchange.cli.access import Json, need_log
-from exchange.cli.output import Exit, fail, progress, show_facts, show_json, show_table
+from exchange.cli.output import Exit, fail, group, progress, show_facts, show_json, show_table
 
 if TYPE_CHECKING:
     from exchange.journal.errors import Diverged
@@ -22,7 +22,7 @@ EVERY_SECONDS: Final = 300.0
 POLL_SECONDS: Final = 0.1
 OTHER_BUILDS: Final = "other layout"
 
-app = typer.Typer(help="Snapshots of a market.", no_args_is_help=True, rich_markup_mode=None)
+app = group("Snapshots of a market.")
 
 Directory = Annotated[Path, typer.Argument(metavar="DIR", help="A market's data directory.")]
 Keep = Annotated[int, typer.Option(min=1, help="Snapshots of this build to keep.")]

@@ -1,0 +1,17 @@
+"""The ``hourbook`` command. Separate from ``cli``, so that an interrupt has its exit code from the
+first import on."""
+
+import sys
+from typing import Final
+
+INTERRUPTED: Final = 130
+
+
+def main() -> None:
+    """Run the command line."""
+    try:
+        from exchange.cli import main as command  # noqa: PLC0415
+
+        command()
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
