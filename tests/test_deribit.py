@@ -394,7 +394,7 @@ async def test_charts_over_a_connection_and_what_is_none(venue: Venue) -> None:
         ({"resolution": "7"}, "resolution"),
         ({"resolution": "1", "end_timestamp": -1}, "end_timestamp"),
         ({"resolution": "1", "end_timestamp": 1 << 62}, "end_timestamp"),
-        ({"resolution": "1", "end_timestamp": 300_000_000}, "start_timestamp"),
+        ({"resolution": "1", "end_timestamp": 300_000_001}, "start_timestamp"),
         ({}, "resolution"),
     ):
         assert (await rpc.fail(method, **{**ask, **wrong}))["data"]["param"] == param
