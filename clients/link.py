@@ -16,7 +16,7 @@ from clients.errors import (
 )
 from clients.events import AnyEvent, Connected, Disconnected, EventStream
 from clients.requests import frames_of
-from clients.session import Health, Key, Pending, Session, State
+from clients.session import Health, Key, Pending, Session, State, key_of
 from clients.transport import AnyTransport, Connect
 from exchange.messages.wire import AnyCommand, AnyRequest, AnyResponse, LoggedOn, Ping
 
@@ -248,12 +248,18 @@ class Link:
                 one.awaited = False
 
     async def _send_many(self, asked: list[Pending], requests: Sequence[AnyCommand]) -> None:
-        if self._transport is not None:
-            due = {one.key: request for one, request in zip(asked, requests, strict=True)
-                   if self._session.sends(one)}  # fmt: skip
-            with contextlib.suppress(ConnectionLost):  # sent again on the next connection
-                for frame in frames_of(due.values()):
-                    await self._transport.send(frame)
+        """Send what is due, while the connection is the same: the next one sends what is left."""
+        transport, known = self._transport, {one.key: one for one in asked}
+        due = {one.key: request for one, request in zip(asked, requests, strict=True)
+               if self._session.is_due(one)}  # fmt: skip
+        with contextlib.suppress(ConnectionLost):
+            for frame in frames_of(due.values()):
+                if transport is None or self._transport is not transport:
+                    return
+                # Only now: a frame that is not reached is sent by a retry.
+                now = [one for one in frame if self._session.sends(known[key_of(one)])]
+                if now:
+                    await transport.send(now)
 
     def _answer_to(self, pending: Pending) -> asyncio.Future[AnyResponse]:
         return self._answers.setdefault(pending.key, asyncio.get_running_loop().create_future())
