@@ -169,8 +169,10 @@ class Link:
             if health is Health.DEAD:
                 return await transport.close()
             if health is Health.QUIET:
-                with contextlib.suppress(ConnectionLost):  # the reader notices it as well
-                    await transport.send(Ping())
+                # The reader notices a break as well; a full connection must not stop the watch.
+                with contextlib.suppress(ConnectionLost, TimeoutError):
+                    async with asyncio.timeout(WATCH_SECONDS):
+                        await transport.send(Ping())
 
     async def _take(self, transport: AnyTransport, frame: list[AnyResponse]) -> None:
         """Apply all messages of one frame, then send what they require."""

@@ -8,7 +8,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 from test_clients import CODE, NOW, accepted, enter, execution, logged_on, ready, refusal
 
-from clients import errors
+from clients import errors, link
 from clients.aio import AsyncClient
 from clients.backoff import Backoff
 from clients.marks import Missed
@@ -260,7 +260,8 @@ class Clogged:
         self._broken.set()
         self._frames.put_nowait([])
 
-    async def close(self) -> None: ...
+    async def close(self) -> None:
+        self.cut()
 
 
 class Again(Clogged):
@@ -344,6 +345,22 @@ async def test_the_rest_of_a_batch_is_sent_once(breaks: bool) -> None:
     assert sent == orders
     await client.close()
     await asyncio.wait([asking])
+
+
+async def test_a_full_connection_to_a_dead_exchange_is_given_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(link, "WATCH_SECONDS", 0.02)
+    clogged = Clogged()
+    client = AsyncClient("ws://nowhere", backoff=Backoff(first_s=0.001), connect=clogged.connect)
+    await client.connect()
+    clogged.clogged = True  # not even a Ping finds room
+    client._session._beat_ns = 25_000_000
+    async with asyncio.timeout(5):
+        while len(clogged.sent) == 1:
+            await asyncio.sleep(0.001)
+    assert any(isinstance(one, wire.Ping) for one in clogged.sent[0])
+    await client.close()
 
 
 async def test_who_waits_for_room_is_not_cancelled_with_another() -> None:
