@@ -347,6 +347,20 @@ async def test_the_rest_of_a_batch_is_sent_once(breaks: bool) -> None:
     await asyncio.wait([asking])
 
 
+async def test_a_first_connection_that_breaks_at_once_is_lost() -> None:
+    """Also between the logon and the first query, when no connection stands."""
+
+    class Gone(Clogged):
+        async def frames(self) -> AsyncIterator[list[wire.AnyResponse]]:
+            await asyncio.sleep(0)  # it is ready
+            for _ in ():
+                yield []
+
+    client = AsyncClient("ws://nowhere", backoff=Backoff(first_s=1), connect=Gone().connect)
+    with pytest.raises(errors.ConnectionLost):
+        await client.connect()
+
+
 async def test_a_full_connection_to_a_dead_exchange_is_given_up(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
