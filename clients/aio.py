@@ -180,8 +180,9 @@ class AsyncClient:
 
     @property
     def position(self) -> Position | None:
-        """The last report seen: pass it as ``after`` to a later client, which then misses
-        nothing."""
+        """The last report received: pass it as ``after`` to a later client, which then gets all
+        later ones. Take it after ``close``, and read the streams to their end: they may still hold
+        events up to it."""
         return self._session.position
 
     @property
