@@ -18,6 +18,8 @@ from clients.backoff import Backoff
 from clients.book import Book, QueueBook, TopBook
 from clients.decimals import Number, PriceScale
 from clients.errors import (
+    ConnectionLost,
+    NotConnected,
     OutcomeUnknown,
     ProtocolError,
     refusal,
@@ -178,8 +180,9 @@ class AsyncClient:
 
     @property
     def position(self) -> Position | None:
-        """The last report seen: pass it as ``after`` to a later client, which then misses
-        nothing."""
+        """The last report received: pass it as ``after`` to a later client, which then gets all
+        later ones. Take it after ``close``, and read the streams to their end: they may still hold
+        events up to it."""
         return self._session.position
 
     @property
@@ -265,11 +268,18 @@ class AsyncClient:
         """
         try:
             await self._link.open()
-            await self.refresh()
-            self._is_known = True
+            await self._learn()
         except BaseException:
             await self.close()
             raise
+
+    async def _learn(self) -> None:
+        """Make the first queries. ConnectionLost if the connection broke before one of them."""
+        try:
+            await self.refresh()
+        except NotConnected as down:
+            raise ConnectionLost(f"before all was known: {down}") from down
+        self._is_known = True
 
     async def close(self) -> None:
         """Disconnect for good; may be repeated. Streams end."""

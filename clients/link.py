@@ -16,7 +16,7 @@ from clients.errors import (
 )
 from clients.events import AnyEvent, Connected, Disconnected, EventStream
 from clients.requests import frames_of
-from clients.session import Health, Key, Pending, Session, State
+from clients.session import Health, Key, Pending, Session, State, key_of
 from clients.transport import AnyTransport, Connect
 from exchange.messages.wire import AnyCommand, AnyRequest, AnyResponse, LoggedOn, Ping
 
@@ -169,8 +169,10 @@ class Link:
             if health is Health.DEAD:
                 return await transport.close()
             if health is Health.QUIET:
-                with contextlib.suppress(ConnectionLost):  # the reader notices it as well
-                    await transport.send(Ping())
+                # The reader notices a break as well; a full connection must not stop the watch.
+                with contextlib.suppress(ConnectionLost, TimeoutError):
+                    async with asyncio.timeout(WATCH_SECONDS):
+                        await transport.send(Ping())
 
     async def _take(self, transport: AnyTransport, frame: list[AnyResponse]) -> None:
         """Apply all messages of one frame, then send what they require."""
@@ -248,12 +250,18 @@ class Link:
                 one.awaited = False
 
     async def _send_many(self, asked: list[Pending], requests: Sequence[AnyCommand]) -> None:
-        if self._transport is not None:
-            due = {one.key: request for one, request in zip(asked, requests, strict=True)
-                   if self._session.sends(one)}  # fmt: skip
-            with contextlib.suppress(ConnectionLost):  # sent again on the next connection
-                for frame in frames_of(due.values()):
-                    await self._transport.send(frame)
+        """Send what is due, while the connection is the same: the next one sends what is left."""
+        transport, known = self._transport, {one.key: one for one in asked}
+        due = {one.key: request for one, request in zip(asked, requests, strict=True)
+               if self._session.is_due(one)}  # fmt: skip
+        with contextlib.suppress(ConnectionLost):
+            for frame in frames_of(due.values()):
+                if transport is None or self._transport is not transport:
+                    return
+                # Only now: a frame that is not reached is sent by a retry.
+                now = [one for one in frame if self._session.sends(known[key_of(one)])]
+                if now:
+                    await transport.send(now)
 
     def _answer_to(self, pending: Pending) -> asyncio.Future[AnyResponse]:
         return self._answers.setdefault(pending.key, asyncio.get_running_loop().create_future())

@@ -15,10 +15,11 @@ import time
 from collections.abc import Callable
 from functools import wraps
 from typing import Any, Concatenate, Final, Literal, ParamSpec, TypeAlias, TypeVar
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 import aiohttp
 import msgspec
+from yarl import URL
 
 from clients.backoff import Backoff
 from clients.errors import (
@@ -142,7 +143,7 @@ class AsyncRest:
         query = {"from_ms": from_ms, "to_ms": to_ms, "limit": limit}
 
         async def turn(after: str) -> tuple[list[PublicRow], str | None]:
-            told = await self._get(f"/trades/{instrument}", Trades, after=after, **query)
+            told = await self._get(f"/trades/{_part(instrument)}", Trades, after=after, **query)
             return told.trades, told.next
 
         return Pages(turn, after, _behind)
@@ -162,7 +163,11 @@ class AsyncRest:
 
         async def turn(after: str) -> tuple[list[Candle], str | None]:
             told = await self._get(
-                f"/candles/{instrument}", Candles, interval=interval, from_ms=after, limit=limit
+                f"/candles/{_part(instrument)}",
+                Candles,
+                interval=interval,
+                from_ms=after,
+                limit=limit,
             )
             return told.candles, None if told.next is None else str(told.next)
 
@@ -214,7 +219,7 @@ class AsyncRest:
             raise ValueError("name the order by exactly one of its ids")
         if client_order_id is not None:
             return await self._get("/order", OrderStatus, client_order_id=client_order_id)
-        return await self._get(f"/order/{order_id}", OrderStatus)
+        return await self._get(f"/order/{_part(order_id)}", OrderStatus)
 
     def fills(
         self, *, from_ms: int = 0, to_ms: int = MS_MAX, after: str = "", limit: int = PAGE_MOST
@@ -284,10 +289,11 @@ class AsyncRest:
             timeout = aiohttp.ClientTimeout(total=ANSWER_SECONDS)
             self._http = aiohttp.ClientSession(timeout=timeout)
         try:
-            # Redirects are not followed: what is signed for one market must not be sent elsewhere.
-            async with self._http.get(
-                self.url + target, headers=headers, allow_redirects=False
-            ) as answer:
+            # The target is sent as it was signed: another spelling would be a bad signature, and
+            # five of those lock the key. Redirects are not followed: what is signed for one market
+            # must not be sent elsewhere.
+            address = URL(self.url + target, encoded=True)
+            async with self._http.get(address, headers=headers, allow_redirects=False) as answer:
                 body = bytearray()
                 async for piece in answer.content.iter_any():
                     body += piece
@@ -308,6 +314,11 @@ def signed_headers(key: Key, target: str, now_ns: int, method: str = "GET") -> d
         "Hourbook-Nonce": str(nonce),
         "Hourbook-Signature": key.sign(text),
     }
+
+
+def _part(text: str | None) -> str:
+    """Return text as one part of a path."""
+    return quote(str(text), safe="")
 
 
 def _behind(item: PublicRow | Report) -> str:

@@ -288,10 +288,14 @@ class Session:
         breaks, and what is not answered by the next logon was not carried out. A second copy on the
         same connection could be accepted after the first one was rejected, and be answered as such.
         """
-        if not pending.awaited or pending.connection == self._connection:
+        if not self.is_due(pending):
             return False
         pending.connection = self._connection
         return True
+
+    def is_due(self, pending: Pending) -> bool:
+        """Whether ``sends`` would say so."""
+        return pending.awaited and pending.connection != self._connection
 
     # --- what arrives ---
 

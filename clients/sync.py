@@ -99,8 +99,11 @@ class Client(Blocking[AsyncClient]):
 
     @property
     def position(self) -> Position | None:
-        """The last report seen."""
-        return self._read(lambda client: client.position)
+        """The last report received, also after ``close``; see ``AsyncClient.position``."""
+        try:
+            return self._read(lambda client: client.position)
+        except NotConnected:  # closed: it stays what it was
+            return self.asynchronous.position
 
     @property
     def instruments(self) -> dict[str, InstrumentData]:

@@ -61,6 +61,7 @@ def test_the_sync_client_trades_and_listens(threaded: tuple[str, str, str]) -> N
             assert event is not None, told
     with pytest.raises(errors.NotConnected):
         client.enter(CODE, "buy", 2, 3200)
+    assert client.position is not None and client.position.sequence > outcome.sequence
 
 
 def test_the_sync_client_raises_what_the_async_one_does(threaded: tuple[str, str, str]) -> None:

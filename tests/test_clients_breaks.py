@@ -8,7 +8,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 from test_clients import CODE, NOW, accepted, enter, execution, logged_on, ready, refusal
 
-from clients import errors
+from clients import errors, link
 from clients.aio import AsyncClient
 from clients.backoff import Backoff
 from clients.marks import Missed
@@ -226,15 +226,19 @@ class Clogged:
     def __init__(self) -> None:
         self.sent: list[list[object]] = []  # by connection
         self.clogged = False
+        self.late = False  # who waits for room hears of the end when there is another connection
         self._frames = asyncio.Queue[list[wire.AnyResponse]]()
         self._broken = asyncio.Event()
 
     async def connect(self, url: str, *, msgpack: bool) -> "Clogged":
         self.sent.append([])
-        return self
+        return self if len(self.sent) == 1 else Again(self)
 
     async def send(self, request: wire.AnyRequest | list[wire.AnyCommand]) -> None:
-        self.sent[-1].append(request)
+        self.sent[0].append(request)
+        await self.take(request)
+
+    async def take(self, request: wire.AnyRequest | list[wire.AnyCommand]) -> None:
         if isinstance(request, wire.ListInstruments):
             listed = wire.InstrumentData(code=CODE, product="H100", expiry="2026-12",
                                          multiplier=744, tick="0.001", decimals=3)  # fmt: skip
@@ -242,7 +246,10 @@ class Clogged:
                                                       request_id=request.request_id)])  # fmt: skip
         elif self.clogged and len(self.sent) == 1:
             await self._broken.wait()
-            raise errors.ConnectionLost("broken")
+            if not self.late:
+                raise errors.ConnectionLost("broken")
+            while len(self.sent) == 1:
+                await asyncio.sleep(0)
 
     async def frames(self) -> AsyncIterator[list[wire.AnyResponse]]:
         first = len(self.sent) == 1
@@ -253,7 +260,20 @@ class Clogged:
         self._broken.set()
         self._frames.put_nowait([])
 
-    async def close(self) -> None: ...
+    async def close(self) -> None:
+        self.cut()
+
+
+class Again(Clogged):
+    """The second connection."""
+
+    def __init__(self, first: Clogged) -> None:
+        super().__init__()
+        self.sent = first.sent
+
+    async def send(self, request: wire.AnyRequest | list[wire.AnyCommand]) -> None:
+        self.sent[1].append(request)
+        await self.take(request)
 
 
 @pytest.mark.parametrize("many", [False, True])
@@ -294,6 +314,66 @@ async def test_a_request_that_could_not_be_sent_is_given_up_in_time(
         while len(clogged.sent) < 2 or not client.is_ready:
             await asyncio.sleep(0.001)
     assert not any(isinstance(one, wire.Enter | list) for one in clogged.sent[1])
+    await client.close()
+
+
+@pytest.mark.parametrize("breaks", [False, True])
+async def test_the_rest_of_a_batch_is_sent_once(breaks: bool) -> None:
+    """What found no room in time is sent by the retry, and what was left when the connection broke
+    on the next one, as all of the batch: in no other way, and not before it is ready."""
+    clogged = Clogged()
+    client = AsyncClient("ws://nowhere", backoff=Backoff(first_s=0.001), connect=clogged.connect)
+    await client.connect()
+    clogged.clogged = clogged.late = True
+    client._link._answer_s = 20 if breaks else 0.05
+    orders = [client.build.enter(CODE, "buy", 1, "2.650") for _ in range(250)]
+    asking = asyncio.create_task(client.send_batch(orders))
+    if breaks:
+        await asyncio.sleep(0.02)
+        clogged.cut()
+        async with asyncio.timeout(20):
+            while len(clogged.sent) < 2 or not client.is_ready:
+                await asyncio.sleep(0.001)
+        await asyncio.sleep(0.01)
+        assert not asking.done()
+    else:
+        assert all(isinstance(one, errors.OutcomeUnknown) for one in await asking)
+        clogged.clogged = False
+        await client.send_batch(orders)
+    frames = [one if isinstance(one, list) else [one] for one in clogged.sent[-1]]
+    sent = [one for frame in frames for one in frame if isinstance(one, wire.Enter)]
+    assert sent == orders
+    await client.close()
+    await asyncio.wait([asking])
+
+
+async def test_a_first_connection_that_breaks_at_once_is_lost() -> None:
+    """Also between the logon and the first query, when no connection stands."""
+
+    class Gone(Clogged):
+        async def frames(self) -> AsyncIterator[list[wire.AnyResponse]]:
+            await asyncio.sleep(0)  # it is ready
+            for _ in ():
+                yield []
+
+    client = AsyncClient("ws://nowhere", backoff=Backoff(first_s=1), connect=Gone().connect)
+    with pytest.raises(errors.ConnectionLost):
+        await client.connect()
+
+
+async def test_a_full_connection_to_a_dead_exchange_is_given_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(link, "WATCH_SECONDS", 0.02)
+    clogged = Clogged()
+    client = AsyncClient("ws://nowhere", backoff=Backoff(first_s=0.001), connect=clogged.connect)
+    await client.connect()
+    clogged.clogged = True  # not even a Ping finds room
+    client._session._beat_ns = 25_000_000
+    async with asyncio.timeout(5):
+        while len(clogged.sent) == 1:
+            await asyncio.sleep(0.001)
+    assert any(isinstance(one, wire.Ping) for one in clogged.sent[0])
     await client.close()
 
 

@@ -207,6 +207,23 @@ async def test_a_nonce_overtaken_elsewhere_is_followed_by_a_higher_one(live: Liv
         assert (await slow.account()).account == 1
 
 
+async def test_a_wrong_id_is_no_bad_signature_and_no_other_address(live: Live) -> None:
+    """The address is sent as it was signed, whatever a caller put into it: five bad signatures
+    would lock the key."""
+    async with await rest_of(live, 1) as rest:
+        for asked, reason in (
+            *((rest.order(text), "SYNTAX") for text in ("a:b", "a/b", "a'b", "a?b", "a b", "é")),
+            *((rest.order(order_id=text), "ID_FORMAT") for text in ("1 2", "1/2", "%31", "1#2")),
+            *((rest.trades(text).page(), "ID_FORMAT") for text in (f"{CODE}#x", "../account")),
+            (rest.candles(f"{CODE}?interval=1m").page(), "ID_FORMAT"),
+            (rest.fills(after="1:2:3").page(), "SYNTAX"),
+        ):
+            with pytest.raises(errors.RequestRefused) as refused:
+                await asked
+            assert refused.value.reason == reason
+        assert (await rest.account()).account == 1
+
+
 async def test_what_came_too_soon_is_asked_again_when_it_may_be(
     live: Live, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -268,6 +268,11 @@ async def test_over_http_by_every_kind_of_proof(venue: Venue) -> None:
         for headers in proofs:
             async with session.get(f"{url}/private/get_positions", headers=headers) as answer:
                 assert (answer.status, (await answer.json())["result"]) == (200, [])
+        order = {"instrument_name": "H100Z26", "amount": "1", "price": "3"}
+        async with session.head(
+            f"{url}/private/buy", params=order, headers=proofs[1]
+        ) as answer:  # fmt: skip
+            assert answer.status == 405, "HEAD changes nothing"
         call = {"method": "private/get_open_orders", "id": "7", "params": {}}
         async with session.post(url, data=json.dumps(call), headers=proofs[0]) as answer:
             told = await answer.json()
@@ -394,7 +399,7 @@ async def test_charts_over_a_connection_and_what_is_none(venue: Venue) -> None:
         ({"resolution": "7"}, "resolution"),
         ({"resolution": "1", "end_timestamp": -1}, "end_timestamp"),
         ({"resolution": "1", "end_timestamp": 1 << 62}, "end_timestamp"),
-        ({"resolution": "1", "end_timestamp": 300_000_000}, "start_timestamp"),
+        ({"resolution": "1", "end_timestamp": 300_000_001}, "start_timestamp"),
         ({}, "resolution"),
     ):
         assert (await rpc.fail(method, **{**ask, **wrong}))["data"]["param"] == param

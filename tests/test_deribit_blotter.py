@@ -5,13 +5,16 @@ from typing import Any, cast
 
 import msgspec
 import pytest
+from dialect import no_candles
 from generator import MIXED, Generator
 
 from exchange.engine import Engine
 from exchange.gateway.dialects.deribit.blotter import CANCELLED, FILLED, Blotter
 from exchange.gateway.dialects.deribit.instruments import describe, mark_by
+from exchange.gateway.dialects.deribit.methods import Methods
 from exchange.gateway.dialects.deribit.numbers import exact
 from exchange.gateway.dialects.deribit.portray import Portrayer
+from exchange.gateway.dialects.deribit.rpc import Call
 from exchange.gateway.hub import Hub
 from exchange.journal.errors import NoSuchPosition
 from exchange.journal.tape import Released
@@ -22,6 +25,7 @@ from exchange.messages import (
     CommandKind,
     EventFlag,
     EventKind,
+    TradingState,
 )
 
 BATCHES = 40
@@ -67,6 +71,7 @@ def test_the_blotter_knows_what_the_accounts_know(seed: int) -> None:
     assert sum(len(fills) for fills in blotter.fills.values()) > 0
     portray(hub, blotter)
     portray(hub, late)
+    directory(hub, blotter)
     early = [ticket for ticket in late.orders.values() if ticket.early]
     assert early
     for ticket in early:
@@ -94,6 +99,23 @@ def bust(hub: Hub, blotter: Blotter) -> None:
     after = shown.stats(listed)
     assert after["volume"] == before["volume"] - 4
     assert after["high"] == exact(listed.price_text(top + 1))
+
+
+def directory(hub: Hub, blotter: Blotter) -> None:
+    """What has expired is listed to who asks for it, and has no summary among the others."""
+    methods, listed = Methods(hub, blotter, no_candles), hub.feed.instruments.by_id.values()
+
+    def codes(method: str, **params: Any) -> list[str]:
+        told = methods.answer(Call(None, f"public/{method}", params, 0), None)
+        return [one["instrument_name"] for one in told]
+
+    live = [one.code for one in listed if one.state != TradingState.EXPIRED]
+    assert codes("get_instruments") == codes("get_instruments", expired="false") == live
+    assert codes("get_book_summary_by_currency") == live
+    gone = [one.code for one in listed if one.state == TradingState.EXPIRED]
+    assert codes("get_instruments", expired=True) == gone
+    for code in gone:
+        assert codes("get_book_summary_by_instrument", instrument_name=code) == [code]
 
 
 def check(hub: Hub, blotter: Blotter) -> None:

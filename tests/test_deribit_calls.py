@@ -210,6 +210,17 @@ async def test_a_corrected_trade_is_listed_as_it_is_now(venue: Venue) -> None:
         assert (state["filled_amount"], state["average_price"]) == (2, float(mark + tick))
 
 
+async def test_the_trades_of_an_order_are_all_there(venue: Venue) -> None:
+    one, two = [await venue.rpc(await venue.key(account)) for account in (1, 2)]
+    (mark,) = await marks(one, NEAR)
+    bought = await one.call("private/buy", instrument_name=NEAR, amount=12, price=str(mark))
+    for _ in range(12):
+        await two.call("private/sell", instrument_name=NEAR, amount=1, type="market")
+    which = {"order_id": bought["order"]["order_id"]}
+    assert len(await one.call("private/get_user_trades_by_order", **which)) == 12
+    assert len(await one.call("private/get_user_trades_by_order", **which, count=10)) == 10
+
+
 async def test_what_is_listed_later_is_in_the_channels_of_its_kind(venue: Venue) -> None:
     one, two = [await venue.rpc(await venue.key(account)) for account in (1, 2)]
     names = [f"{what}.{kind}.H100.raw" for kind in ("combo", "future_combo", "any")

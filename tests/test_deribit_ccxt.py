@@ -51,6 +51,12 @@ async def charts(venue: Venue, one: Any, symbol: str, price: float) -> None:
     (day,) = await one.fetch_ohlcv(symbol, "1d", since=candle[0] - 86_400_000)
     assert day[1:] == candle[1:]
     assert await one.fetch_ohlcv(symbol, "1m", since=0, limit=10) == []
+    begun = candle[0] - 4_000 * 60_000  # of the longest page there is, and of one behind another
+    assert await one.fetch_ohlcv(symbol, "1m", since=begun, limit=5_000) == [candle]
+    pages = {"paginate": True, "paginationCalls": 2}
+    assert await one.fetch_ohlcv(symbol, "1m", since=begun - 5_000 * 60_000, params=pages) == [
+        candle
+    ]
 
 
 async def watch_and_trade(venue: Venue, one: Any, two: Any, symbol: str, price: float) -> None:

@@ -135,6 +135,8 @@ async def test_health_over_http(house: House) -> None:
     assert health["sequence"] == house.venue.hub.sequence
     async with house.client.post(f"{house.url}/api/v1/health") as answer:
         assert answer.status == 405
+    async with house.client.head(f"{house.url}/ws") as answer:
+        assert answer.status == 405, "only GET makes a WebSocket"
 
 
 async def test_a_gateway_that_stops_says_so(house: House) -> None:

@@ -75,7 +75,7 @@ ROOMS: Final[dict[str, tuple[set[str], set[str]]]] = {
     "exchange.cli.export": ({"exchange"}, {"msgspec", "pyarrow"}),
     "clients": (
         {"exchange.messages", "contracts"},
-        {"aiohttp", "msgspec", "sortedcontainers"},
+        {"aiohttp", "msgspec", "sortedcontainers", "yarl"},
     ),
     "clients.keys": ({"clients"}, {"msgspec", "cryptography"}),
     "clients.bots.recorder": ({"clients", "exchange.messages"}, {"msgspec", "pyarrow"}),

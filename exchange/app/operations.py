@@ -1,6 +1,6 @@
-"""What an operator can do with a running market: each request becomes commands and an answer.
+"""Carries out the operators' requests: turns each into commands and an answer.
 
-Nothing here changes the market by itself; every change goes through the desk into the log.
+Nothing here changes the market directly; every change is a command that the desk puts into the log.
 """
 
 import asyncio
@@ -37,11 +37,11 @@ _log = logging.getLogger(__name__)
 
 
 class Operations:
-    """The operator's requests, on a desk and the clearing house behind it.
+    """Performs operators' requests by a desk and the clearing house.
 
-    API keys are those of ``directory``; ``key_revoked`` is called after one was deleted.
-    ``clock`` gives nanoseconds since the epoch: for the date that a request leaves open, and for
-    how long a proposal waits. In a ``scheduled`` market an opened day starts no trading: the
+    API keys are in ``directory``; ``key_revoked`` is called after each change of them. ``clock``
+    returns nanoseconds since the epoch, for a business date that a request omits and for the time
+    that a proposal is valid. In a ``scheduled`` market opening a day starts no trading: the
     schedule does.
     """
 
@@ -65,15 +65,15 @@ class Operations:
         self._conduct = Conduct(desk)
         self._approvals = Approvals(desk, self._house, self._conduct, clock, directory)
         self.one_at_a_time = asyncio.Lock()
-        self.held_up = False  # a full disk left something of the start undone
+        self.held_up = False  # whether a full disk left part of the start undone
 
     async def perform(
         self, request: requests.AnyRequest, person: str = SOCKET_PERSON
     ) -> dict[str, Any]:
-        """Do what a person asks and say what came of it, as plain data.
+        """Perform a person's request and return the answer as plain data.
 
-        ``person`` is the key id of a request that came under a key. Raises RequestRefused with
-        the reason, TimeoutError when the market does not answer.
+        ``person`` is the key id if the request was signed with a key. Raises RequestRefused with
+        the reason, and TimeoutError if the market does not answer.
         """
         async with self.one_at_a_time:
             match request:
@@ -139,8 +139,9 @@ class Operations:
         return {"mode": mode.name}
 
     async def _create_key(self, request: requests.CreateKey, person: str) -> dict[str, Any]:
-        """Make a key; RequestRefused for one that proposes, asked for from elsewhere. Of a key that
-        cannot be no account is opened, and of an account that cannot be no key is left."""
+        """Create a key and open its account if needed; if either fails, neither is left.
+
+        RequestRefused if the key's scope may propose and the request came over HTTP."""
         _check_machine(Key("", request.account, request.scope), person)
         try:
             made = create_key(
@@ -173,13 +174,13 @@ class Operations:
         return {**_shown(*made), "replaces": request.key_id, "replaced_until_ms": until_ms}
 
     async def prepare(self, *, serving: bool = True) -> None:
-        """Make the market ready to trade after a start; not ``serving``: to be asked.
+        """Make the market ready to trade after a start; without ``serving`` only for queries.
 
-        An empty one opens its first day. Instruments that the restart halted reopen; those that
-        an operator halted do not. An opening that a crash broke off is finished. A closed day
-        stays closed until its date has passed and it is settled. In a scheduled market all but the
-        first day is the schedule's; who only asks cannot know of one, and opens that alone. What a
-        full disk refuses is left to be done (``held_up``), and the log says so.
+        An empty market opens its first day. Instruments that the restart halted resume; those that
+        an operator halted do not. An opening interrupted by a crash is finished. A closed day stays
+        closed until its date has passed and it is settled. In a scheduled market the schedule does
+        all of this but the first day. If a full disk refuses a command, the rest is left undone
+        (``held_up``), with an error in the program's log.
         """
         desk = self._desk
         if not desk.instruments.by_id:
@@ -198,8 +199,8 @@ class Operations:
             self.held_up = False
 
     async def go_on(self) -> None:
-        """Do what a full disk left undone at the start, as soon as that has room. QueueFull,
-        TimeoutError: call it again."""
+        """Do what a full disk left undone at the start, once it has room. Raises QueueFull and
+        TimeoutError: call it again then."""
         async with self.one_at_a_time:
             try:
                 await self.prepare()
@@ -208,7 +209,7 @@ class Operations:
                 _log.error("`resume` what is halted, or `open-day`: %s", refused)
 
     async def _reopen(self) -> None:
-        """Let trade what the restart halted."""
+        """Resume trading of the instruments that the restart halted."""
         await self._desk.perform(
             [
                 wishes.set_state(listed.code, listed.id, TradingState.CONTINUOUS)
@@ -218,7 +219,7 @@ class Operations:
         )
 
     async def _go_on(self) -> None:
-        """Finish the open day's opening, or open the day that has come."""
+        """Finish an interrupted opening of the day, or open today's if it is due."""
         desk = self._desk
         if any(self._conduct.may_trade(listed) for listed in desk.left_closed()):
             _log.warning("the opening of business date %d is finished", desk.business_date)
@@ -234,11 +235,11 @@ class Operations:
                 await self._open_day(requests.OpenDay())
             except WishRejected:
                 raise
-            except RequestRefused as refused:  # who is to mend it needs a market that runs
+            except RequestRefused as refused:  # to correct it, the operator needs a running market
                 _log.error("no business date is opened: %s", refused)
 
     async def unsettled(self) -> bool:
-        """Whether a business date is closed and its settlement was broken off. TimeoutError."""
+        """Whether the last business date is closed but not settled throughout; TimeoutError."""
         desk = self._desk
         if desk.day_open or not desk.business_date:
             return False
@@ -246,9 +247,10 @@ class Operations:
         return not desk.to_settle() <= self._clearing.settled()
 
     async def checkpoint(self) -> int | None:
-        """Have engine and clearing compared at this point of the log; do what clearing asks for.
-        Return how many commands that took if there is no use in another while the log stands still,
-        and None if there is."""
+        """Compare engine and clearing at this point of the log, and carry out clearing's dues.
+
+        Return the number of commands that this took, or None if another checkpoint is needed even
+        if nothing else is added to the log."""
         await self._desk.perform([wishes.checkpoint()])
         async with self.one_at_a_time:
             refused = await self._house.perform_dues()
@@ -260,15 +262,15 @@ class Operations:
 
     @property
     def dues_refused(self) -> dict[str, str]:
-        """Why the engine refuses what clearing asks for, by id, as of the last try."""
+        """Why the engine refused dues of clearing at the last try, by due id."""
         return self._house.refused
 
     def stubborn(self) -> dict[str, str]:
-        """The same of what it has refused again and again."""
+        """The same, of the dues that it has refused repeatedly."""
         return self._house.stubborn()
 
     def state(self, *, every: bool = False) -> dict[str, Any]:
-        """How the market stands."""
+        """Return the market's state; with ``every`` also of expired instruments."""
         desk, listed = self._desk, self._desk.instruments.by_id.values()
         shown = [one for one in listed if every or one.state != TradingState.EXPIRED]
         return {
@@ -307,7 +309,7 @@ class Operations:
         return {"key_id": key_id, "revoked": True}
 
     async def _kill(self, request: requests.Kill) -> dict[str, Any]:
-        """Throw a kill switch, and say how many orders it took."""
+        """Throw a kill switch; the answer has the number of cancelled orders."""
         (outcome,) = await self._desk.perform([wishes.switch(request, on=True)])
         event = outcome.events[0]
         return {
@@ -329,7 +331,7 @@ class Operations:
         return wishes.open_account(request)
 
     async def _move_cash(self, request: requests.Deposit | requests.Withdraw) -> dict[str, Any]:
-        """Book money in or out; a deposit opens its account if need be."""
+        """Book a deposit or withdrawal; a deposit opens its account if needed."""
         movement = wishes.move_cash(request)
         opening: list[Wish] = []
         if isinstance(request, requests.Deposit) and request.account not in self._desk.accounts:
@@ -344,7 +346,7 @@ class Operations:
         }
 
     async def _record_fixing(self, request: requests.RecordFixing) -> dict[str, Any]:
-        """Journal an index's fixing; the answer to a repeat says so."""
+        """Journal an index's fixing; the answer says whether it is a repeat."""
         (outcome,) = await self._desk.perform([wishes.record_fixing(request)])
         event = outcome.events[0]
         return {
@@ -356,7 +358,8 @@ class Operations:
         }
 
     async def _record_factors(self, request: requests.RecordFactors) -> dict[str, Any]:
-        """Journal a factor table that the rules allow to be published today, by the same key."""
+        """Journal a factor table, if the rules permit its publication today and the key is that of
+        the version before."""
         try:
             table = factors.read(request.table.encode())
             latest = self._desk.factors.get((table.grade, table.expiry))
@@ -382,7 +385,7 @@ class Operations:
         }
 
     async def _adopt_margin(self, request: requests.AdoptMargin) -> dict[str, Any]:
-        """Journal a version of the margin parameters; at once in force, it moves the rates."""
+        """Journal a version of the margin parameters; set the margin rates if it is in force."""
         desk, parameters = self._desk, margin.read(request.parameters)
         await self.cleared()
         new = margin.judge(parameters, self._clearing, desk.terms, desk.business_date)
@@ -390,7 +393,7 @@ class Operations:
             await desk.perform([wishes.adopt_margin(parameters)])
             await self.cleared()
         if desk.business_date and parameters == self._clearing.margin_parameters():
-            # Also after a repeat: a crash may have come between the record and the rates.
+            # Also after a repeat: there may have been a crash between the record and the rates.
             await desk.perform(self._rates(wishes.as_date(desk.business_date)))
         adopted = self._clearing.margin_versions()
         return {
@@ -402,7 +405,8 @@ class Operations:
         }
 
     async def _open_day(self, request: requests.OpenDay) -> dict[str, Any]:
-        """Open a business date: new expiries, limits around the last settlement, trading."""
+        """Open a business date: list new expiries, set limits around the last settlement prices,
+        start trading."""
         desk = self._desk
         if desk.day_open:
             raise RequestRefused(f"business date {desk.business_date} is open; settle it first")
@@ -412,7 +416,7 @@ class Operations:
             )
         number = self._next_date() if request.date is None else request.date
         day = wishes.as_date(number)
-        await self.cleared()  # which margin parameters are in force is clearing's to say
+        await self.cleared()  # clearing decides which margin parameters are in force
         limits = self._relimit()
         todo = [*limits, *self._conduct.relimit_combinations(limits)]
         todo += [*self._rates(day), *self._protections()]
@@ -424,8 +428,8 @@ class Operations:
         }
 
     async def _start_trading(self, listed: Iterable[Instrument]) -> int:
-        """Let what is closed trade on the day that has opened, unless the schedule does; return
-        how many do."""
+        """Start trading of the closed instruments, unless the schedule does that; return their
+        number."""
         closed = [
             wishes.set_state(one.code, one.id, TradingState.CONTINUOUS)
             for one in listed
@@ -437,7 +441,7 @@ class Operations:
         return len(closed)
 
     async def _list(self, request: requests.ListContract) -> dict[str, Any]:
-        """List one expiry of the cycle, a physical one say; with the day open it trades at once."""
+        """List an expiry of the cycle, or a combination. If the day is open, its trading starts."""
         desk = self._desk
         if request.code in desk.instruments.by_code:
             raise RequestRefused(f"{request.code} is listed already")
@@ -485,7 +489,8 @@ class Operations:
         return wishes.as_number(today)
 
     def _relimit(self) -> list[Wish]:
-        """Price limits of the listed instruments, around their settlement prices."""
+        """Return wishes for the price limits of the listed instruments, around their settlement
+        prices."""
         try:
             return [
                 wishes_market.limits(terms, listed.id, price)
@@ -498,7 +503,8 @@ class Operations:
             ) from error
 
     def _protections(self) -> list[Wish]:
-        """Protections of the listed instruments by their terms, bands around settlement prices."""
+        """Return wishes for the protections of the listed instruments, with bands around their
+        settlement prices."""
         return [
             wishes_market.protect(
                 listed.code, listed.id, wishes_market.protections_of(terms, price)
@@ -507,7 +513,8 @@ class Operations:
         ]
 
     def _rates(self, day: date) -> list[Wish]:
-        """Margin rates of the listed instruments, by the margin parameters of that day."""
+        """Return wishes for the margin rates of the listed instruments, by the parameters in force
+        on a day."""
         parameters = self._clearing.margin_parameters(wishes.as_number(day))
         return [
             wishes_market.risk(terms, listed.id, price, day, parameters)
@@ -515,7 +522,8 @@ class Operations:
         ]
 
     def _settled(self) -> Iterator[tuple[Instrument, Terms, int]]:
-        """What is listed and has not expired, its terms, and its last settlement price."""
+        """Yield each instrument that has not expired, with its terms and last settlement price in
+        micro-dollars."""
         for listed in self._desk.instruments.by_id.values():
             terms = self._desk.terms.get(listed.code)
             if terms is not None and listed.state != TradingState.EXPIRED:
@@ -524,8 +532,8 @@ class Operations:
 
 
 def _check_machine(key: Key, person: str) -> None:
-    """RequestRefused for a key that may propose what takes two people, and was asked for over HTTP:
-    one person would have two names."""
+    """Raise RequestRefused if a key may make proposals and its creation is requested over HTTP: one
+    person could then act as two."""
     if key.may(Right.CLEAR) and person != SOCKET_PERSON:
         raise RequestRefused(
             f"a key of scope {key.scope} is made on the market's own machine: `hourbook keys create"
@@ -538,5 +546,5 @@ def _no_key(key_id: str) -> RequestRefused:
 
 
 def _shown(key_id: str, secret: str) -> dict[str, Any]:
-    """A new key as it is shown, this once; that of a public key has no secret."""
+    """Return the answer for a new key. The secret is shown only here; a public key has none."""
     return {"key_id": key_id, "secret": secret} if secret else {"key_id": key_id}

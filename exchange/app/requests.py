@@ -1,7 +1,7 @@
-"""What an operator may ask of a market: the messages of the admin socket.
+"""The operators' requests: the messages of the admin socket.
 
-One JSON object a line, tagged ``operation``; the answer is one line too (docs/reference/admin.md).
-Money and prices are decimal strings: dollars, and dollars per GPU-hour.
+A request is a JSON object on one line, tagged ``operation``; the answer is one line as well
+(docs/reference/admin.md). Money and prices are decimal strings: dollars, and dollars per GPU-hour.
 """
 
 from typing import Annotated, Final, Literal, TypeAlias
@@ -25,15 +25,16 @@ from exchange.app.requests_market import SetLimits as SetLimits
 from exchange.messages.access import Scope
 
 MAX_OPEN_ORDERS: Final = 10_000
-THROTTLE_INTERVAL_NS: Final = 100_000  # one order every 0.1 ms in the long run
+THROTTLE_INTERVAL_NS: Final = 100_000  # per order, on average
 THROTTLE_BURST: Final = 10_000
 OVERLAP_SECONDS: Final = 86_400
 OVERLAP_SECONDS_MAX: Final = 90 * 86_400
 
 
 class OpenAccount(Request, frozen=True, kw_only=True, tag="open_account"):
-    """Opens an account; without ``member`` it is a member, without ``self_trade_group`` a group of
-    its own number. Accounts of one group never trade with each other."""
+    """Open an account. ``member`` and ``self_trade_group`` default to the account's own number.
+
+    Accounts of one self-trade group never trade with each other."""
 
     account: int
     member: int | None = None
@@ -42,7 +43,7 @@ class OpenAccount(Request, frozen=True, kw_only=True, tag="open_account"):
     max_open_orders: int = MAX_OPEN_ORDERS
     throttle_interval_ns: int = THROTTLE_INTERVAL_NS
     throttle_burst: int = THROTTLE_BURST
-    if_missing: bool = False  # an account that is open already is no error
+    if_missing: bool = False  # succeed if the account is open already
 
     @property
     def of_member(self) -> int:
@@ -51,8 +52,11 @@ class OpenAccount(Request, frozen=True, kw_only=True, tag="open_account"):
 
 
 class SetAccount(Request, frozen=True, kw_only=True, tag="set_account"):
-    """Throws or lifts the account's switch of this setting and bounds the lots of its orders (0: no
-    bound). Those of ``Kill`` are others: the answer says which of all stop it now."""
+    """Set or clear an account's ``setting`` switch, and limit the lots of each of its orders (0: no
+    limit).
+
+    The switches of ``Kill`` are separate. The answer lists all switches that stop the account now.
+    """
 
     account: int
     killed: bool = False
@@ -60,8 +64,8 @@ class SetAccount(Request, frozen=True, kw_only=True, tag="set_account"):
 
 
 class Kill(Request, frozen=True, kw_only=True, tag="kill"):
-    """Throws a kill switch: what it stops is cancelled, and may only cancel and reduce, until two
-    people lift it (``lift``, with a reason)."""
+    """Throw a kill switch: cancel the orders of its scope, and from then on accept only cancels and
+    reductions, until two people lift it (``lift``, with a reason)."""
 
     scope: Literal["account", "session", "member", "exchange"] = "account"
     account: int = 0  # of scope account or session
@@ -72,19 +76,19 @@ class Kill(Request, frozen=True, kw_only=True, tag="kill"):
 
 
 class CreateKey(Request, frozen=True, kw_only=True, tag="create_key"):
-    """Makes an API key for an account, which is opened if need be.
+    """Create an API key of an account, which is opened if it does not exist.
 
-    With ``public_key``, an Ed25519 one in hexadecimal, there is no secret to hand out.
+    With ``public_key``, an Ed25519 key in hexadecimal, the answer has no secret.
     """
 
     account: int
     scope: Scope = "trade"
-    addresses: tuple[str, ...] = ()  # networks that it may be used from; none: any
+    addresses: tuple[str, ...] = ()  # networks from which it may be used; empty: any
     public_key: str = ""
 
 
 class RotateKey(Request, frozen=True, kw_only=True, tag="rotate_key"):
-    """Makes a key like another one, which stays good for ``overlap_seconds`` more."""
+    """Create a key with the properties of another, which stays valid for ``overlap_seconds``."""
 
     key_id: str
     overlap_seconds: Annotated[int, Meta(ge=0, le=OVERLAP_SECONDS_MAX)] = OVERLAP_SECONDS
@@ -92,17 +96,18 @@ class RotateKey(Request, frozen=True, kw_only=True, tag="rotate_key"):
 
 
 class ListKeys(Request, frozen=True, kw_only=True, tag="list_keys"):
-    """Asks which API keys there are; their secrets stay where they are."""
+    """List the API keys, without their secrets."""
 
 
 class RevokeKey(Request, frozen=True, kw_only=True, tag="revoke_key"):
-    """Deletes an API key and closes its live connections."""
+    """Delete an API key and close its connections."""
 
     key_id: str
 
 
 class Deposit(Request, frozen=True, kw_only=True, tag="deposit"):
-    """Books dollars into an account. A repeated ``request_id`` is answered, not booked again."""
+    """Deposit dollars into an account. A repeated ``request_id`` is not booked again; it gets the
+    first answer."""
 
     account: int
     amount: str
@@ -110,7 +115,7 @@ class Deposit(Request, frozen=True, kw_only=True, tag="deposit"):
 
 
 class Withdraw(Request, frozen=True, kw_only=True, tag="withdraw"):
-    """Books dollars out of an account, as far as they are free."""
+    """Withdraw dollars from an account, at most what is free. ``request_id`` as in ``Deposit``."""
 
     account: int
     amount: str
@@ -118,28 +123,29 @@ class Withdraw(Request, frozen=True, kw_only=True, tag="withdraw"):
 
 
 class SetMode(Request, frozen=True, kw_only=True, tag="mode"):
-    """Makes the whole market cancel-only, or normal again."""
+    """Set the mode of the whole market: cancel-only, or normal."""
 
     mode: Literal["normal", "cancel_only"]
 
 
 class OpenDay(Request, frozen=True, kw_only=True, tag="open_day"):
-    """Opens a business date (yyyymmdd): lists new expiries, sets limits, starts trading."""
+    """Open a business date (yyyymmdd): list new expiries, set limits, start trading."""
 
-    date: int | None = None  # the next one after the last, or today if that is later
+    date: int | None = None  # None: the day after the last one, or today if that is later
 
 
 class Settle(Request, frozen=True, kw_only=True, tag="settle"):
-    """Closes the open day and settles it, at the prices clearing finds or two persons approved."""
+    """Close the open day; settle it at the prices that clearing computes or two people approved."""
 
 
 class RunCycle(Request, frozen=True, kw_only=True, tag="run_cycle"):
-    """Carries the intraday cycle that is due out; a market does so by itself."""
+    """Run the intraday cycle that is due. A serving market does this automatically."""
 
 
 class ProposePrice(Request, frozen=True, kw_only=True, tag="propose_price"):
-    """A settlement price of an instrument in place of the computed one; the next ``settle`` takes
-    it. Needs a second person: the answer is a proposal. Of a settled date: a ``correction``."""
+    """Propose an instrument's settlement price instead of the computed one, for the next ``settle``
+    or, with ``correction``, for a date that is settled. The answer is a proposal, which a second
+    person must approve."""
 
     code: str
     price: str
@@ -148,9 +154,9 @@ class ProposePrice(Request, frozen=True, kw_only=True, tag="propose_price"):
 
 
 class PutRecord(Request, frozen=True, kw_only=True, tag="put_record"):
-    """Puts a record before the clearing house: a JSON object tagged ``operation``.
+    """Write a clearing record, a JSON object tagged ``operation``, to the log.
 
-    A repeated ``request_id`` is recorded once; the repeat has no rulings of its own.
+    A repeated ``request_id`` is recorded once; the answer to the repeat has no rulings.
     """
 
     record: str
@@ -158,9 +164,10 @@ class PutRecord(Request, frozen=True, kw_only=True, tag="put_record"):
 
 
 class Bust(Request, frozen=True, kw_only=True, tag="bust"):
-    """Takes a trade of the open day back. Needs a second person: the answer is a proposal.
+    """Cancel a trade of the open day. The answer is a proposal, which a second person must approve.
 
-    A trade inside the no-bust range stands, unless the market's own ``malfunction`` made it.
+    A trade inside the no-bust range cannot be busted, unless a ``malfunction`` of the market caused
+    it.
     """
 
     match_number: int
@@ -169,7 +176,8 @@ class Bust(Request, frozen=True, kw_only=True, tag="bust"):
 
 
 class Adjust(Request, frozen=True, kw_only=True, tag="adjust"):
-    """Gives a trade of the open day another price, inside the no-bust range; as ``Bust``."""
+    """Change the price of a trade of the open day to one inside the no-bust range; otherwise as
+    ``Bust``."""
 
     match_number: int
     price: str
@@ -178,26 +186,27 @@ class Adjust(Request, frozen=True, kw_only=True, tag="adjust"):
 
 
 class Approve(Request, frozen=True, kw_only=True, tag="approve"):
-    """Has another person's proposal done."""
+    """Approve another person's proposal, which is then carried out."""
 
     proposal: str
 
 
 class ListProposals(Request, frozen=True, kw_only=True, tag="proposals"):
-    """Asks which proposals wait for a second person."""
+    """List the proposals that wait for a second person."""
 
 
 class Expire(Request, frozen=True, kw_only=True, tag="expire"):
-    """Ends an instrument at its final settlement price: every order and position is gone."""
+    """Expire an instrument at its final settlement price: all its orders and positions end."""
 
     code: str
-    at_settlement: bool = False  # at the last settlement price, where the index has no price
+    at_settlement: bool = False  # at the last settlement price, if the index has none
 
 
 class Hedge(Request, frozen=True, kw_only=True, tag="hedge"):
-    """The manager of a default trades its book: what does not trade at once is cancelled.
+    """Enter an immediate-or-cancel order on an account of a member in default.
 
-    A repeated ``request_id`` is answered, not traded again; a hedge that was rejected spends none.
+    A repeated ``request_id`` does not trade again; it gets the first outcome. A rejected hedge does
+    not use its id up.
     """
 
     default: int
@@ -209,17 +218,17 @@ class Hedge(Request, frozen=True, kw_only=True, tag="hedge"):
 
 
 class ByTwo(Request, frozen=True, kw_only=True, tag="by_two"):
-    """Puts a record before the clearing house that takes two people: the answer is a proposal."""
+    """Propose a clearing record that needs two people. The answer is a proposal."""
 
     record: str
     reason: str
 
 
 class RecordFixing(Request, frozen=True, kw_only=True, tag="record_fixing"):
-    """Puts an index's fixing of a day into the log: its price, and the hash of its inputs.
+    """Write an index's fixing of a day to the log: its price and the hash of its inputs.
 
-    ``price`` is empty for a day that was withheld. A repeated (index, date, revision) is answered,
-    not recorded again; with another price or hash it is refused.
+    ``price`` is empty for a withheld day. A repeated (index, date, revision) is not recorded again;
+    with another price or hash it is refused.
     """
 
     index: str
@@ -229,29 +238,29 @@ class RecordFixing(Request, frozen=True, kw_only=True, tag="record_fixing"):
     reason: str = ""
     price: str = ""
     inputs_hash: str  # hexadecimal, 32 bytes
-    tape_hash: str  # of the tape's entry that holds the fixing
+    tape_hash: str  # of the tape entry with the fixing
 
 
 class RecordFactors(Request, frozen=True, kw_only=True, tag="record_factors"):
-    """Puts a published table of conversion factors into the log, as it was signed.
+    """Write a published table of conversion factors to the log, as it was signed.
 
-    A repeated (grade, expiry, version) is answered, not recorded again; another one is refused.
+    A repeated (grade, expiry, version) is not recorded again; with another table it is refused.
     """
 
     table: str  # JSON, as `hourbook goodput factors` writes it
 
 
 class AdoptMargin(Request, frozen=True, kw_only=True, tag="adopt_margin"):
-    """Adopts the next version of the margin parameters, from the business date it names on.
+    """Adopt the next version of the margin parameters, effective from the business date in it.
 
-    A repeat of the same parameters is answered, not adopted again.
+    The same parameters again are not adopted twice.
     """
 
     parameters: str  # JSON, as `hourbook clear calibrate` writes it
 
 
 class State(Request, frozen=True, kw_only=True, tag="state"):
-    """Asks how the market stands; of ``every`` instrument, or of those that have not expired."""
+    """Query the market's state; with ``every`` also of expired instruments."""
 
     every: bool = False
 
@@ -286,10 +295,10 @@ AnyRequest: TypeAlias = (
     | State
 )
 
-# What one person alone may not do: it waits for another's approval.
+# Requests that may need a second person's approval.
 TwoPersons: TypeAlias = Bust | Adjust | ProposePrice | ByTwo | Resume | Kill
 
-# What a key of scope clear may ask over HTTP; all else is for scope admin.
+# Requests that a key of scope clear may make over HTTP; all others need scope admin.
 ClearingDesk: TypeAlias = (
     Settle | RunCycle | ProposePrice | PutRecord | Expire | Hedge | ByTwo | RecordFixing |
     RecordFactors | AdoptMargin | State

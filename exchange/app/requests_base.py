@@ -1,4 +1,4 @@
-"""What every request to a market is made from; see ``requests``."""
+"""The base class of all operators' requests; see ``requests``."""
 
 import msgspec
 
@@ -6,4 +6,4 @@ import msgspec
 class Request(
     msgspec.Struct, frozen=True, kw_only=True, tag_field="operation", forbid_unknown_fields=True
 ):
-    """What every request has: the tag ``operation``."""
+    """A request, tagged ``operation``."""

@@ -1,7 +1,7 @@
-"""What an operator may ask of instruments: states, auctions, combinations, protections.
+"""The operators' requests about instruments: states, auctions, combinations, protections.
 
-``code`` is an instrument's, or a product's and then means all its expiries that are listed.
-Prices and money are decimal strings, times milliseconds.
+``code`` is the code of an instrument, or of a product, which means all its listed expiries. Prices
+and money are decimal strings, times are milliseconds.
 """
 
 from typing import Literal, TypeAlias
@@ -10,16 +10,16 @@ from exchange.app.requests_base import Request
 
 
 class Halt(Request, frozen=True, kw_only=True, tag="halt"):
-    """Stops trading; orders stay and may be cancelled."""
+    """Halt trading. Orders stay and may be cancelled."""
 
     code: str
 
 
 class Resume(Request, frozen=True, kw_only=True, tag="resume"):
-    """Starts trading in what is closed, halted or collected for an auction.
+    """Start continuous trading of instruments that are closed, halted or in an auction.
 
-    What a breaker halted takes two people: with a ``reason``, and the answer is a proposal. It
-    goes on through a volatility auction if ``auction``, which another of these then ends.
+    After a breaker's halt two people and a ``reason`` are needed: the answer is a proposal. With
+    ``auction`` trading resumes with a volatility auction, which another ``resume`` ends.
     """
 
     code: str
@@ -28,75 +28,77 @@ class Resume(Request, frozen=True, kw_only=True, tag="resume"):
 
 
 class PreOpen(Request, frozen=True, kw_only=True, tag="pre_open"):
-    """Collects orders for an opening auction."""
+    """Begin to collect orders for an opening auction."""
 
     code: str
 
 
 class Auction(Request, frozen=True, kw_only=True, tag="auction"):
-    """Collects orders for an auction, which ends with the next change of state."""
+    """Begin to collect orders for an auction, which the next change of state ends."""
 
     code: str
     cause: Literal["opening", "closing", "volatility"] = "volatility"
 
 
 class Close(Request, frozen=True, kw_only=True, tag="close"):
-    """Ends trading; what an auction collected trades at its price."""
+    """Close trading. The orders collected for an auction trade at its price."""
 
     code: str
 
 
 class Indicate(Request, frozen=True, kw_only=True, tag="indicate"):
-    """Publishes what the orders collected would do if the auction ended now."""
+    """Publish the price and quantity at which the auction would trade if it ended now."""
 
     code: str
 
 
 class ListContract(Request, frozen=True, kw_only=True, tag="list_contract"):
-    """Lists an expiry of the cycle that a market does not list by itself, or a combination of
-    expiries that are listed."""
+    """List an expiry of the cycle that a market does not list automatically, or a combination of
+    listed expiries."""
 
     code: str
     price: str = ""  # the first mark of an expiry: dollars per GPU-hour
 
 
 class SetImplied(Request, frozen=True, kw_only=True, tag="implied"):
-    """Switches implied prices of a combination, or of all that are listed, on or off."""
+    """Turn implied prices of a combination, or of all listed ones, on or off."""
 
     code: str = ""
     on: bool = True
 
 
 class Protect(Request, frozen=True, kw_only=True, tag="protect"):
-    """Holds instruments to the protections of their terms; what is stated here goes before them.
+    """Set the protections of instruments to those of their terms, except where stated here.
 
-    Without ``code`` every instrument; not ``on``: to nothing.
+    Without ``code`` it applies to every instrument; without ``on`` it removes all protections.
     """
 
     code: str = ""
     on: bool = True
-    band: str | None = None  # dollars per GPU-hour through the reference price
-    order_value: str | None = None  # most dollars of one order
-    accountability: int | None = None  # lots of an account in an expiry that are reported
-    all_months: int | None = None  # lots of an account over all expiries
+    band: str | None = None  # dollars per GPU-hour beyond the reference price
+    order_value: str | None = None  # maximum value of one order in dollars
+    accountability: int | None = None  # lots of an account in an expiry, from which it is reported
+    all_months: int | None = None  # maximum lots of an account over all expiries
 
 
 class SetBreaker(Request, frozen=True, kw_only=True, tag="breaker"):
-    """Halts an instrument whose price moves by more than ``variation`` within a span of time."""
+    """Set a breaker, which halts an instrument if its price moves by more than ``variation`` within
+    ``span_ms``."""
 
     code: str
     window: Literal["circuit", "velocity"] = "circuit"
-    variation: str = "0"  # dollars per GPU-hour; 0 takes it off
+    variation: str = "0"  # dollars per GPU-hour; 0 removes the breaker
     span_ms: int = 60_000
-    halt_ms: int = 0  # until it goes on by itself; 0: until two people resume it
-    product: bool = False  # every outright of the product halts with it
+    halt_ms: int = 0  # length of the halt; 0: until two people resume trading
+    product: bool = False  # whether all outrights of the product halt as well
 
 
 class SetLimits(Request, frozen=True, kw_only=True, tag="limits"):
-    """Moves an instrument's daily price limits, what one account or one order may have, or what a
-    spread's pairs need not hold.
+    """Change an instrument's daily price limits, its position limit, the maximum size of an order,
+    or the credit of a calendar spread.
 
-    What is not stated stays. The next business day begins with those of its terms; a credit stays.
+    Omitted fields stay as they are. The next business day starts with the limits of the terms; a
+    credit stays.
     """
 
     code: str
@@ -104,11 +106,11 @@ class SetLimits(Request, frozen=True, kw_only=True, tag="limits"):
     high: str | None = None
     position_limit: int | None = None
     max_order: int | None = None
-    credit: str | None = None  # of a calendar spread: dollars a pair, 0 for none
+    credit: str | None = None  # of a calendar spread: dollars per pair; 0: none
 
 
 class SetFeature(Request, frozen=True, kw_only=True, tag="feature"):
-    """Turns one feature of the whole market off, or on again, without a restart."""
+    """Turn one feature of the whole market off or on, without a restart."""
 
     feature: Literal[
         "reduce_only", "groups", "stops", "icebergs", "bands", "circuit_breaker", "velocity",

@@ -1,7 +1,7 @@
-"""The commands that an operator's wishes become. Pure: what is needed comes as arguments.
+"""Builds commands from operators' requests. Pure functions of their arguments.
 
-Every wish has a text that names it and travels with it in the log: an auditor reads there what
-was asked for, and whoever asked recognises the answer by it. A listing's text is the instrument.
+A wish is a command with a text that is journaled with it: auditors read the request there, and the
+requester identifies the answer by it. The text of a listing is the instrument's terms.
 """
 
 import secrets
@@ -51,7 +51,7 @@ from exchange.messages import (
 
 USD_DECIMALS: Final = 6
 _U64: Final = (1 << 64) - 1
-RECORD_FACTORS: Final = "record_factors"  # what the text of such a record names itself
+RECORD_FACTORS: Final = "record_factors"  # the operation in the text of such a record
 PROPOSE: Final = "propose"
 APPROVED: Final = "approved"
 _HASH_BYTES: Final = 32
@@ -59,18 +59,18 @@ _REVISIONS: Final = 1_000
 
 
 class RequestRefused(ValueError):
-    """The request makes no sense; the message says what would."""
+    """The request is invalid; the message says what would be valid."""
 
 
 class Wish(NamedTuple):
-    """A command and the text that goes with it into the log."""
+    """A command and the text that is journaled with it."""
 
     command: Command
     text: str
 
     @property
     def record(self) -> bytes:
-        """The command's 64 bytes. RequestRefused where a figure does not fit into its field."""
+        """The command's 64 bytes. RequestRefused if a number does not fit into its field."""
         try:
             return COMMAND.pack(*msgspec.structs.astuple(self.command))
         except struct.error as error:
@@ -78,7 +78,7 @@ class Wish(NamedTuple):
 
 
 def _beyond(command: Command) -> str:
-    """Which figure does not fit into its field."""
+    """Return a message that names the number that does not fit into its field."""
     for letter, name in zip(COMMAND.format[1:], COMMAND_FIELDS, strict=True):
         bits, found = 8 * struct.calcsize(f"<{letter}"), getattr(command, name)
         low, high = (
@@ -92,19 +92,20 @@ def _beyond(command: Command) -> str:
 
 
 def digest(text: str, person: bytes) -> tuple[int, int]:
-    """The 128-bit key of an id: ``person`` is ``b"order"`` or ``b"request"``."""
+    """Return the 128-bit key of an id; ``person`` is ``b"order"`` or ``b"request"``."""
     key = blake2b(text.encode("ascii"), digest_size=16, person=person).digest()
     return int.from_bytes(key[:8], "little"), int.from_bytes(key[8:], "little")
 
 
 def note(operation: str, **facts: object) -> str:
-    """The text of a wish: what was asked for, and a nonce that makes it unlike any other."""
+    """Return the text of a wish: the request, and a nonce that makes the text unique."""
     named = {"operation": operation, **facts, "nonce": secrets.token_hex(8)}
     return msgspec.json.encode(named).decode()
 
 
 def micros(text: str, name: str = "price") -> int:
-    """Micro-dollars of a decimal string; RequestRefused, which calls it ``name``, if it is none."""
+    """Return a decimal string of dollars as micro-dollars; raises RequestRefused, which calls it
+    ``name``."""
     try:
         return parse_price(text, USD_DECIMALS, name)
     except DecimalTextError as error:
@@ -112,12 +113,12 @@ def micros(text: str, name: str = "price") -> int:
 
 
 def as_number(day: date) -> int:
-    """A date as the log has it: yyyymmdd."""
+    """Return a date as in the log: yyyymmdd."""
     return day.year * 10_000 + day.month * 100 + day.day
 
 
 def as_date(number: int) -> date:
-    """The date of a yyyymmdd number; RequestRefused if there is none."""
+    """Return the date of a yyyymmdd number; RequestRefused if it is no date."""
     try:
         return date(number // 10_000, number // 100 % 100, number % 100)
     except ValueError as error:
@@ -131,20 +132,20 @@ def set_state(
     cause: HaltCause = HaltCause.NONE,
     **facts: object,
 ) -> Wish:
-    """Changes an instrument's trading state; ``cause`` is what an auction is for."""
+    """Set an instrument's trading state; ``cause`` is the purpose of an auction."""
     command = Command(kind=CommandKind.SET_STATE, instrument=number, tif=state, quantity=cause)
     return Wish(command, note("state", code=code, state=state.name, **facts))
 
 
 def set_feature(request: SetFeature) -> Wish:
-    """Turns a feature of the whole market on or off."""
+    """Turn a feature of the whole market on or off."""
     feature = Feature[request.feature.upper()]
     command = Command(kind=CommandKind.SET_FEATURE, tif=feature, quantity=int(request.on))
     return Wish(command, note("feature", feature=feature.name, on=request.on))
 
 
 def settle(code: str, number: int, price_micros: int, cycle: int = 1) -> Wish:
-    """Settles an instrument for the business date at a clearing price."""
+    """Settle an instrument for the business date at a clearing price."""
     command = Command(
         kind=CommandKind.SETTLE, instrument=number, price=price_micros, quantity=cycle
     )
@@ -152,34 +153,34 @@ def settle(code: str, number: int, price_micros: int, cycle: int = 1) -> Wish:
 
 
 def expire(code: str, number: int, price_micros: int) -> Wish:
-    """Ends an instrument at its final settlement price."""
+    """Expire an instrument at its final settlement price."""
     command = Command(kind=CommandKind.EXPIRE, instrument=number, price=price_micros)
     return Wish(command, note("expire", code=code))
 
 
 def open_day(number: int) -> Wish:
-    """Opens a business date."""
+    """Open a business date."""
     return Wish(Command(kind=CommandKind.OPEN_DAY, quantity=number), note("open_day", date=number))
 
 
 def close_day(number: int) -> Wish:
-    """Closes the open business date: its sequence is the day's cut."""
+    """Close the open business date. The command's sequence separates the day from the next."""
     command = Command(kind=CommandKind.CLOSE_DAY, quantity=number)
     return Wish(command, note("close_day", date=number))
 
 
 def checkpoint() -> Wish:
-    """Asks the engine for its totals, which clearing compares with its own."""
+    """Request the engine's totals, which clearing compares with its own."""
     return Wish(Command(kind=CommandKind.CHECKPOINT), note("checkpoint"))
 
 
 def set_mode(mode: Mode, why: str) -> Wish:
-    """Changes the mode of the whole market."""
+    """Set the mode of the whole market."""
     return Wish(Command(kind=CommandKind.SET_MODE, tif=mode), note("mode", mode=mode.name, why=why))
 
 
 def open_account(request: OpenAccount) -> Wish:
-    """Opens an account, by default as a member and a self-trade group of its own."""
+    """Open an account. Its member and self-trade group default to its own number."""
     member = request.of_member
     if not 0 <= member < Limit.MEMBERS:
         raise RequestRefused(
@@ -204,7 +205,7 @@ def open_account(request: OpenAccount) -> Wish:
 
 
 def set_account(request: SetAccount) -> Wish:
-    """Throws or lifts the kill switch of an account and bounds its orders."""
+    """Set or clear an account's kill switch and the size limit of its orders."""
     command = Command(
         kind=CommandKind.SET_ACCOUNT,
         account=request.account,
@@ -215,7 +216,7 @@ def set_account(request: SetAccount) -> Wish:
 
 
 def record_facts(text: str) -> dict[str, Any]:
-    """What a record's text says. RequestRefused for what is no JSON object, or nested too deep."""
+    """Return a record's fields. RequestRefused if it is no JSON object or is nested too deep."""
     if too_deep(text):
         raise RequestRefused(f"a record is nested at most {DEPTH_MAX} levels deep")
     try:
@@ -225,9 +226,10 @@ def record_facts(text: str) -> dict[str, Any]:
 
 
 def put_record(text: str, request_id: str = "") -> Wish:
-    """Puts a record before the clearing house; its text says all. RequestRefused if it is none.
+    """Record a clearing record, all of which is in its text. RequestRefused if it is invalid.
 
-    Its target is a digest of what it says: another record under a known id is no repeat.
+    The command's target is a digest of the content, so that another record under a known request id
+    is not taken for a repeat.
     """
     facts = record_facts(text)
     operation = facts.pop("operation", None)
@@ -253,14 +255,14 @@ def put_record(text: str, request_id: str = "") -> Wish:
 
 
 def hedged(request: Hedge, request_id: str, account: int) -> Wish:
-    """Records a hedge under its id; its order on ``account`` follows at once."""
+    """Record a hedge under its request id. Its order on ``account`` follows directly."""
     asked = msgspec.structs.asdict(request) | {"request_id": request_id}
     record = Hedged(nonce=secrets.token_hex(8), account=account, **asked)
     return Wish(Command(kind=CommandKind.RECORD, account=HOUSE_ACCOUNT), write(record))
 
 
 def due(asked: Due) -> Wish:
-    """The command that a due asks for, under its id: it happens once."""
+    """Return the command that a due requires. Its key makes it happen once."""
     kind = CommandKind[asked.kind.upper()]
     key_lo, key_hi = asked.key
     if kind == CommandKind.KILL:
@@ -286,7 +288,7 @@ def due(asked: Due) -> Wish:
 
 
 def switch(request: Kill, *, on: bool, **names: str) -> Wish:
-    """Throws or lifts a kill switch: of an account, one of its sessions, a member, or all."""
+    """Throw (``on``) or lift a kill switch of an account, a session, a member or the exchange."""
     scope = KillScope[request.scope.upper()]
     if not 0 <= request.member < Limit.MEMBERS:
         raise RequestRefused(f"member {request.member} is out of range, 0 to {Limit.MEMBERS - 1}")
@@ -302,9 +304,10 @@ def switch(request: Kill, *, on: bool, **names: str) -> Wish:
 
 
 def record_fixing(request: RecordFixing) -> Wish:
-    """Records an index's fixing: the price, the first half of its inputs' hash, the rest as text.
+    """Record an index's fixing: the price and the first half of the inputs' hash in the command,
+    the rest in the text.
 
-    Its request id is (index, date, revision), so that no fixing is ever recorded twice.
+    The request id is (index, date, revision), so no fixing is recorded twice.
     """
     try:
         inputs_hash = bytes.fromhex(request.inputs_hash)
@@ -338,9 +341,10 @@ def record_fixing(request: RecordFixing) -> Wish:
 
 
 def record_factors(table: FactorTable, text: str) -> Wish:
-    """Records a published factor table: version, the first half of its digest, and it as it came.
+    """Record a published factor table: the version and the first half of its digest in the command,
+    the unchanged table in the text.
 
-    Its request id is (grade, expiry, version), so that no version is ever recorded twice.
+    The request id is (grade, expiry, version), so no version is recorded twice.
     """
     digest_bytes = bytes.fromhex(table.digest)
     key_lo, key_hi = digest(f"factors {table.grade} {table.expiry} {table.version}", b"request")
@@ -358,19 +362,19 @@ def record_factors(table: FactorTable, text: str) -> Wish:
 
 
 def propose(proposal: str, by: str, expires: int, request: str, about: dict[str, object]) -> Wish:
-    """Records what a person proposes: a second one may approve it until it expires."""
+    """Record a person's proposal, which a second person may approve until it expires."""
     text = note(PROPOSE, proposal=proposal, by=by, expires=expires, request=request, about=about)
     return Wish(Command(kind=CommandKind.RECORD, account=HOUSE_ACCOUNT), text)
 
 
 def approve(proposal: str, by: str) -> Wish:
-    """Records that a second person approved; what was proposed follows at once."""
+    """Record a second person's approval. The proposed commands follow directly."""
     command = Command(kind=CommandKind.RECORD, account=HOUSE_ACCOUNT)
     return Wish(command, note(APPROVED, proposal=proposal, by=by))
 
 
 def bust(trade: Trade, **facts: object) -> Wish:
-    """Takes a trade back."""
+    """Bust a trade."""
     command = _correction(
         CommandKind.BUST, trade, trade.cash & _U64, key_lo=trade.maker_cash & _U64
     )
@@ -378,7 +382,7 @@ def bust(trade: Trade, **facts: object) -> Wish:
 
 
 def adjust(trade: Trade, price_ticks: int, **facts: object) -> Wish:
-    """Gives a trade another price."""
+    """Adjust a trade to a new price."""
     command = _correction(CommandKind.ADJUST, trade, price_ticks & _U64)
     return Wish(command, note("adjust", match_number=command.target_lo, **facts))
 
@@ -387,9 +391,9 @@ def correct_leg(
     leg: Trade, place: int, match_number: int, combination: int, price: int, new_price: int | None,
     **facts: object,
 ) -> Wish:  # fmt: skip
-    """One leg of a trade with an implied price, which is corrected with the last of them.
+    """Correct one leg of a trade at an implied price. The trade is corrected with its last leg.
 
-    ``price`` and ``new_price`` are in ticks; without a new one the leg is taken back.
+    ``price`` and ``new_price`` are in ticks; without ``new_price`` the leg is busted.
     """
     kind = CommandKind.BUST if new_price is None else CommandKind.ADJUST
     moved = (leg.cash, leg.maker_cash) if new_price is None else (new_price, 0)
@@ -419,9 +423,10 @@ def _correction(kind: CommandKind, trade: Trade, target_hi: int, key_lo: int = 0
 
 
 def adopt_margin(parameters: MarginParameters) -> Wish:
-    """Records a version of the margin parameters: its number, half the hash of its inputs, it.
+    """Record a version of the margin parameters: its number and half of its inputs' hash in the
+    command, the parameters in the text.
 
-    Its request id is of all it says, so that the same is never recorded twice.
+    The request id is a digest of all of it, so the same version is not recorded twice.
     """
     inputs = bytes.fromhex(parameters.inputs_hash)
     content = blake2b(parameters.to_json().encode(), digest_size=_HASH_BYTES).hexdigest()
@@ -440,9 +445,10 @@ def adopt_margin(parameters: MarginParameters) -> Wish:
 
 
 def move_cash(request: Deposit | Withdraw) -> Wish:
-    """Books money in or out. The request id makes a repeat harmless; one is made if absent.
+    """Book a deposit or withdrawal. A repeat under the same request id is not booked again; without
+    one a new id is made.
 
-    RequestRefused for an amount that nobody could book.
+    RequestRefused for an amount out of range or a request id that is not ASCII.
     """
     deposit = isinstance(request, Deposit)
     amount = micros(request.amount, "amount")

@@ -1,4 +1,4 @@
-"""Wishes about instruments: listings, auctions, combinations, protections. Pure, as ``wishes``."""
+"""Wishes about instruments: listings, auctions, combinations, protections. Pure functions."""
 
 from collections.abc import Mapping
 from datetime import date
@@ -26,8 +26,8 @@ def listing(
     *,
     product: int = 0,
 ) -> list[Wish]:
-    """Lists an instrument under its dense number at a first mark, with limits, risk figures and
-    protections."""
+    """List an instrument under its number (they have no gaps) with its first mark, limits, risk
+    figures and protections."""
     low, high = instrument.limits(settlement_micros=mark_micros)
     command = Command(
         kind=CommandKind.LIST,
@@ -55,10 +55,10 @@ def risk(
     day: date,
     margin: MarginParameters | None = None,
 ) -> Wish:
-    """Sets the margin rate that a price asks for on a day, and the instrument's limits and fees.
+    """Set an instrument's limits and fees, and its margin rate for a price and a day.
 
-    The rate is the contract's own least margin, or what the margin parameters ask for a lot if
-    they cover the product and ask for more.
+    The rate is the contract's minimum margin or, if the margin parameters cover the product and
+    require more for a lot, theirs.
     """
     rate = instrument.margin_rate(price_micros=price_micros, on=day)
     if margin is not None and margin.covers(instrument.code):
@@ -75,26 +75,26 @@ def risk(
 
 
 def limits(instrument: Terms, number: int, settlement_micros: int) -> Wish:
-    """Moves the price limits to stand around a settlement price."""
+    """Set the price limits around a settlement price."""
     return set_limits(
         instrument.code, number, *instrument.limits(settlement_micros=settlement_micros)
     )
 
 
 def indicate(code: str, number: int) -> Wish:
-    """Publishes what the orders collected in an instrument would do now."""
+    """Publish the price and quantity at which an instrument's auction would trade now."""
     command = Command(kind=CommandKind.INDICATE, instrument=number)
     return Wish(command, note("indicate", code=code))
 
 
 def set_implied(code: str, number: int, *, on: bool) -> Wish:
-    """Switches the implied prices of a combination and its legs."""
+    """Turn the implied prices of a combination and its legs on or off."""
     command = Command(kind=CommandKind.SET_IMPLIED, instrument=number, tif=int(on))
     return Wish(command, note("implied", code=code, on=on))
 
 
 def protections_of(terms: Terms, price_micros: int) -> Protections:
-    """What an instrument's terms hold its orders to, its band around a settlement price."""
+    """Return the protections of an instrument's terms, with the band for a settlement price."""
     ticks = abs(price_micros) // terms.tick_scale * terms.band_percent // _PERCENT
     return Protections(
         band=ticks // terms.price_step * terms.price_step,
@@ -105,7 +105,7 @@ def protections_of(terms: Terms, price_micros: int) -> Protections:
 
 
 def protect(code: str, number: int, held_to: Protections) -> Wish:
-    """Holds an instrument to protections; to nothing of what is 0."""
+    """Set an instrument's protections; 0 means none."""
     command = Command(
         kind=CommandKind.SET_PROTECTIONS,
         instrument=number,
@@ -118,7 +118,7 @@ def protect(code: str, number: int, held_to: Protections) -> Wish:
 
 
 def set_breaker(code: str, number: int, which: Breaker, window: Window) -> Wish:
-    """Sets one of an instrument's breakers, or takes it off with a variation of 0."""
+    """Set one of an instrument's breakers; a variation of 0 removes it."""
     command = Command(
         kind=CommandKind.SET_BREAKER,
         instrument=number,
@@ -132,7 +132,7 @@ def set_breaker(code: str, number: int, which: Breaker, window: Window) -> Wish:
 
 
 def set_limits(code: str, number: int, low_ticks: int, high_ticks: int) -> Wish:
-    """Moves an instrument's price limits."""
+    """Set an instrument's price limits."""
     command = Command(
         kind=CommandKind.SET_LIMITS,
         instrument=number,
@@ -143,7 +143,7 @@ def set_limits(code: str, number: int, low_ticks: int, high_ticks: int) -> Wish:
 
 
 def set_risk(code: str, number: int, figures: Risk) -> Wish:
-    """Sets an instrument's margin rate, limits, fees and credit."""
+    """Set an instrument's margin rate, limits, fees and credit."""
     command = Command(
         kind=CommandKind.SET_RISK,
         instrument=number,
@@ -160,7 +160,7 @@ def set_risk(code: str, number: int, figures: Risk) -> Wish:
 def list_combination(
     combination: Combination, number: int, legs: Mapping[str, Instrument]
 ) -> list[Wish]:
-    """Lists a combination of listed legs. It costs what its legs cost: no rate, no fees."""
+    """List a combination of listed legs. Margin and fees are those of the legs; it has none."""
     ratios = numbers = 0
     for place, leg in enumerate(combination.legs):
         ratios |= (leg.ratio & 15) << 4 * place
@@ -191,8 +191,8 @@ def list_combination(
 def combined_limits(
     combination: Combination, limits: Mapping[str, tuple[int, int]]
 ) -> tuple[int, int]:
-    """The lowest and highest price in ticks that a combination's legs can make within theirs,
-    which are given by code."""
+    """Return the lowest and highest price of a combination in ticks, by its legs' ``limits``, which
+    are given by code."""
     low = high = 0
     for leg in combination.legs:
         weight = leg.ratio * (leg.multiplier if combination.averaged else 1)

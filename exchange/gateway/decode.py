@@ -1,8 +1,8 @@
-"""From a frame's bytes to a checked request, and from a request to a command record.
+"""Decodes frames into checked requests, and requests into command records.
 
-A request is refused before it becomes a command when it cannot be one: text outside the grammar,
-a field unknown, missing or given twice, an id or a number of the wrong form. Whatever a record
-can carry goes to the engine, which judges it by its own rules.
+A request that cannot become a command is refused here: text outside the grammar, an unknown,
+missing or repeated field, an id or a number of the wrong form. Everything that a record can hold
+goes to the engine, which applies its own rules.
 """
 
 import json
@@ -48,12 +48,12 @@ _ID_CHARS: Final = int(Limit.CLIENT_ID_CHARS)
 ORDER_ID: Final = re.compile(r"[0-9]{1,20}")
 U32_MAX: Final = (1 << 32) - 1
 U64_MAX: Final = (1 << 64) - 1
-# messages.COMMAND with its two 128-bit ids as bytes, which is how digests come.
+# messages.COMMAND with its two 128-bit ids as bytes, as digests are.
 RECORD: Final = Layout("<BBBBIIIqIHBB16s16s")
 NO_ID: Final = bytes(16)
 ORDER: Final = b"order"
 REQUEST: Final = b"request"
-# Plain integers: an enumeration's own operators are slow, and its members slow to look up.
+# Plain integers: operators and members of enumerations are slow.
 ENTER: Final = int(CommandKind.ENTER)
 CANCEL: Final = int(CommandKind.CANCEL)
 UNSTATED: Final = int(Side.UNSTATED)
@@ -63,20 +63,20 @@ PROTECTED: Final = int(CommandFlag.PROTECTED)
 GTC, IOC, GTD = int(TimeInForce.GTC), int(TimeInForce.IOC), int(TimeInForce.GTD)
 REDUCE_ONLY: Final = int(OrderFeature.REDUCE_ONLY)
 GROUPED: Final = int(OrderFeature.GROUPED)
-EXTENT: Final = Layout("<QQ")  # an ENTER's target: expiry; minimum, display, trigger or partner
+EXTENT: Final = Layout("<QQ")  # target of an ENTER: expiry; minimum, display, trigger or partner
 STOP, ICEBERG = int(OrderFeature.STOP), int(OrderFeature.ICEBERG)
 NANOSECONDS_PER_MS: Final = 1_000_000
 EXPIRES_MS_MAX: Final = (1 << 63) // NANOSECONDS_PER_MS - 1
 MANUAL: Final = int(CommandFlag.MANUAL)
 BY_CLIENT_ID: Final = int(CommandFlag.BY_CLIENT_ID)
 PRICES_REMEMBERED: Final = 65_536
-_FEW: Final = {str(lots): lots for lots in range(1, 1025)}  # quantities that need no reading
+_FEW: Final = {str(lots): lots for lots in range(1, 1025)}  # quantities that need no parsing
 
 _MISSING: Final = re.compile(r"Object missing required field `([^`]*)`.*", re.DOTALL)
 _UNKNOWN: Final = re.compile(r"Object contains unknown field `([^`]*)`.*", re.DOTALL)
 _PLACE: Final = re.compile(r"- at `\$\.(\w+)")
 _ID_FIELDS: Final = ("client_order_id", "request_id", "order_id", "instrument", "channels")
-# ValueError: text that is not UTF-8, of which msgspec raises Python's own error.
+# ValueError: msgspec raises Python's own error for text that is not UTF-8.
 UNREADABLE: Final = (msgspec.DecodeError, ValueError, RecursionError)
 _NO_MAP: Final = (*UNREADABLE, TypeError)  # TypeError: a key that is a list
 _typed_json: Final[Callable[[str], AnyRequest]] = msgspec.json.Decoder(AnyRequest).decode
@@ -90,7 +90,7 @@ _KINDS: Final = {kind.__struct_config__.tag: kind for kind in get_args(AnyReques
 
 
 class Refused(Exception):
-    """A request that the gateway itself rejects; ``seen`` holds what is known of it."""
+    """A request that the gateway itself rejects; ``seen`` has its ids and operation, if known."""
 
     def __init__(
         self,
@@ -107,7 +107,7 @@ class Refused(Exception):
         self.seen: dict[str, str] = {}
 
 
-# A copy is half the price of a new one.
+# Copying a hash state takes half the time of creating one.
 _FRESH: Final = {p: blake2b(digest_size=16, person=p).copy for p in (ORDER, REQUEST)}
 
 
@@ -124,7 +124,7 @@ def read_json(text: str) -> AnyRequest:
         request = _typed_json(text)
     except UNREADABLE as error:
         raise _explain_json(text, error) from None
-    # Each key brings a colon, so as many distinct keys as colons means that none came twice.
+    # Each key has a colon, so if there are as many distinct keys as colons, none is repeated.
     colons = text.count(":")
     if colons != fields_of(request) and colons != len(any_json(text)):
         twice, value = _pairs(text)
@@ -136,7 +136,7 @@ def read_json(text: str) -> AnyRequest:
 
 
 def fields_of(request: AnyRequest) -> int:
-    """Return how many distinct fields a common request has at least, ``op`` included; else 0."""
+    """Return the minimum number of distinct fields of an enter or cancel, with ``op``; else 0."""
     if type(request) is Enter:
         return 5 + (request.price is not None) + (request.time_in_force is not None)
     if type(request) is Cancel:
@@ -166,7 +166,7 @@ def _given_twice(key: str | None, fields: object) -> Refused:
 
 
 def _twice_inside(data: bytes) -> bool:
-    """Whether the order of a preview has a field twice."""
+    """Whether the order of a preview has a repeated field."""
     order = bytes(_parts_msgpack(data)["order"])
     return len(any_msgpack(order)) != map_length(order)
 
@@ -179,7 +179,7 @@ def _lenient_msgpack(data: bytes) -> object:
 
 
 def _pairs(text: str) -> tuple[str | None, object]:
-    """Return the first key given twice in one object, if any, and what the text holds."""
+    """Return the first repeated key of an object, if any, and the text's value."""
     twice: list[str] = []
 
     def gather(pairs: list[tuple[str, object]]) -> dict[str, object]:
@@ -198,12 +198,12 @@ def _pairs(text: str) -> tuple[str | None, object]:
 
 
 def _plain(text: str) -> str:
-    """Return a client's own text in a form that is short and inert wherever it is shown."""
+    """Return a client's text shortened and escaped, so that it is safe to show anywhere."""
     return ascii(text[:40])[1:-1]
 
 
 def _seen(value: object) -> dict[str, str]:
-    """Return the ids of a refused request that are well formed, for its reject to carry."""
+    """Return the well-formed ids and the operation of a refused request, for its reject."""
     if not isinstance(value, dict):
         return {}
     named = ((key, value.get(key)) for key in ("op", "client_order_id", "request_id", "order_id"))
@@ -215,7 +215,7 @@ def _explain_json(text: str, error: Exception) -> Refused:
     if twice is not None:
         refused = Refused(Reason.DUPLICATE_FIELD, twice)
     elif isinstance(value, dict) and not isinstance(error, msgspec.ValidationError):
-        # Valid but for a lone surrogate, which no id may hold and no UTF-8 can.
+        # Valid except for a lone surrogate, which is allowed in no id and cannot be UTF-8.
         field = next((key for key in _ID_FIELDS if not _is_text(value.get(key, ""))), None)
         refused = Refused(Reason.ID_FORMAT if field else Reason.SYNTAX, field)
     else:
@@ -225,7 +225,7 @@ def _explain_json(text: str, error: Exception) -> Refused:
 
 
 def _explained(error: Exception, value: object) -> Refused:
-    """Explain an error with what is known of the request."""
+    """Return the refusal for an error in a request with this value."""
     seen = _seen(value)
     refused = explain(error, _KINDS.get(seen.get("op", "")))
     refused.seen = seen
@@ -241,8 +241,8 @@ def _is_text(value: object) -> bool:
 
 
 def explain(error: Exception, kind: type | None = None) -> Refused:
-    """Turn msgspec's message into a reason, the field that it names and, of a message of that
-    kind, the words that the field may have."""
+    """Return the refusal for an error of msgspec: a reason, the field and, if ``kind`` is the
+    request's type, the allowed words of the field."""
     message = str(error)
     for pattern, reason in ((_MISSING, Reason.MISSING_FIELD), (_UNKNOWN, Reason.UNKNOWN_FIELD)):
         match = pattern.fullmatch(message)
@@ -260,7 +260,7 @@ def explain(error: Exception, kind: type | None = None) -> Refused:
 
 
 def _words(kind: type, field: str | None) -> Iterator[str]:
-    """Give the words that a field may have; none of one that has a grammar."""
+    """Yield the allowed words of a field; none if it is not an enumeration."""
     hint = get_type_hints(kind).get(field or "")
     for one in (hint, *get_args(hint)):
         if get_origin(one) is Literal:
@@ -268,7 +268,7 @@ def _words(kind: type, field: str | None) -> Iterator[str]:
 
 
 class Recorder:
-    """Builds command records; remembers prices already read, by instrument and text."""
+    """Builds command records; caches parsed prices by instrument and text."""
 
     def __init__(self, instruments: Instruments) -> None:
         self._by_code = instruments.by_code
@@ -276,7 +276,7 @@ class Recorder:
 
     def enter(self, request: Enter, account: int, session: int) -> bytes:
         """Return the record of an ENTER; raises Refused."""
-        # In one go: of a compiled caller, each look at a field by its name costs a search.
+        # All at once: in compiled code each access to a field by name costs a search.
         (
             order_id, code, side, quantity, limit_price, order_type, time_in_force, post_only,
             self_trade, manual, expires, minimum, protection, stop, display, reduce_only, group, _,
@@ -321,8 +321,9 @@ class Recorder:
         )  # fmt: skip
 
     def _extent(self, request: Enter, instrument: Instrument) -> tuple[int, bytes]:
-        """Return an order's features; its end of life in nanoseconds, and its minimum or display in
-        lots or its trigger in ticks, of which it has one; raises Refused."""
+        """Return an order's features and the target of its record: its expiry in nanoseconds, and
+        one of minimum (lots), display (lots), trigger (ticks) and partner (order id); raises
+        Refused."""
         expires, stop, display = request.expires_ms, request.stop_price, request.display_quantity
         minimum, group, second = request.minimum_quantity, request.group_with, 0
         if expires is not None and not 0 <= expires <= EXPIRES_MS_MAX:
@@ -359,8 +360,8 @@ class Recorder:
     ) -> bytes:
         """Return the record of a REPLACE; raises Refused.
 
-        ``instrument`` is the known target's; None if no such order is known yet, and then the
-        request must name it, because a price is read on its instrument's tick.
+        ``instrument`` is that of the target. If it is None, no such order is known yet, and the
+        request must name the instrument, whose tick is needed to parse the price.
         """
         lots = self.lots(request.quantity)
         if request.instrument is not None:
@@ -398,7 +399,7 @@ class Recorder:
         )
 
     def instrument(self, code: str) -> Instrument:
-        """Return the listed instrument of that code; raises Refused."""
+        """Return a listed instrument by its code; raises Refused."""
         instrument = self._by_code.get(code)
         if instrument is None:
             raise _unknown(code)
@@ -420,7 +421,7 @@ class Recorder:
         return self._price(instrument, text, field) if known is None else known
 
     def _price(self, instrument: Instrument, text: str, field: str) -> int:
-        """Return the ticks of a price not yet in ``_ticks``, and remember them."""
+        """Return a price in ticks and add it to ``_ticks``; raises Refused."""
         try:
             units = parse_price(text, instrument.decimals)
         except OffTickError as error:
@@ -442,7 +443,7 @@ class Recorder:
 
 
 def _unknown(code: str) -> Refused:
-    """Return the refusal of an instrument's code; raises the one of text that cannot be one."""
+    """Return the refusal for an unknown instrument code; raises Refused if it is not a code."""
     checked_id(code, "instrument")
     return Refused(Reason.UNKNOWN_INSTRUMENT, "instrument", observed=code)
 
@@ -471,7 +472,7 @@ def id_key(text: str, field: str, person: bytes) -> bytes:
 
 
 def target_of(request: Cancel | Reduce | Replace | QueryOrder) -> tuple[bytes, bool]:
-    """Return the target's 16 bytes and whether they are a client order id's; raises Refused."""
+    """Return a target's 16 bytes, and whether they are of a client order id; raises Refused."""
     order_id, client_order_id = request.order_id, request.client_order_id
     if order_id is not None and client_order_id is not None:
         raise Refused(Reason.COMBINATION, "order_id", "order_id or client_order_id, not both")

@@ -1,6 +1,6 @@
-"""Mass acts on the wire: mass cancel, kill, quotes and their protection, both ways.
+"""Translates mass cancels, kills, quotes and protections between messages and records.
 
-Requests become command records, events the reports of the account they name.
+Requests become command records; events become reports of their accounts.
 """
 
 from collections.abc import Callable
@@ -43,7 +43,7 @@ U32_MAX: Final = (1 << 32) - 1
 
 
 class MassRecorder:
-    """Builds the records of mass acts; prices and quantities are read as those of orders are."""
+    """Builds the records of mass requests; prices and quantities are read like those of orders."""
 
     def __init__(self, instruments: Instruments, recorder: Recorder) -> None:
         self._instruments = instruments
@@ -52,7 +52,7 @@ class MassRecorder:
     def record(
         self, request: MassCancel | Kill | Quote | Protect, account: int, session: int
     ) -> bytes:
-        """Return the record of a mass act; raises Refused."""
+        """Return the record of a mass request; raises Refused."""
         if isinstance(request, MassCancel):
             return self.mass_cancel(request, account, session)
         if isinstance(request, Kill):
@@ -136,7 +136,7 @@ def _key(request_id: str) -> bytes:
 
 
 class MassReports:
-    """Builds the reports of mass acts; ``kinds`` maps an event kind to what builds its report."""
+    """Builds the reports of mass requests; ``kinds`` maps an event kind to its builder."""
 
     def __init__(self, instruments: Instruments, accounts: Accounts) -> None:
         self._instruments = instruments

@@ -1,4 +1,4 @@
-"""Types of the reports' text. What it does: page.pyx."""
+"""Types of ``page.pyx``."""
 
 from exchange.marketdata.stream import Row
 

@@ -1,9 +1,9 @@
-"""The reports that most orders get, written as JSON from their events with no object between.
+"""Writes the commonest order reports as JSON directly from their events, without report objects.
 
-The text is what ``reports.Reports`` and msgspec make of the same events, byte for byte: a test
-compares them. All other reports, and MessagePack, go that general way.
+The text is byte for byte what ``reports.Reports`` and msgspec make of the same events: a test
+compares them. All other reports, and MessagePack, are made by those.
 
-Invariant: ``_used`` <= ``_room``; whoever writes has reserved what it writes.
+Invariant: ``_used`` <= ``_room``; every function reserves room before it writes.
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
@@ -26,9 +26,9 @@ cdef extern from "Python.h":
     Py_ssize_t PyUnicode_GET_LENGTH(object text)
 
 cdef enum:
-    FIXED = 1024  # bytes of a report besides its texts: more than its names, words, numbers take
-    TIMED = 48  # more than ``,"time":-9223372036854775808,"order_id":"`` has
-    KEPT = 1 << 16  # bytes of room that an empty page holds on to
+    FIXED = 1024  # upper bound for a report without its texts: names, words and numbers
+    TIMED = 48  # upper bound for ``,"time":-9223372036854775808,"order_id":"``
+    KEPT = 1 << 16  # bytes of room that an empty page keeps
 
 ctypedef unsigned long long u64
 
@@ -49,7 +49,7 @@ cdef const char* PAIRS = (
 
 
 cdef inline void put(Page page, const char* text) noexcept:
-    """Write what needs no escape: with a literal the length is known to the compiler."""
+    """Write text that needs no escape; the compiler knows the length of a literal."""
     cdef size_t size = strlen(text)
     memcpy(page._text + page._used, text, size)
     page._used += size
@@ -57,7 +57,7 @@ cdef inline void put(Page page, const char* text) noexcept:
 
 cdef inline void number(Page page, u64 value) noexcept:
     """Write an integer, two digits at a time."""
-    cdef char[40] digits  # 20 at most, and as many more: copying a constant size is no call
+    cdef char[40] digits  # twice the maximum: a copy of a constant size needs no call
     cdef int at = 20
     while value >= 100:
         at -= 2
@@ -79,7 +79,7 @@ cdef inline void integer(Page page, long long value) noexcept:
 
 
 cdef int string(Page page, str text) except -1:
-    """Write a text in quotes, with room behind it for the rest of a report."""
+    """Write a text in quotes, and reserve room for the rest of the report."""
     if text is None:
         raise TypeError("a report without one of its texts")
     cdef Py_ssize_t size = PyUnicode_GET_LENGTH(text), n
@@ -103,7 +103,7 @@ cdef int string(Page page, str text) except -1:
 
 
 cdef int numeral(Page page, str text) except -1:
-    """Write a number that is a text, in quotes: nothing in it needs an escape."""
+    """Write decimal text in quotes; it needs no escape."""
     cdef Py_ssize_t size = PyUnicode_GET_LENGTH(text)
     if not PyUnicode_IS_COMPACT_ASCII(text):
         raise ValueError("a number of other than digits")
@@ -116,7 +116,7 @@ cdef int numeral(Page page, str text) except -1:
 
 
 cdef int encoded(Page page, bytes text) except -1:
-    """Write JSON as it is."""
+    """Write encoded JSON unchanged."""
     cdef Py_ssize_t size = PyBytes_GET_SIZE(text)
     page._grow(size + FIXED)
     memcpy(page._text + page._used, PyBytes_AS_STRING(text), size)
@@ -125,13 +125,13 @@ cdef int encoded(Page page, bytes text) except -1:
 
 
 cdef class Page:
-    """JSON objects behind one another, a comma after each; ``count`` of them."""
+    """A buffer of ``count`` JSON objects, with a comma after each."""
 
     def __dealloc__(self):
         PyMem_Free(self._text)
 
     cdef int _grow(self, Py_ssize_t size) except -1:
-        """Reserve room for so many bytes more."""
+        """Reserve room for ``size`` more bytes."""
         cdef char* text
         if self._room - self._used >= size:
             return 0
@@ -142,7 +142,7 @@ cdef class Page:
         return 0
 
     cdef void _stamp(self, long long time) noexcept:
-        """Write the time of a batch, whose digits are found once."""
+        """Write the time of a batch. Its digits are computed once and then copied."""
         if time != self._time or not self._time_size:
             self._time, self._time_size = time, self._used
             put(self, b',"time":')
@@ -157,7 +157,7 @@ cdef class Page:
     cdef int _begin(
         self, const char* kind, tuple row, long long time, order_id, str text, str code, bint sell
     ) except -1:
-        """Write what every report of an order begins with."""
+        """Write the fields with which every order report begins."""
         self.count += 1
         self._grow(FIXED)
         put(self, b'{"type":"')
@@ -178,7 +178,7 @@ cdef class Page:
     cpdef accepted(
         self, tuple row, long long time, str text, str code, str price, long long tokens
     ):
-        """Write the report of an ORDER_ACCEPTED; no ``price`` if the order has none."""
+        """Write the report of an ORDER_ACCEPTED; ``price`` is None if the order has none."""
         cdef int flags = row[3]
         cdef long long terms = row[14]
         self._begin(b"accepted", row, time, row[7], text, code, flags & SELL)
@@ -219,7 +219,7 @@ cdef class Page:
     cpdef execution(
         self, tuple row, long long time, bint made, str text, str code, str price, str fee
     ):
-        """Write one side's report of a TRADE, the resting one's if ``made``."""
+        """Write one side's report of a TRADE; with ``made`` the resting side's."""
         cdef int flags = row[3]
         cdef u64 sequence = row[0], index = row[1], maker = row[12]
         cdef bint sold = flags & SELL != 0
@@ -247,7 +247,7 @@ cdef class Page:
     cpdef cancelled(
         self, tuple row, long long time, str text, str code, str price, str request_id
     ):
-        """Write the report of an ORDER_CANCELLED; ``request_id`` came with its command."""
+        """Write the report of an ORDER_CANCELLED; ``request_id`` is that of its command."""
         cdef int flags = row[3]
         self._begin(b"cancelled", row, time, row[7], text, code, flags & SELL)
         put(self, b',"quantity":"')
@@ -266,13 +266,13 @@ cdef class Page:
         put(self, b"},")
 
     cpdef add(self, bytes report):
-        """Write a report that was encoded already."""
+        """Write an encoded report."""
         self.count += 1
         encoded(self, report)
         put(self, b",")
 
     cpdef bytes take(self):
-        """Return all that was written, commas between, and forget it."""
+        """Return everything written, separated by commas, and clear the page."""
         cdef bytes text = PyBytes_FromStringAndSize(self._text, max(0, self._used - 1))
         self._used = self.count = 0
         if self._room > KEPT:

@@ -1,4 +1,4 @@
-"""Answers from released state, each with the sequence that it is true for."""
+"""Answers queries from the released state, each with the sequence as of which it is true."""
 
 from typing import Final
 
@@ -18,7 +18,7 @@ from exchange.messages.wire import (
     WorkingOrder,
 )
 
-ORDERS_A_SECOND: Final = 100_000  # of one account that its queries go through
+ORDERS_A_SECOND: Final = 100_000  # that one account's queries may read
 
 
 class Queries:
@@ -28,7 +28,7 @@ class Queries:
         self._feed = feed
         self._accounts = accounts
         self._flood = Flood()
-        self._known: dict[int, AccountReport] = {}  # by account, as of ``_known_at``, a sequence
+        self._known: dict[int, AccountReport] = {}  # by account, as of sequence ``_known_at``
         self._known_at = -1
 
     def instruments(
@@ -53,13 +53,15 @@ class Queries:
         return hold - self._accounts.credit(exposures) + max(0, -gain)
 
     def _spend(self, number: int) -> None:
-        """Count what going through an account's orders takes; raises Refused of too much."""
+        """Count the orders that a query reads; raises Refused above the account's limit."""
         cost = len(self._accounts.by_id[number].orders)
         self._flood.count(str(number), ORDERS_A_SECOND, cost)
 
     def account(self, number: int, sequence: int, request_id: str) -> AccountReport:
-        """Return an account's money and positions, worked out once for all who ask before the next
-        batch; raises Refused of an account that asks for too much."""
+        """Return an account's money and positions, computed at most once per batch.
+
+        Raises Refused if the account's queries read too many orders.
+        """
         if sequence != self._known_at:
             self._known_at = sequence
             self._known.clear()
@@ -103,7 +105,7 @@ class Queries:
         )
 
     def orders(self, number: int, sequence: int, request_id: str) -> Orders:
-        """Return an account's working orders, oldest first; raises Refused as ``account``."""
+        """Return an account's working orders, oldest first; raises Refused as ``account`` does."""
         self._spend(number)
         working = self._accounts.by_id[number].orders.values()
         return Orders(
@@ -114,7 +116,7 @@ class Queries:
         )
 
     def order(self, order: Order | None, sequence: int, request_id: str) -> OrderStatus:
-        """Return what is known of one order, which may be nothing."""
+        """Return the state of one order; ``unknown`` for None."""
         if order is None:
             return OrderStatus(
                 request_id=request_id, sequence=sequence, time=self._feed.time, state="unknown"

@@ -1,6 +1,6 @@
-"""A command's record, packed by C: what ``decode.RECORD`` packs of the same figures.
+"""Packs a command record in C, with the same result as ``decode.RECORD``.
 
-Little-endian as the engine's own, and as every machine that this is built for.
+The record is little-endian, like the engine's and like every machine that this is built for.
 """
 
 from cpython.bytes cimport PyBytes_FromStringAndSize
@@ -29,7 +29,8 @@ cpdef bytes pack_command(
     u8 kind, u8 side, u8 tif, u8 flags, u32 instrument, u32 account, u32 session,
     i64 price, u32 quantity, u8 stp, u8 features, bytes target, bytes key,
 ):
-    """Return the record; OverflowError for a figure and ValueError for an id that does not fit."""
+    """Return the record. Raises OverflowError for a number that does not fit into its field, and
+    ValueError for an id of another size."""
     cdef Record record
     if len(target) != ID_BYTES or len(key) != ID_BYTES:
         raise ValueError(f"an id has {ID_BYTES} bytes")

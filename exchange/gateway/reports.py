@@ -1,8 +1,8 @@
-"""Released events as the private reports of the accounts they concern.
+"""Builds accounts' private reports from released events.
 
-A report is a function of its event, the instruments and the client order ids: the same event
-gives the same report live and when a connection asks for what it missed. What most orders get
-(accepted, execution, cancelled) is built by position, in the order of messages/wire.py.
+A report is a function of its event, the instruments and the client order ids, so a resuming
+connection gets the same reports as a live one. The commonest reports (accepted, execution,
+cancelled) are built with positional arguments, in the field order of messages/wire.py.
 """
 
 from collections.abc import Callable
@@ -51,7 +51,7 @@ _TIF_TEXT: Final = tuple(tif.name for tif in TimeInForce)
 _REASON_TEXT: Final = {int(reason): reason.name for reason in CancelReason}
 _ASKED: Final = frozenset((0, int(CancelReason.REQUESTED), int(CancelReason.REDUCED)))
 REQUESTED_TEXT: Final = CancelReason.REQUESTED.name
-# Plain integers: an enumeration's own operators cost more than the rest of a report.
+# Plain integers: the operators of enumerations would cost more than the rest of a report.
 SELL: Final = int(EventFlag.SELL)
 QUOTE: Final = int(OrderFeature.QUOTE)
 MARKET: Final = int(EventFlag.MARKET)
@@ -59,15 +59,15 @@ POST_ONLY: Final = int(EventFlag.POST_ONLY)
 RESTING: Final = int(EventFlag.RESTING)
 DUPLICATE: Final = int(EventFlag.DUPLICATE)
 AUCTION: Final = int(EventFlag.AUCTION)
-_REPRICED: Final = 2  # ORDER_REPLACED: by an auction, not by a request
-# In `b` of ORDER_ACCEPTED.
+_REPRICED: Final = 2  # reason of ORDER_REPLACED: an auction, not a request
+# Bits in ``b`` of ORDER_ACCEPTED.
 STOP: Final = int(OrderFeature.STOP) << 16
 ICEBERG: Final = int(OrderFeature.ICEBERG) << 16
 
 
 @lru_cache(FEES_REMEMBERED)
 def fee_text(cash: int) -> str:
-    """Return as a fee what a trade did to the cash of one side."""
+    """Return the fee of one side of a trade, given the trade's change of its cash."""
     return micros_text(-cash)
 
 
@@ -76,7 +76,7 @@ def _side(flags: int) -> SideText:
 
 
 class Reports:
-    """Builds reports; ``kinds`` maps an event kind to the report of the account it names."""
+    """Builds reports; ``kinds`` maps an event kind to the builder of its account's report."""
 
     def __init__(self, instruments: Instruments, accounts: Accounts) -> None:
         self._instruments = instruments
@@ -182,7 +182,8 @@ class Reports:
         )
 
     def held(self, row: Row, time: int, text: str | None) -> CancelAfterSet | None:
-        """Return the report of a RECORDED event that set a switch, or took it back."""
+        """Return the report of a RECORDED event that set or cleared a cancel-after switch; None for
+        other records."""
         said = read_hold(row, text)
         if said is None:
             return None
@@ -196,9 +197,10 @@ class Reports:
         )
 
     def _executed(self, row: Row, time: int, text: str | None) -> Execution:
-        """An order's side of a trade with an implied price: fees and positions are its legs'.
+        """Return one order's report of a trade at an implied price.
 
-        All of them if it is an order of the combination, else the one leg of its own book.
+        Fees and positions are reported with the legs: all of them for an order of the combination,
+        one leg for an order of a leg's book.
         """
         order_id, instrument = row[7], self._instruments.by_id[row[5]]
         return Execution(
@@ -317,7 +319,7 @@ class Reports:
         return self._instruments.by_id[row[5]].price_text(row[8])
 
     def _request(self, row: Row, text: str | None) -> str | None:
-        """Return the request that did this to the order; None if it was no request's aim."""
+        """Return the id of the request for this change; None if the change was not requested."""
         return text if row[4] in _ASKED else None
 
     def _settled(self, row: Row, time: int, text: str | None) -> Settled:

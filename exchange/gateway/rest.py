@@ -1,8 +1,8 @@
-"""HTTP for what is asked rarely: one table of routes, and one way through for all of them.
+"""The HTTP API: a table of routes and their handlers.
 
-Every request is judged in the same order: flood, signature, right, query. What is at hand answers
-at once; what must be read from disk is read in a thread, in bounded pages, and a bounded number of
-requests may wait for it: the market's own loop is never held up.
+Every request is checked in the same order: rate limit, signature, right, query. Answers from memory
+are given at once. Answers from disk are read in a thread, in bounded pages, for a bounded number of
+waiting requests, so that the event loop is never blocked.
 """
 
 import asyncio
@@ -44,11 +44,11 @@ from exchange.messages import INDEX_BITS, EventKind, Limit, Reason, rest, wire
 from exchange.messages.access import COSTS, GatewayReason, Right
 
 PREFIX: Final = "/api/v1"
-REQUESTS_A_SECOND: Final = 100  # of one address
+REQUESTS_A_SECOND: Final = 100  # per address
 LOOPBACK_REQUESTS_A_SECOND: Final = 2_000
-READS: Final = 16  # of all that may wait for the disk
+READS: Final = 16  # requests that may wait for the disk
 ADDRESS_READS: Final = 4
-ANSWER_SECONDS: Final = 5.0  # for what an answer rests on to be released
+ANSWER_SECONDS: Final = 5.0  # longest wait for the release of an answer's state
 NANOSECONDS_PER_MS: Final = 1_000_000
 MICRO_DIGITS: Final = 6
 _TRADE: Final = int(EventKind.TRADE)
@@ -67,36 +67,36 @@ T = TypeVar("T")
 
 
 class Books(Protocol):
-    """What clearing has booked; called in a thread. TimeoutError where it takes too long."""
+    """Reads clearing's books; called in a thread. Raises TimeoutError if it takes too long."""
 
     def candles(
         self, instrument: int, seconds: int, start: int, most: int
     ) -> tuple[Sequence[CandleRow], int | None]:
-        """Candles, and where to go on."""
+        """Return candles, and where the next page begins."""
         ...
 
     def prices(
         self, instrument: int | None, dates: tuple[int, int], after: int, most: int
     ) -> Sequence[tuple[int, int, int, int, int]]:
-        """(number, instrument, business date, cycle, price in clearing units)."""
+        """Return (number, instrument, business date, cycle, price in clearing units) of each."""
         ...
 
     def statement(self, account: int, date: int | None) -> rest.StatementReport:
-        """An account's statement. KeyError: clearing does not know the account."""
+        """Return an account's statement. KeyError if clearing does not know the account."""
         ...
 
 
 class Asked(NamedTuple):
     """An admitted request."""
 
-    query: Any  # of the route's type
+    query: Any  # of the route's ``query`` type
     key: Key | None
     address: str
-    named: str  # in the path; empty if it names nothing
+    named: str  # the variable part of the path; empty if it has none
 
 
 class Route(NamedTuple):
-    """One path, what it needs and what it gives. The OpenAPI document is made of these."""
+    """A path, its requirements and its answer. The OpenAPI document is made from these."""
 
     path: str
     right: Right
@@ -107,12 +107,13 @@ class Route(NamedTuple):
 
 
 def requests_allowed(address: str) -> int:
-    """Return how many requests a second an address may make: this machine's are many programs'."""
+    """Return how many requests a second an address may make. This machine's own may make more,
+    since many programs share it."""
     return LOOPBACK_REQUESTS_A_SECOND if is_loopback(address) else REQUESTS_A_SECOND
 
 
 class Rest:
-    """Answers every route over a hub. ``close`` ends its thread."""
+    """Answers all routes from a hub. ``close`` ends its thread."""
 
     def __init__(self, hub: Hub, stream: archive.Stream, books: Books) -> None:
         self._hub = hub
@@ -120,16 +121,16 @@ class Rest:
         self._books = books
         self._contracts = registry.load()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="reads")
-        self._reads: Counter[str] = Counter()  # that wait for the disk, by address
+        self._reads: Counter[str] = Counter()  # requests waiting for the disk, by address
         self._flood = Flood()
 
     def add_routes(self, application: web.Application) -> None:
-        """Serve every route."""
+        """Add all routes to an application."""
         for route in ROUTES:
             application.router.add_get(route.path, self._handler(route), allow_head=False)
 
     def close(self) -> None:
-        """Let what is being read end."""
+        """Wait for the current reads to end."""
         self._thread.shutdown()
 
     def _handler(self, route: Route) -> Callable[[web.Request], Awaitable[web.Response]]:
@@ -145,7 +146,7 @@ class Rest:
         return serve
 
     def count(self, address: str) -> None:
-        """Count a request; raises Refused if its address has made more than it may."""
+        """Count a request of an address; raises Refused above its limit."""
         self._flood.count(address, requests_allowed(address))
 
     async def _admit(self, route: Route, request: web.Request) -> Asked:
@@ -159,7 +160,7 @@ class Rest:
         return Asked(query, key, address, next(iter(request.match_info.values()), ""))
 
     async def _read(self, address: str, work: Callable[[], T]) -> T:
-        """Do what reads from disk in the thread; raises Refused if too much waits for it."""
+        """Run a function that reads from disk in the thread; raises Refused if too many wait."""
         reads = self._reads
         for most, now in ((ADDRESS_READS, reads[address]), (READS, reads.total())):
             if now >= most:
@@ -178,7 +179,7 @@ class Rest:
     def _instrument(self, code: str) -> Instrument:
         return self._hub.recorder.instrument(code)
 
-    # What is at hand
+    # From memory
 
     async def contracts(self, asked: Asked) -> rest.Contracts:
         day = str(self._hub.feed.instruments.business_date or "")
@@ -247,7 +248,7 @@ class Rest:
         hub.lookups.ask(request, account, hub.now_ms(), partial(_tell, told))
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
-                order = await told  # the hub's clock ends the wait, while it runs
+                order = await told  # normally the hub's clock ends the wait earlier
         except TimeoutError:
             order = None
         return hub.queries.order(order, hub.sequence, "")
@@ -268,7 +269,7 @@ class Rest:
             raise answer
         return answer
 
-    # What is read
+    # From disk
 
     async def trades(self, asked: Asked) -> rest.Trades:
         instrument = self._instrument(asked.named)
@@ -289,7 +290,7 @@ class Rest:
         return rest.Events(events=told, next=more)
 
     async def _reports(self, asked: Asked, kinds: Set[int]) -> tuple[list[Any], str | None]:
-        """Return a page of what events of some kinds meant to the account, and where to go on."""
+        """Return a page of the account's reports of some kinds of events, and the next cursor."""
         account, reports = self._account(asked), self._hub.reports
         found = await self._scan(
             asked, lambda row: row[2] in kinds and account in archive.parties(row)
@@ -314,8 +315,10 @@ class Rest:
     async def candle_rows(
         self, address: str, instrument: Instrument, seconds: int, start_ms: int, most: int
     ) -> tuple[Sequence[CandleRow], int | None]:
-        """Return an instrument's candles: as booked, or of a combination, whose trades are booked
-        leg by leg, as released; raises Refused."""
+        """Return an instrument's candles, and where the next page begins; raises Refused.
+
+        They come from clearing's books or, for a combination, whose trades are booked by leg, from
+        the released stream."""
         wanted = instrument.id, seconds, start_ms * NANOSECONDS_PER_MS, most
         if instrument.legs:
             return await self._read(address, lambda: archive.candles(self._stream, *wanted))
@@ -378,8 +381,8 @@ class Rest:
 
 
 def trades_of(number: int) -> archive.Select:
-    """Return what chooses an instrument's trades, what corrected them, and lots off the book, from
-    events in their order."""
+    """Return a filter for an instrument's trades, their corrections and its off-book transfers. It
+    must be given the events in order."""
     corrections = Corrections()
 
     def select(row: Row) -> bool:
@@ -392,13 +395,13 @@ def trades_of(number: int) -> archive.Select:
 
 
 def _tell(told: asyncio.Future[T], answer: T) -> None:
-    """Answer who waits, unless nobody does any more."""
+    """Set a future's result, unless its wait has ended."""
     if not told.done():
         told.set_result(answer)
 
 
 def products(contracts: registry.Registry, on: date) -> Iterator[rest.Product]:
-    """Yield the terms in force on a day, by product."""
+    """Yield each product's terms in force on a day."""
     for product in contracts.products:
         try:
             terms = contracts.spec(product, on)
@@ -410,7 +413,7 @@ def products(contracts: registry.Registry, on: date) -> Iterator[rest.Product]:
 
 
 def read_query(request: web.Request, kind: type[Q]) -> Q:
-    """Return what stands behind the question mark; raises Refused."""
+    """Return a request's query; raises Refused."""
     given: dict[str, str] = {}
     for name, value in request.query.items():
         if name in given:
@@ -423,7 +426,7 @@ def read_query(request: web.Request, kind: type[Q]) -> Q:
 
 
 def _is_day(number: int) -> bool:
-    """Whether a date, yyyymmdd, is one of the calendar."""
+    """Whether a number, yyyymmdd, is a date."""
     try:
         date(number // 10_000, number // 100 % 100, number % 100)
     except ValueError:
@@ -432,7 +435,7 @@ def _is_day(number: int) -> bool:
 
 
 def _number(epoch: int, sequence: int, index: int) -> int:
-    """Return the number of a journal entry, which is that of its event."""
+    """Return the number of a ledger entry, which is that of its event."""
     return sequence << INDEX_BITS | index
 
 

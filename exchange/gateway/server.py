@@ -86,7 +86,7 @@ class Gateway:
             client_max_size=BODY_BYTES, middlewares=[self._note, name_refusals]
         )
         self.app.on_response_prepare.append(_guard)
-        self.app.router.add_get("/ws", self._websocket)
+        self.app.router.add_get("/ws", self._websocket, allow_head=False)
         self.app.router.add_get(f"{PREFIX}/health", self._health, allow_head=False)
         self.app.router.add_get(OPENAPI_PATH, self._openapi, allow_head=False)
         self.app.router.add_get(ASYNCAPI_PATH, self._asyncapi, allow_head=False)

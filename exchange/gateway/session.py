@@ -1,8 +1,8 @@
-"""One connection's state machine, without a socket: frames in, frames out.
+"""The state machine of one connection, without a socket: frames in, frames out.
 
-A connection starts with public requests alone. ``logon`` names its key; one of scope trade then
-waits for the engine to open or resume a session, and only that answer makes it ready. All that
-a connection is to be told is gathered and leaves as one frame, an array, when ``take`` is called.
+A connection may at first make only public requests. A ``logon`` with a key of scope trade is
+answered once the engine has opened or resumed a session. Messages to the connection are queued;
+``take`` returns them as one frame, an array.
 """
 
 import time
@@ -63,9 +63,9 @@ if TYPE_CHECKING:
 JSON: Final = 0
 MSGPACK: Final = 1
 ENCODERS: Final = (encode_json, encode_msgpack)
-BACKLOG_BYTES: Final = 1 << 22  # more than this unsent as more comes: the connection is evicted
-EAGER_BYTES: Final = BACKLOG_BYTES >> 2  # more than this waits and snapshots come a turn each
-STALE_BYTES: Final = 1 << 18  # more than this unsent and pictures wait for a fresh snapshot
+BACKLOG_BYTES: Final = 1 << 22  # a connection with more unsent bytes than this is evicted
+EAGER_BYTES: Final = BACKLOG_BYTES >> 2  # with more, messages of a snapshot are queued one a turn
+STALE_BYTES: Final = 1 << 18  # with more, deltas of pictures are replaced by a later snapshot
 MALFORMED_LIMIT: Final = 64  # frames outside the grammar that close a connection
 LOGON_LIMIT: Final = 5  # refused logons that close a connection
 STREAM_MAX: Final = (1 << 63) - 1
@@ -87,7 +87,7 @@ _GRAMMAR: Final = frozenset(
 
 
 class Stage(Enum):
-    """How far a connection has come."""
+    """The stage of a connection."""
 
     PUBLIC = 1
     LOGGING_ON = 2
@@ -96,19 +96,21 @@ class Stage(Enum):
 
 
 def _nobody() -> None:
-    """Who is woken by a connection that has ended."""
+    """The ``wake`` of a connection that has ended."""
 
 
 class Session:
-    """One connection. ``wake`` is called when something waits to be sent or closed; ``send_now``,
-    where there is one, sends it without a turn of the sender's and tells whether it could.
+    """One connection.
+
+    ``wake`` is called when something is to be sent or the connection is to be closed. ``send_now``,
+    if set, tries to send at once, without the sender's task; it returns whether the queue is empty.
     """
 
     def __init__(
         self, hub: "Hub", number: int, codec: int, wake: Callable[[], None], address: str
     ) -> None:
         self.hub = hub
-        self.address = address  # of the peer itself, whatever a header says
+        self.address = address  # of the socket's peer; headers are not considered
         self._recorder = hub.recorder
         self.number = number
         self.codec = codec
@@ -123,19 +125,19 @@ class Session:
         self.stale: set[str] = set()  # channels that skipped a picture's delta
         self.shows = Shows()
         self.cancels_on_loss = False  # its orders are cancelled when the connection ends
-        self.closing: tuple[int, str] | None = None  # close code and reason, once decided
+        self.closing: tuple[int, str] | None = None  # close code and reason, once it is closing
         self.sending_bytes = 0  # taken and not yet handed to the socket
         self._waiting: list[bytes] = []
         self._waiting_bytes = 0
-        self._granted_bytes = 0  # of snapshots, since nothing waited
-        self._turn = 0  # of the hub's, in which it was last told something
-        self._late_bytes = 0  # unsent as that turn began, or as the last frame came
+        self._granted_bytes = 0  # of snapshots, since the queue was last empty
+        self._turn = 0  # the hub's turn in which a message was last queued
+        self._late_bytes = 0  # unsent when that turn began or the last frame arrived
         self._waiting_count = 0  # messages in ``_waiting``
-        self._kind: type = (str, bytes)[codec]  # of its frames
+        self._kind: type = (str, bytes)[codec]  # type of its frames
         self._encode = ENCODERS[codec]
         self._malformed = 0
         self._bad_logons = 0
-        self.failure: Exception | None = None  # of taking a frame: the gateway's own
+        self.failure: Exception | None = None  # an error of the gateway in handling a frame
         self._handlers: dict[type, Callable[..., None]] = {
             Enter: self._enter,
             Cancel: self._cancel,
@@ -164,11 +166,11 @@ class Session:
 
     @property
     def backlog_bytes(self) -> int:
-        """Bytes that wait to be sent or are being sent."""
+        """Bytes that are queued or being sent."""
         return self._waiting_bytes + self.sending_bytes + self.shows.behind_bytes
 
     def admit(self) -> None:
-        """Take private requests from now on: the logon is done."""
+        """Accept private requests from now on; the logon is complete."""
         assert self.key is not None, "admitted without a key"
         self.stage = Stage.READY
         self._handlers = {
@@ -179,24 +181,24 @@ class Session:
             self.trading_account = self.key.account
 
     def release(self) -> None:
-        """Leave nothing that leads back here, once it has ended: its memory is given back at once,
-        and not when a collector that looks seldom comes by."""
+        """Break the reference cycles of a connection that has ended, so that its memory is freed at
+        once."""
         self._handlers = {}
         self.wake, self.send_now = _nobody, None
 
-    # What comes in
+    # Incoming
 
     def hear(self, data: str | bytes, ingress_ns: int) -> None:
-        """Take a frame as it comes; one that fails here, which none should, ends the connection."""
+        """Handle a frame. An unexpected exception is kept as ``failure``, the connection closed."""
         if self.closing is None:
             try:
                 self.receive(data, ingress_ns)
-            except Exception as error:  # the reader's to raise: this may be the parser's call
+            except Exception as error:  # raised by the reader; this may be called by the parser
                 self.failure = error
                 self.close(CLOSE_INTERNAL, "an error of the gateway")
 
     def receive(self, data: str | bytes, ingress_ns: int) -> None:
-        """Take one frame; every outcome is an answer, a command, or a closed connection."""
+        """Handle a frame; the result is an answer, a command, or a closed connection."""
         self._late_bytes = self.backlog_bytes
         request: AnyRequest | None = None
         try:
@@ -212,7 +214,7 @@ class Session:
                 self._count_malformed()
 
     def _receive_batch(self, data: str | bytes, ingress_ns: int) -> None:
-        """Take the commands of one frame, queued in one go; raises Refused of the frame itself."""
+        """Handle a frame of several commands; raises Refused if the frame itself is invalid."""
         malformed = False
         for one in read_batch(data):
             request = None if isinstance(one, Refused) else one
@@ -299,7 +301,7 @@ class Session:
         self.hub.previews.ask(request, self._reader(), self.engine_session, tell)
 
     def _check_time(self, valid_until_ms: int) -> None:
-        """Drop a command that comes later than its sender wants it."""
+        """Raise Refused if a command's ``valid_until_ms`` has passed."""
         now_ms = self.hub.now_ms()
         if now_ms > valid_until_ms:
             limit, observed = str(valid_until_ms), str(now_ms)
@@ -316,7 +318,7 @@ class Session:
             metrics.follow(text, ingress_ns, time.time_ns())
 
     def _trader(self) -> int:
-        """Return the account that may enter commands here; raises Refused."""
+        """Return the account, if it may enter commands; raises Refused."""
         account = self._reader()
         assert self.engine_session, "a key that may cancel has an engine session"
         return account
@@ -327,7 +329,7 @@ class Session:
         return self.key.account
 
     def _logon(self, request: Logon, ingress_ns: int) -> None:
-        if self.stage is not Stage.PUBLIC:  # and stays what it is
+        if self.stage is not Stage.PUBLIC:  # the stage stays
             self._count_logon()
             raise Refused(Reason.SESSION_LIVE, None, "this connection has logged on")
         try:
@@ -350,7 +352,8 @@ class Session:
         self.hub.log_on(self, verdict, request)
 
     def refuse_logon(self) -> None:
-        """Take back a logon that failed, here or in the engine; too many close the connection."""
+        """Reset after a logon that the gateway or the engine refused; too many of them close the
+        connection."""
         self.stage, self.key, self.logon = Stage.PUBLIC, None, None
         self._count_logon()
 
@@ -404,16 +407,17 @@ class Session:
     def _ping(self, request: Ping, ingress_ns: int) -> None:
         self.send(self.hub.heartbeat(self))
 
-    # What goes out
+    # Outgoing
 
     def send(self, message: Response) -> None:
-        """Queue one message for this connection alone."""
+        """Queue a message for this connection only, and wake the sender."""
         self.push(self._encode(message))
         self.wake()
 
     def flush(self) -> bool:
-        """Send at once what waits if that is possible, else wake the sender; return whether others
-        need not go behind it: it is sent, or its socket is full, which nobody can wait for.
+        """Send the queue at once if possible, otherwise wake the sender.
+
+        Return whether other connections need not wait for it: it is sent, or the socket is full.
         """
         if self.send_now is not None and self.send_now():
             return True
@@ -421,10 +425,10 @@ class Session:
         return self.sending_bytes > 0
 
     def push(self, encoded: bytes, count: int = 1) -> None:
-        """Queue ``count`` encoded messages, one or an array's elements, without waking the sender.
+        """Queue ``count`` encoded messages without waking the sender.
 
-        Evict if it does not keep up. What one turn of the hub or one frame brings is no lateness,
-        however much it is: none of it could be sent yet.
+        A reader that does not keep up is evicted. Messages of the present turn of the hub, or in
+        answer to the present frame, do not count, since none of them could be sent yet.
         """
         if self.closing is not None and self.closing[0] == CLOSE_SLOW:
             return
@@ -441,7 +445,7 @@ class Session:
         self._waiting_count += count
 
     def push_picture(self, channel: str, encoded: bytes) -> None:
-        """Queue a picture's delta, unless the reader is behind: then a snapshot will follow."""
+        """Queue a picture's delta. For a reader that is behind, a later snapshot replaces it."""
         if not self.backlog_bytes:
             self._granted_bytes = 0
         if channel in self.stale:
@@ -455,8 +459,10 @@ class Session:
             self.push(encoded)
 
     def _send_snapshot(self, channel: str, messages: Sequence[Response]) -> None:
-        """Queue messages that make no reader late, however long they are: few at once, and of
-        pictures one a turn where they are many, or much waits already.
+        """Queue a snapshot; its length never counts as the reader's delay.
+
+        A short one is queued at once; a picture's long one, or one behind a long queue, one message
+        a turn.
         """
         few = isinstance(messages, list) or len(messages) == 1
         few = few and self._waiting_bytes <= EAGER_BYTES
@@ -473,7 +479,7 @@ class Session:
         return len(encoded)
 
     def _show(self) -> None:
-        """Queue one more message of a long snapshot."""
+        """Queue the next message of a long snapshot."""
         message, behind = self.shows.tell()
         self.hub.refreshes.spend(self._grant(message))
         for encoded in behind:
@@ -482,15 +488,13 @@ class Session:
             self.wake()
 
     def forget(self, channels: Iterable[str]) -> None:
-        """Leave out what channels had still to say: they are left, or begin anew."""
+        """Drop what is still to be queued of channels that are left or begin again."""
         for channel in channels:
             self.stale.discard(channel)
             self.shows.forget(channel)
 
     def _refresh(self) -> None:
-        """Queue the pictures of now for a reader that was behind and has caught up, as far as it is
-        its turn.
-        """
+        """Queue current snapshots for a reader that has caught up, as far as its turn allows."""
         refreshes, before = self.hub.refreshes, self._granted_bytes
         try:
             for channel in sorted(self.stale):
@@ -504,7 +508,7 @@ class Session:
             self.close(CLOSE_SLOW, "slow reader of a long queue")
 
     def take(self) -> bytes:
-        """Return all that waits as one frame, empty if nothing does; the caller sends it."""
+        """Return the queue as one frame, which the caller sends; empty if nothing is queued."""
         if self.stale and self._waiting_bytes == 0:
             self._refresh()
         if self.shows.channels and self.closing is None:
@@ -517,7 +521,7 @@ class Session:
         return array_of(waiting, count, self.codec)
 
     def close(self, code: int, reason: str) -> None:
-        """Decide that the connection ends; the first reason stands."""
+        """Close the connection; only the first code and reason count."""
         if self.closing is None:
             self.closing = (code, reason)
             if self.hub.metrics is not None:
@@ -539,12 +543,12 @@ def array_of(parts: list[bytes], count: int, codec: int) -> bytes:
 
 
 def elements(array: bytes) -> bytes:
-    """Return what an array encoded as MessagePack holds, as a part for ``array_of``."""
+    """Return the elements of an array encoded as MessagePack, as a part for ``array_of``."""
     return array[{0xDC: 3, 0xDD: 5}.get(array[0], 1) :]
 
 
 def _numbers(request: Logon) -> list[tuple[str, int, int]]:
-    """Return a logon's numbers: the field, the number, and its most; 0 if the key is the judge."""
+    """Return a logon's numbers with their fields and maxima; 0 if the key decides the maximum."""
     after = request.after
     place = () if after is None else (after.epoch, after.sequence, after.index)
     return [

@@ -18,6 +18,7 @@ from exchange.gateway.dialects.deribit.params import (
     OFFSET_MAX,
     Book,
     Chart,
+    Directory,
     Labelled,
     Listed,
     Nothing,
@@ -72,9 +73,13 @@ class Market:
             for name in names.currencies(self._hub.feed.instruments)
         ]
 
-    def instruments(self, query: Listed) -> list[dict[str, Any]]:
-        """Return the instruments of a currency and kind."""
-        return [self._describe(one) for one in self._chosen(query)]
+    def instruments(self, query: Directory) -> list[dict[str, Any]]:
+        """Return the instruments of a currency and kind that have expired, or have not."""
+        return [
+            self._describe(one)
+            for one in self._chosen(query)
+            if names.is_expired(one) == query.expired
+        ]
 
     def instrument(self, query: OneInstrument) -> dict[str, Any]:
         """Return one instrument."""
@@ -100,8 +105,13 @@ class Market:
         return {"contract_size": self._find(query.instrument_name).multiplier}
 
     def summaries(self, query: Listed) -> list[dict[str, Any]]:
-        """Return the summaries of the instruments of a currency and kind."""
-        return [self._portrayer.summary(one) for one in self._chosen(query)]
+        """Return the summary of one instrument, or of those of a currency and kind that have not
+        expired."""
+        return [
+            self._portrayer.summary(one)
+            for one in self._chosen(query)
+            if query.instrument_name or not names.is_expired(one)
+        ]
 
     def trades(self, query: Slice) -> dict[str, Any]:
         """Return public trades of an instrument, or of all instruments of a currency and kind."""
@@ -128,8 +138,8 @@ class Market:
         if not 0 <= begin <= end <= MS_MAX:
             raise wrong_param("end_timestamp", Reason.PARAMETER_RANGE, "after the start")
         length = seconds * 1_000
+        limited(max(1, -(-(end - begin) // length)), CANDLES_MAX, "start_timestamp")
         count = end // length - begin // length + 1
-        limited(count, CANDLES_MAX, "start_timestamp")
 
         async def read(address: str) -> dict[str, Any]:
             rows, _ = await self._candles(address, instrument, seconds, begin, count)

@@ -17,7 +17,6 @@ from exchange.messages import CombinationRule, Reason, TradingState
 CURRENCY: Final = "USD"
 FUTURE, COMBO = "future", "future_combo"
 KINDS: Final = ("any", "combo", "spot", "option", "option_combo", FUTURE, COMBO)
-_ENDED: Final = (TradingState.EXPIRED,)
 _STATES: Final = {TradingState.CONTINUOUS: "open", TradingState.HALTED: "halted"}
 
 
@@ -73,6 +72,11 @@ def currencies(instruments: Instruments) -> list[str]:
     return list(dict.fromkeys((CURRENCY, *bases)))
 
 
+def is_expired(instrument: Instrument) -> bool:
+    """Return whether an instrument has expired."""
+    return instrument.state == TradingState.EXPIRED
+
+
 def expiration_ms(instrument: Instrument) -> int:
     """Return when an instrument expires, in ms since the epoch, UTC; 0 if it is not known.
 
@@ -106,7 +110,7 @@ def describe(instrument: Instrument, instruments: Instruments, listed_ms: int) -
         "settlement_period": "month",
         "creation_timestamp": listed_ms,
         "expiration_timestamp": expiration_ms(instrument),
-        "is_active": instrument.state not in _ENDED,
+        "is_active": not is_expired(instrument),
         "state": book_state(instrument),
         "contract_size": instrument.multiplier,
         "min_trade_amount": instrument.lot_step,

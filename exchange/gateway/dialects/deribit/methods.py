@@ -69,7 +69,7 @@ class Methods:
             "public/hello": Method(take.Nothing, market.test),
             "public/status": Method(take.Nothing, market.status),
             "public/get_currencies": Method(take.Nothing, market.currencies),
-            "public/get_instruments": Method(take.Listed, market.instruments),
+            "public/get_instruments": Method(take.Directory, market.instruments),
             "public/get_instrument": Method(take.OneInstrument, market.instrument),
             "public/get_contract_size": Method(take.OneInstrument, market.contract_size),
             "public/get_order_book": Method(take.Book, market.book),

@@ -81,6 +81,12 @@ class Listed(Query, frozen=True, kw_only=True):
     instrument_name: str = ""
 
 
+class Directory(Listed, frozen=True, kw_only=True):
+    """Instruments that have expired, or those that have not."""
+
+    expired: bool = False
+
+
 class ListedOf(Listed, frozen=True, kw_only=True):
     """One instrument, by its code."""
 
@@ -108,13 +114,18 @@ class OfBook(Slice, frozen=True, kw_only=True):
 
 
 class OfOrder(Slice, frozen=True, kw_only=True):
-    """A part of the trades of one order."""
+    """The trades of one order: by default all, since the answer cannot say that there are more."""
 
     order_id: str
+    count: int = COUNT_MAX
 
 
 class Chart(OneInstrument, frozen=True, kw_only=True):
-    """A period of candles, ends included, in milliseconds since the epoch."""
+    """A period of candles, ends included, in milliseconds since the epoch.
+
+    ccxt's pages are ``CANDLES_MAX`` intervals long and begin a millisecond early, so they touch one
+    interval more.
+    """
 
     start_timestamp: int
     end_timestamp: int

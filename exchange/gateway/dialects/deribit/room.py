@@ -38,9 +38,9 @@ class Room:
         self._methods = Methods(hub, blotter, rest.candle_rows)
         self._lines = Lines(hub)
         router = gateway.app.router
-        router.add_get(WS, self._websocket)
+        router.add_get(WS, self._websocket, allow_head=False)
         for path in (API, API + "/{method:.*}"):
-            router.add_get(path, self._get)
+            router.add_get(path, self._get, allow_head=False)  # HEAD must change nothing
             router.add_post(path, self._post)
         gateway.app.on_shutdown.append(self._shut)
 
