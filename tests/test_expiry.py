@@ -112,6 +112,21 @@ def test_a_day_withheld_is_not_averaged_until_a_revision_fixes_it(house: House) 
     assert fixings(house).withheld(DAYS[5]) == {0: 2}
 
 
+def test_a_buy_in_is_at_the_last_revision_of_the_first_day_with_a_price(house: House) -> None:
+    first, second, third, fourth, *_ = DAYS
+    assert fixings(house).since(INDEX, first) is None
+    for day, price, revision in (
+        (first, "1.000000", 0), (second, "", 0), (fourth, "4.000000", 0), (third, "3.000000", 0),
+        (third, "3.100000", 1),
+    ):  # fmt: skip
+        assert fix(house, day, price, revision) == "accepted"
+    found = [fixings(house).since(INDEX, day) for day in (first, second, third, fourth)]
+    assert [one and one.price_micros for one in found] == [
+        1_000_000, 3_100_000, 3_100_000, 4_000_000,
+    ]  # fmt: skip
+    assert fixings(house).since(INDEX, DAYS[4]) is None
+
+
 def test_a_fixing_that_cannot_be_read_or_is_not_the_houses_changes_nothing(house: House) -> None:
     house.open(1, 1, 1, 10**9)
     bad = FixingRecorded(index=INDEX, date=20261301, revision=0, state="PUBLISHED", price="2.5")

@@ -350,6 +350,8 @@ def test_requirements_of_a_small_market(clearing: Clearing) -> None:
     # 300 lots are three days of a quarter of 400: the root of three, rounded up
     assert (whole - 1) ** 2 < 3 * base**2 <= whole**2
     assert outright.excess == 10**12 - outright.requirement
+    owing = replace(outright, cash=70, collateral=9, loss=4)
+    assert (owing.balance, owing.excess) == (75, 75 - outright.requirement)
     assert outright.maintenance == -(-outright.requirement * 90 // 100)
     for cash, call in (
         (outright.maintenance, 0),

@@ -244,6 +244,21 @@ def test_beyond_64_bits_the_scan_stays_exact() -> None:
     )
 
 
+@pytest.mark.parametrize("which", ["liquidity", "delivery", "calendar"])
+def test_beyond_64_bits_every_rate_stays_exact(which: str) -> None:
+    """One rate alone makes the sums too large; the others would fit."""
+    rate = {"liquidity": 1, "delivery": 1, "calendar": 1} | {which: 2**40}
+    lots = [
+        oracle.Lot(0, 1, rate["liquidity"], True, rate["delivery"]),
+        oracle.Lot(0, 1, rate["liquidity"], False),
+    ]
+    each = 2**39
+    found = of_one({0: each, 1: -each}, rates(lots, [oracle.Product(rate["calendar"], 0, 1, 100)]))
+    assert int(found.parts.liquidity[0]) == 2 * each * rate["liquidity"]
+    assert int(found.parts.delivery[0]) == each * rate["delivery"]
+    assert int(found.parts.calendar[0]) == each * rate["calendar"]
+
+
 def test_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     draw = random.Random(3)
     lots, products, offered = drawn(draw, 12)
