@@ -4,7 +4,7 @@ first import on."""
 import sys
 from typing import Final
 
-INTERRUPTED: Final = 130
+INTERRUPTED: Final = 130  # Exit.INTERRUPTED of cli.output, which is not imported yet
 
 
 def main() -> None:
