@@ -10,6 +10,7 @@ HOURBOOK_WITHOUT_CORE=1 builds nothing: an editable install whose core `make bui
 import gzip
 import os
 import platform
+import subprocess
 import sys
 import tarfile
 from hashlib import sha256
@@ -44,16 +45,18 @@ INLINE = {
     "large-function-growth": 4000,
     "large-function-insns": 100_000,
 }
-# Two fields are stored faster as two words than gathered into a vector first; what buys and sells
-# both compute is computed when it is needed, not before their ways part, to wait on the stack.
-PLAIN = ["-O3", "-g0", "-fno-semantic-interposition"]
-PLAIN += ["-fno-tree-slp-vectorize", "-fno-code-hoisting"]
+# Two fields are stored faster as two words than gathered into a vector first.
+PLAIN = ["-O3", "-g0", "-fno-semantic-interposition", "-fno-tree-slp-vectorize"]
+# What buys and sells both compute is computed when it is needed, not before their ways part, to
+# wait on the stack; they share no ends; registers are given out over the whole function.
+GCC_ONLY = ["-fno-code-hoisting", "-fno-tree-tail-merge", "-fira-region=one"]
+GCC_ONLY += [f"--param={name}={value}" for name, value in INLINE.items()]
 if sys.platform == "linux" and platform.machine() == "x86_64":
     # Intel's processors from Skylake to Cascade Lake decode a jump anew each time if it touches a
     # boundary of 32 bytes: so their microcode mends an erratum (SKX102).
-    PLAIN += ["-Wa,-mbranches-within-32B-boundaries"]
+    GCC_ONLY += ["-Wa,-mbranches-within-32B-boundaries"]
+SPEED = PLAIN + GCC_ONLY
 QUIET = ["-Wno-unused-but-set-variable"]  # Cython's own temporaries
-SPEED = PLAIN + [flag for name, value in INLINE.items() for flag in ("--param", f"{name}={value}")]
 # run once in a while: compiled sooner
 SELDOM = {"adopt", "check", "image", "snapshot", "flow_records"}
 LINK = ["-fsanitize=undefined"] if CHECKED else []
@@ -125,6 +128,16 @@ class Build(build_ext):
             for module in modules:
                 module.sources = sources[module.name]
         super().run()
+
+    def build_extensions(self):
+        """Compile, without the options that only GCC knows if it is another compiler."""
+        asked = [self.compiler.compiler_so[0], "--version"]
+        told = subprocess.run(asked, capture_output=True, text=True, check=True).stdout
+        if "Free Software Foundation" not in told:
+            for extension in self.extensions:
+                options = extension.extra_compile_args
+                extension.extra_compile_args = [one for one in options if one not in GCC_ONLY]
+        super().build_extensions()
 
 
 setup(

@@ -14,7 +14,7 @@ from exchange.engine.lifecycle cimport (
 from exchange.engine.risk cimport add_overflows, charge, position_of, required_of
 from exchange.engine.safety cimport is_on
 from exchange.engine.state cimport (
-    Account, Cell, Command, Event, KILLED_BY_SETTING, LOSS_REACHED, Losses, Market, Member,
+    Account, Command, Event, KILLED_BY_SETTING, Known, LOSS_REACHED, Losses, Market, Member,
     Position, i64, set_killed, u32, u64, u8,
 )
 from exchange.engine.vocabulary cimport *
@@ -97,7 +97,7 @@ cdef void open_account(Market* m, Command* c) noexcept nogil:
             or interval < 0 or interval > (<i64>1 << 50) // burst):
         reject(m, c, REASON_PARAMETER_RANGE, 0, 0)
         return
-    a.ring = <Cell*>calloc(LIMIT_IDEMPOTENCY_WINDOW, sizeof(Cell))
+    a.ring = <Known*>calloc(LIMIT_IDEMPOTENCY_WINDOW, sizeof(Known))
     if a.ring == NULL:
         m.broken = 1
         return

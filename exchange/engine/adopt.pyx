@@ -9,10 +9,10 @@ from exchange.engine.credits cimport adopt_credits
 from exchange.engine.ladder cimport build_ladder, fetch_level
 from exchange.engine.risk cimport position_of
 from exchange.engine.state cimport (
-    Account, Auction, COLLECTED, Composite, ELECTED, Extra, FREE, Instrument, Level, Order,
-    PAST_CANCELLED, Position, RECEIPT, Stand, UNPRICED, WAITING, WATCH_AUCTION, WORKING,
-    account_of, auction_of, collects, i32, instrument_of, is_featured, is_garbled, is_past,
-    is_vacant, prefetch, side_of, state_of, tif_of, u32, u8, working_of,
+    Account, Auction, Bucket, COLLECTED, Composite, ELECTED, Extra, FREE, Instrument, Known,
+    Level, Order, PAST_CANCELLED, Position, RECEIPT, Stand, UNPRICED, WAITING, WATCH_AUCTION,
+    WORKING, account_of, auction_of, collects, i32, instrument_of, is_featured, is_garbled,
+    is_past, is_vacant, prefetch, side_of, state_of, tif_of, u32, u64, u8, working_of,
 )
 from exchange.engine.triggers cimport add_trigger
 from exchange.engine.vocabulary cimport *
@@ -34,12 +34,22 @@ cdef int adopt_accounts(Market* m) noexcept nogil:
         if a.ring_head >= LIMIT_IDEMPOTENCY_WINDOW:
             return TABLES
         for k in range(LIMIT_IDEMPOTENCY_WINDOW):
-            if a.ring[k].slot >= m.order_top:
+            if bad_place(m, &a.ring[k]):
                 return TABLES
         for k in range(a.positions_length):
             if a.positions[k] >= m.position_top or is_vacant(&m.positions[a.positions[k]]):
                 return TABLES
     return NONE
+
+
+cdef inline bint bad_place(Market* m, Known* known) noexcept nogil:
+    """Whether a remembered id is not where it should be in the id hash."""
+    cdef u32 slot = known.slot
+    cdef u64 at = known.place
+    if slot == 0:
+        return False
+    return (slot >= m.order_top or at & 49 or at > m.bucket_mask + 14
+            or (<u32*>(<u8*>m.buckets + at + 16 + (at & 14)))[0] != slot)
 
 
 cdef int adopt_positions(Market* m) noexcept nogil:
@@ -102,8 +112,9 @@ cdef int adopt_combined(Market* m) noexcept nogil:
 
 cdef int check_small(Market* m) noexcept nogil:
     """Check the small tables, and that the id hash is not full: a search would not end."""
-    cdef u32 used = 0
-    cdef u32 i
+    cdef u64 used = 0
+    cdef u32 i, k
+    cdef Bucket* bucket
     for i in range(m.session_top):
         if m.sessions[i].next >= m.session_top or m.sessions[i].account >= m.account_top:
             return TABLES
@@ -120,11 +131,13 @@ cdef int check_small(Market* m) noexcept nogil:
         if m.expiries[i].slot >= m.order_top:
             return TABLES
         m.expiry_at[m.expiries[i].slot] = i
-    for i in range(m.cell_mask + 1):
-        used += m.cells[i].slot != 0
-        if m.cells[i].slot >= m.order_top:
-            return TABLES
-    return NONE if used <= m.cell_room else TABLES
+    for i in range(m.bucket_mask / sizeof(Bucket) + 1):
+        bucket = &m.buckets[i]
+        for k in range(8):
+            used += bucket.tags[k] != 0
+            if bucket.slots[k] >= m.order_top:
+                return TABLES
+    return NONE if used <= m.id_room else TABLES
 
 
 cdef inline bint bad_list(Market* m, Level* level) noexcept nogil:

@@ -15,7 +15,7 @@ from exchange.engine.changes cimport cancel, reduce_order, replace
 from exchange.engine.combinations cimport list_combination
 from exchange.engine.corrections cimport adjust, bust
 from exchange.engine.events cimport blank, end_command
-from exchange.engine.ids cimport reserve_ids, tag_of
+from exchange.engine.ids cimport bucket_of, hash_of, reserve_ids, slot_in, tagged
 from exchange.engine.implied cimport set_implied
 from exchange.engine.instruments cimport (
     expire, list_instrument, mark, set_limits, set_mode, set_risk, set_state, settle,
@@ -29,7 +29,9 @@ from exchange.engine.protection cimport set_protection
 from exchange.engine.protections cimport set_breaker, set_feature, set_protections
 from exchange.engine.quotes cimport mass_quote
 from exchange.engine.sessions cimport fire_due, logoff, logon, recovered
-from exchange.engine.state cimport Command, Market, i64, likely, prefetch, read_again, u32, u64, u8
+from exchange.engine.state cimport (
+    Bucket, Command, Market, i64, likely, prefetch, read_again, u32, u64, u8,
+)
 from exchange.engine.vocabulary cimport *
 
 cdef enum:
@@ -143,15 +145,20 @@ cdef inline bint do_plainly(Market* m, Command* c) noexcept nogil:
 
 cdef inline void prefetch_cells(Market* m, Command* c) noexcept nogil:
     """Prefetch the hash cells of the command's own id and of the id that it names."""
-    prefetch(&m.cells[tag_of(c.account, c.key_lo) & m.cell_mask])
-    prefetch(&m.cells[tag_of(c.account, c.target_lo) & m.cell_mask])
+    prefetch(bucket_of(m, hash_of(c.account, c.key_lo)))
+    prefetch(bucket_of(m, hash_of(c.account, c.target_lo)))
 
 
 cdef inline void prefetch_orders(Market* m, Command* c) noexcept nogil:
-    """Prefetch the orders that STEP commands name, assuming that each is in its first cell."""
+    """Prefetch the orders that STEP commands name, if their ids are where they belong."""
     cdef int k
+    cdef u64 hash
+    cdef Bucket* bucket
     for k in range(NEAR - STEP, NEAR):
-        prefetch(&m.orders[m.cells[tag_of(c[k].account, c[k].target_lo) & m.cell_mask].slot])
+        if c[k].target_lo:
+            hash = hash_of(c[k].account, c[k].target_lo)
+            bucket = bucket_of(m, hash)
+            prefetch(&m.orders[slot_in(bucket, tagged(bucket.tags, hash))])
 
 
 cdef inline void copy_commands(Command* to, const Command* of, u64 count) noexcept nogil:
@@ -171,7 +178,7 @@ cdef void apply_batch(Market* m, const u8* records, u64 count, u64 first, i64 st
     m.index = 0
     if stamp > m.stamp:
         m.stamp = stamp
-    if m.order_top + count > m.cell_room:
+    if m.order_top + count > m.id_room:
         reserve_ids(m, count)
     if m.timer_count or m.expiry_count or m.elected_count or m.halt_count:
         fire_due(m)

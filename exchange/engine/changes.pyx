@@ -12,7 +12,7 @@ from exchange.engine.groups cimport features_of, partner_of, room_to_reduce, sha
 from exchange.engine.guards cimport (
     bad_grid, bad_owner, bad_post_only, bad_risk, bad_time, refuse_display, refuse_target,
 )
-from exchange.engine.ids cimport find_cell, find_key, has_slot, owner_of, tag_of
+from exchange.engine.ids cimport find_key, has_slot, owner_of
 from exchange.engine.lifecycle cimport (
     answered, cancel_order, keep_receipt, lessen, pick, reject, shrink, take_away, withdraw,
 )
@@ -255,8 +255,6 @@ cdef void replace(Market* m, Command* c) noexcept nogil:
         inherit(m, slot, &terms)
     # leaves the hold as it is: `terms.rise` was found from the hold with the old order in it
     take_away(m, slot, CANCEL_REASON_REPLACED)
-    terms.tag = tag_of(c.account, c.key_lo)
-    terms.cell = find_cell(m, c.account, terms.tag, c.key_lo, c.key_hi)
     accept(m, c, book, p.owner, &terms)
 
 

@@ -6,18 +6,18 @@ from exchange.engine.combinations cimport side_in, times
 from exchange.engine.groups cimport (
     FOLLOWED_FEATURES, features_of, partner_of, room_to_reduce,
 )
-from exchange.engine.ids cimport book_of, find_key, owner_of
+from exchange.engine.ids cimport book_of, bucket_of, find_key, home_of, owner_of
 from exchange.engine.ladder cimport lowest
 from exchange.engine.months cimport check_allowances
 from exchange.engine.risk cimport absolute, adverse_per_lot, hold_of, position_of, required_of
 from exchange.engine.safety cimport watch_of
 from exchange.engine.state cimport (
-    WATCH_BREAKER, WATCH_LIMITS, Account, Auction, COLLECTED, COMBINED, CREDITED, Composite,
-    DORMANT, ELECTED, EXPIRES, Extra, FREE, Instrument, Level, Market, NO_ASK, NO_BID, Order,
-    Position, RECEIPT, Stops, UNPRICED, WAITING, WATCH_CREDIT, WATCH_HIDDEN, WATCH_QUOTES,
-    WATCH_STEPS, WATCH_STOPS, WORKING, account_of, collects, i32, instrument_of, is_aged,
-    is_continuous, is_featured, is_live, is_past, is_vacant, legs_open, lots_of, side_of, state_of,
-    tif_of, u32, u64, u8, working_of,
+    Bucket, Known, WATCH_BREAKER, WATCH_LIMITS, Account, Auction, COLLECTED, COMBINED, CREDITED,
+    Composite, DORMANT, ELECTED, EXPIRES, Extra, FREE, Instrument, Level, Market, NO_ASK,
+    NO_BID, Order, Position, RECEIPT, Stops, UNPRICED, WAITING, WATCH_CREDIT, WATCH_HIDDEN,
+    WATCH_QUOTES, WATCH_STEPS, WATCH_STOPS, WORKING, account_of, collects, i32, instrument_of,
+    is_aged, is_continuous, is_featured, is_live, is_past, is_vacant, legs_open, lots_of,
+    side_of, state_of, tif_of, u32, u64, u8, working_of,
 )
 from exchange.engine.vocabulary cimport *
 
@@ -408,13 +408,40 @@ cdef int check_slots(Market* m) except -1:
     until = [slot for slot in range(1, m.order_top) if is_live(&m.orders[slot])
              and tif_of(&m.orders[slot]) == TIME_IN_FORCE_GTD]
     ensure(expiring == until and len(until) == m.expiry_count, "GTD orders expire", until)
-    cells = sum([m.cells[k].slot != 0 for k in range(m.cell_mask + 1)])
-    ensure(known == cells, "ids counted", (known, cells))
+    check_ids(m, known)
     ensure(known + quotes + free_slots == m.order_top - 1, "every slot accounted for", known)
     for k in range(m.account_top):
         ensure(m.accounts[k].open_orders == open_orders.get(k, 0), "open orders counted", k)
         ensure(m.accounts[k].most == (0 if m.accounts[k].killed else m.accounts[k].max_order),
                "who is killed may enter nothing", k)
+    return 0
+
+
+cdef int check_ids(Market* m, u32 known) except -1:
+    """Check that the id hash has so many ids, that a search reaches each, and that windows know
+    their ids' places."""
+    cdef Bucket* bucket
+    cdef Known* one
+    cdef u64 at
+    cdef u32 i, k
+    held = 0
+    for i in range(m.bucket_mask // sizeof(Bucket) + 1):
+        for k in range(8):
+            if m.buckets[i].tags[k] == 0:
+                continue
+            held += 1
+            at = home_of(m, m.buckets[i].slots[k])
+            while at != i * sizeof(Bucket):
+                ensure(bucket_of(m, at).passed == 1, "a key passed", at)
+                at = (at + sizeof(Bucket)) & m.bucket_mask
+    ensure(known == held, "ids counted", (known, held))
+    for k in range(m.account_top):
+        for i in range(LIMIT_IDEMPOTENCY_WINDOW if m.accounts[k].is_open else 0):
+            one = &m.accounts[k].ring[i]
+            bucket = &m.buckets[one.place // sizeof(Bucket)]
+            at = (one.place & 14) >> 1
+            ensure(one.slot == 0 or (bucket.slots[at] == one.slot and bucket.tags[at] != 0),
+                   "a window knows places", k)
     return 0
 
 

@@ -22,7 +22,7 @@ from exchange.engine.safety cimport next_resume
 from exchange.engine.snapshot cimport image_in, image_out
 from exchange.engine.stops cimport next_slice
 from exchange.engine.state cimport (
-    LOSS_REACHED, Account, Cell, Command, Event, Instrument, Level, Market, NO_ASK, NO_BID,
+    LOSS_REACHED, Account, Bucket, Command, Event, Instrument, Known, Level, Market, NO_ASK, NO_BID,
     Position, auction_of, collects, i32, i64, market_free, market_new, u32, u64, u8, unlikely,
     working_of,
 )
@@ -37,7 +37,7 @@ cdef extern from "Python.h":
     int resize_bytes "_PyBytes_Resize"(PyObject**, Py_ssize_t)
 
 BROKEN = {1: "out of memory", 2: "money overflowed", 3: "cash is not deposits less withdrawals",
-          4: "a settlement's variations do not sum to zero", 5: "an invariant of the checked build"}
+          4: "a settlement's variations do not sum to zero", 5: "an invariant"}
 
 cdef enum:
     FEW = 98  # events there is room for in the engine itself, for batches of a few commands
@@ -294,7 +294,8 @@ cdef class Engine:
         for i in range(m.instrument_count):
             ladders += m.instruments[i].slots * 16 + m.instruments[i].slots // 8
         return {
-            "orders": m.order_top * 64, "ids": <u64>8 * (m.cell_mask + 1),
+            "orders": m.order_top * 64, "ids": m.bucket_mask + sizeof(Bucket),
             "positions": m.position_top * 64, "ladders": ladders,
-            "accounts": m.account_top * (sizeof(Account) + sizeof(Cell) * LIMIT_IDEMPOTENCY_WINDOW),
+            "accounts":
+                m.account_top * (sizeof(Account) + sizeof(Known) * LIMIT_IDEMPOTENCY_WINDOW),
         }

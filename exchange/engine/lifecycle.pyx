@@ -9,7 +9,7 @@ from libc.stdlib cimport qsort, realloc
 from exchange.engine.events cimport blank
 from exchange.engine.groups cimport part
 from exchange.engine.ids cimport (
-    book_of, find_cell, find_key, fingerprint, tag_of, take_known_slot,
+    book_of, find_key, fingerprint, take_new_slot,
 )
 from exchange.engine.combinations cimport charge_legs
 from exchange.engine.extras cimport leave_queue, queue_of, take_hidden
@@ -85,9 +85,7 @@ cdef void answer_again(Market* m, Command* c, u32 account, u32 slot) noexcept no
 
 cdef void remember_request(Market* m, Command* c, u32 account, Event* e) noexcept nogil:
     """Keep an accepted request and its answer `e` as a RECEIPT; the caller has asked for a slot."""
-    cdef u32 tag = tag_of(account, c.key_lo)
-    cdef u32 cell = find_cell(m, account, tag, c.key_lo, c.key_hi)
-    cdef u32 slot = take_known_slot(m, &m.accounts[account], &m.cells[cell], tag)
+    cdef u32 slot = take_new_slot(m, &m.accounts[account], account, c.key_lo)
     cdef Order* o = &m.orders[slot]
     o.generation += 1
     # without LAST_IN_COMMAND: a repeated answer is marked anew

@@ -6,7 +6,6 @@ from exchange.engine.state cimport (
 
 cdef struct Terms:  # what the guards have found out about a new order
     u32 at  # its position record
-    u32 cell, tag  # the free hash cell for its key, and the key's hash
     i32 slot  # ladder slot of its limit
     u8 side, tif
     bint rests  # it rests if it meets nothing: no minimum, no features

@@ -26,7 +26,7 @@ from exchange.engine.guards cimport (
     refuse_extent, rests,
 )
 from exchange.engine.ids cimport (
-    find_cell, fingerprint, has_slot, tag_of, take_known_slot,
+    find_key, fingerprint, has_slot, take_new_slot,
 )
 from exchange.engine.implied cimport Source, find_source
 from exchange.engine.lifecycle cimport answer_again, reject
@@ -143,7 +143,7 @@ cdef void place(Market* m, Command* c, Instrument* book, Account* account,
                 Terms* terms) noexcept nogil:
     """Make the order: ORDER_ACCEPTED, then its trades; it waits, rests or ends."""
     cdef Position* p = &m.positions[terms.at]
-    cdef u32 slot = take_known_slot(m, account, &m.cells[terms.cell], terms.tag)
+    cdef u32 slot = take_new_slot(m, account, c.account, c.key_lo)
     cdef Order* o = &m.orders[slot]
     cdef u8 side = terms.side
     # POST_ONLY and MARKET stand four bits higher in an event
@@ -342,6 +342,7 @@ cdef void enter(Market* m, Command* c) noexcept nogil:
     cdef Instrument* book
     cdef Terms terms
     cdef bint special
+    cdef u32 known
     cdef i64 price
     if bad_owner(m, c, True):
         return
@@ -350,10 +351,9 @@ cdef void enter(Market* m, Command* c) noexcept nogil:
                or c.key_lo == 0 or c.target_lo | c.target_hi)
     if unlikely(special) and bad_form(m, c):
         return
-    terms.tag = tag_of(c.account, c.key_lo)
-    terms.cell = find_cell(m, c.account, terms.tag, c.key_lo, c.key_hi)
-    if unlikely(m.cells[terms.cell].slot != 0):
-        answer_again(m, c, c.account, m.cells[terms.cell].slot)
+    known = find_key(m, c.account, c.key_lo, c.key_hi)
+    if unlikely(known != 0):
+        answer_again(m, c, c.account, known)
         return
     if unlikely(c.instrument >= m.instrument_count):
         reject(m, c, REASON_UNKNOWN_INSTRUMENT, m.instrument_count, c.instrument)

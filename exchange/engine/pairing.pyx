@@ -15,7 +15,7 @@ from exchange.engine.book cimport (
 )
 from exchange.engine.events cimport blank, emit, make_room, what
 from exchange.engine.groups cimport beside
-from exchange.engine.ids cimport free_slot, retire, tag_of
+from exchange.engine.ids cimport bucket_of, free_slot, hash_of, marked, retire
 from exchange.engine.lifecycle cimport cancel_for, shrink, tell_group
 from exchange.engine.protection cimport count_quote
 from exchange.engine.risk cimport adverse_per_lot, charge, execute, product_overflows
@@ -49,7 +49,8 @@ cdef struct Party:  # one side of the pass: the order in hand and where it stand
     i32 ahead  # slot of the next level to be walked ahead
     u32 lane  # the lane whose turn it is
     u32[LANES] lanes  # each an order of a level that comes later, 0 = none
-    u32 slot, account, group, tag
+    u32 slot, account, group
+    u64 hash  # of its key
     u32 offered  # lots that the order in hand has left
     u32 traded  # lots that it has traded, not yet taken off it
     u32 due  # the number of its Due
@@ -123,8 +124,8 @@ cdef inline void take_hand(Market* m, Pass* x, Party* t) noexcept nogil:
     t.due = due
     t.account = x.dues[due].account
     t.group = x.dues[due].group
-    t.tag = tag_of(t.account, o.key_lo)
-    prefetch(&m.cells[t.tag & m.cell_mask])
+    t.hash = marked(hash_of(t.account, o.key_lo))
+    prefetch(bucket_of(m, t.hash))
     t.slot = slot
     t.order = o
     t.order_id = order_id_of(m, slot)
@@ -198,7 +199,7 @@ cdef inline void end_filled(Market* m, Party* t) noexcept nogil:
     o.prev = 0
     o.next = 0
     if is_aged(o):
-        free_slot(m, t.slot, t.tag)
+        free_slot(m, t.slot, t.hash)
 
 
 cdef inline void go_on(Market* m, Pass* x, Party* t) noexcept nogil:

@@ -15,7 +15,8 @@ from exchange.engine.aftermath cimport aftermath
 from exchange.engine.book cimport line_up, on_step, price_of, slot_of, take_out
 from exchange.engine.events cimport end_command, new_event, what
 from exchange.engine.ids cimport (
-    find_cell, fingerprint_of, retire_working, slots_left, tag_of, take_known_slot,
+    bucket_of, fingerprint_of, first_of, free_beside, hash_of, retire_working, slot_in,
+    slots_left, tagged, take_known_slot,
 )
 from exchange.engine.lifecycle cimport lessen, tell_gone
 from exchange.engine.matching cimport Incoming, run
@@ -23,7 +24,7 @@ from exchange.engine.risk cimport (
     hold_for, is_adverse, loss_per_lot, position_of, put_back, rehold_plainly,
 )
 from exchange.engine.state cimport (
-    Account, CANCELLED, Cell, Command, Event, Instrument, Market, Member, Order, Position,
+    Account, Bucket, CANCELLED, Command, Event, Instrument, Market, Member, Order, Position,
     WATCH_STEPS, WORKING, account_of, conditions_of, copy_key, ensure, i32, i64, instrument_of,
     is_simple, likely, order_id_of, put_halves, put_pair, read_again, side_of, tif_of, traits_of,
     trades_plainly, u16, u32, u64, u8, unlikely, whole, word_at,
@@ -54,8 +55,8 @@ cdef struct Move:  # what the guards have found out about an order on its way in
     u64 position
     u32 tif
     u32 slot
-    Cell* cell  # the free hash cell for its key
-    u32 tag
+    u64 place  # free, in the id hash, for its key
+    u64 hash
     i64 at  # ladder slot of its limit
     i64 price  # of that slot
     i64 adverse, rise  # its adverse amount; by how much the position's hold rises
@@ -88,7 +89,7 @@ cdef inline bint take_room(Market* m, Move* to) noexcept nogil:
     """Take a token and a slot, or neither: the last guard. Then the order is known by its id."""
     if unlikely(not has_token(m, to.account)):
         return False
-    to.slot = take_known_slot(m, to.account, to.cell, to.tag)
+    to.slot = take_known_slot(m, to.account, to.place, to.hash)
     if unlikely(to.slot == 0):
         return False
     take_token(m, to.account)
@@ -136,17 +137,16 @@ cdef inline bint is_covered(Move* to, u8 side, i64 lots, bint instead, i64 gone,
 
 
 cdef inline bint is_new(Market* m, Command* c, Move* to) noexcept nogil:
-    """Whether no known key has this key's tag, so that the key is new; sets its cell and tag."""
-    cdef Cell* cells = m.cells
-    cdef u32 tag = tag_of(c.account, c.key_lo)
-    cdef u64 mask = m.cell_mask
-    cdef u64 i = tag & mask
-    while unlikely(cells[i].slot != 0):
-        if unlikely(cells[i].tag == tag):
-            return False
-        i = (i + 1) & mask
-    to.tag = tag
-    to.cell = &cells[i]
+    """Whether no known key has this key's tag in its bucket, which no key has passed and which has
+    a free place, so that the key is new and belongs there; sets its place and hash."""
+    cdef u64 hash = hash_of(c.account, c.key_lo)
+    cdef u64 at = whole(hash & m.bucket_mask)
+    cdef Bucket* bucket = <Bucket*>(<u8*>m.buckets + at)
+    cdef u64 free_places = free_beside(bucket.tags, hash, bucket.passed)
+    if unlikely(free_places == 0):
+        return False
+    to.hash = hash
+    to.place = at + first_of(free_places)
     return True
 
 
@@ -287,7 +287,7 @@ cdef inline bint rest_side(Market* m, Command* c, Account* account, u8 side, bin
     read_again()
     hold_more(&to, side, c.quantity, to.adverse)
     read_again()
-    to.slot = take_known_slot(m, account, to.cell, to.tag)
+    to.slot = take_known_slot(m, account, to.place, to.hash)
     if unlikely(to.slot == 0):
         to.p = &m.positions[position_of(account, c.instrument)]
         put_back(m, to.book, to.p, side, c.price, c.quantity)
@@ -353,14 +353,11 @@ cdef inline bint enter_plain(Market* m, Command* c, bint watched) noexcept nogil
     return rest_side(m, c, account, 0, watched, False)
 
 
-cdef inline u32 first_tagged(Market* m, u32 tag) noexcept nogil:
-    """The slot of the first key with this tag, 0 if there is none."""
-    cdef u64 mask = m.cell_mask
-    cdef u64 i = tag & mask
-    cdef Cell* cells = m.cells
-    while unlikely(cells[i].tag != tag) and cells[i].slot:
-        i = (i + 1) & mask
-    return cells[i].slot
+cdef inline u32 first_tagged(Market* m, u64 hash) noexcept nogil:
+    """The slot of the first key with this tag in its bucket, 0 if there is none."""
+    cdef Bucket* bucket = bucket_of(m, hash)
+    cdef u64 found = tagged(bucket.tags, hash)
+    return slot_in(bucket, found)
 
 
 cdef inline Order* named(Market* m, Command* c, u32 wanted, u32* at) noexcept nogil:
@@ -370,7 +367,7 @@ cdef inline Order* named(Market* m, Command* c, u32 wanted, u32* at) noexcept no
     cdef u32 slot
     cdef Order* o
     if likely(form == wanted + NAMED_BY_CLIENT_ID):
-        slot = first_tagged(m, tag_of(c.account, c.target_lo))
+        slot = first_tagged(m, hash_of(c.account, c.target_lo))
         o = &m.orders[slot]
         if unlikely(o.key_lo != c.target_lo or o.key_hi != c.target_hi):
             return NULL
@@ -402,17 +399,16 @@ cdef inline Order* named_plainly(Market* m, Command* c, u32* at) noexcept nogil:
     return named(m, c, 0, at)
 
 
-cdef inline bint leave(Market* m, Instrument* book, Position* p, Order* o, u32 slot, u32 flags,
+cdef inline void leave(Market* m, Instrument* book, Position* p, Order* o, u32 slot, u32 flags,
                        u8 side, u32 reason) noexcept nogil:
-    """Take an order out of the book and emit ORDER_CANCELLED, the command's first event. Whether
-    cells of the id hash may have moved."""
+    """Take an order out of the book and emit ORDER_CANCELLED, the command's first event."""
     cdef Event* e = new_event(m, 0, p.who)
     flags |= <u32>side << 1 | EVENT_FLAG_RESTING
     e.what = what(EVENT_KIND_ORDER_CANCELLED, flags, reason)
     put_halves(&e.order_id, o.generation, slot)
     tell_gone(e, o, o.leaves, 0)
     take_out(m, book, o, slot_of(book, o.price))
-    return retire_working(m, o, slot, CANCELLED)
+    retire_working(m, o, slot, CANCELLED)
 
 
 cdef inline void uncount(Market* m, Instrument* book, Position* p, Order* o,
@@ -475,9 +471,8 @@ cdef inline bint reduce_plain(Market* m, Command* c) noexcept nogil:
 cdef inline void succeed(Market* m, Command* c, Move* to, Order* o, u32 slot,
                          u8 side) noexcept nogil:
     """Cancel an order as REPLACED and take the slot of its successor, `to.slot`."""
-    if unlikely(leave(m, to.book, to.p, o, slot, 0, side, CANCEL_REASON_REPLACED)):
-        to.cell = &m.cells[find_cell(m, c.account, to.tag, c.key_lo, c.key_hi)]
-    to.slot = take_known_slot(m, to.account, to.cell, to.tag)
+    leave(m, to.book, to.p, o, slot, 0, side, CANCEL_REASON_REPLACED)
+    to.slot = take_known_slot(m, to.account, to.place, to.hash)
 
 
 cdef inline bint replace_side(Market* m, Command* c, Order* o, u32 slot, Account* account,

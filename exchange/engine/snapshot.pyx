@@ -16,9 +16,9 @@ from libc.string cimport memcpy, memset
 from exchange.engine.adopt cimport COUNTERS, CUT_SHORT, NO_MEMORY, TABLES, adopt
 from exchange.engine.months cimport withdraw_all
 from exchange.engine.state cimport (
-    Account, Cell, Composite, Expiry, Extra, Instrument, LegTerms, Level, Losses, Market, Member,
-    Order, Position, Protection, Safety, Session, Stops, Timer, is_featured, market_free,
-    market_new, release_pages, take_pages, u32, u64, u8,
+    Account, Bucket, Composite, Expiry, Extra, Instrument, Known, LegTerms, Level, Losses,
+    Market, Member, Order, Position, Protection, Safety, Session, Stops, Timer, is_featured,
+    market_free, market_new, release_pages, take_pages, u32, u64, u8,
 )
 from exchange.engine.vocabulary cimport *
 
@@ -50,7 +50,7 @@ cdef struct Walk:
 cdef u64 layout() noexcept:
     """The digest by which an image is known as this build's: of the sources and compiled sizes."""
     cdef u64[17] facts = [
-        sizeof(Market), sizeof(Order), sizeof(Cell), sizeof(Position), sizeof(Instrument),
+        sizeof(Market), sizeof(Order), sizeof(Bucket), sizeof(Position), sizeof(Instrument),
         sizeof(Account), sizeof(Member), sizeof(Session), sizeof(Timer), sizeof(Level),
         LIMIT_ORDERS, VERSION_SCHEMA, sizeof(Expiry), sizeof(Extra), sizeof(Protection),
         sizeof(Stops), sizeof(Composite),
@@ -88,7 +88,7 @@ cdef void keep_pointers(Market* m, Market* of) noexcept nogil:
     m.lent = of.lent
     m.orders = of.orders
     m.extras = of.extras
-    m.cells = of.cells
+    m.buckets = of.buckets
     m.positions = of.positions
     m.instruments = of.instruments
     m.stops = of.stops
@@ -147,7 +147,7 @@ cdef void blank_accounts(Account* a, u32 count) noexcept nogil:
 
 
 cdef bint bad_counters(Market* m, Market* fresh) noexcept nogil:
-    cdef u64 cells = <u64>m.cell_mask + 1
+    cdef u64 buckets = m.bucket_mask / sizeof(Bucket) + 1
     return (
         m.order_capacity != fresh.order_capacity or m.order_top > m.order_capacity
         or m.order_top < 1 or m.order_free >= m.order_top
@@ -167,9 +167,9 @@ cdef bint bad_counters(Market* m, Market* fresh) noexcept nogil:
         or m.protection_top < 1 or m.protection_top > m.protection_capacity
         or m.protection_capacity != fresh.protection_capacity
         or m.timer_capacity != fresh.timer_capacity
-        or cells & (cells - 1) or cells > <u64>4 * LIMIT_ORDERS or cells < 2
-        or m.cell_room * <u64>8 != cells * 3
-        or m.order_top > m.cell_room or m.broken != 0
+        or buckets & (buckets - 1) or buckets > LIMIT_ORDERS or m.bucket_mask % sizeof(Bucket)
+        or m.id_room != 3 * buckets
+        or m.order_top > m.id_room or m.broken != 0
     )
 
 
@@ -189,9 +189,9 @@ cdef void carry_counters(Market* m, Walk* w) noexcept nogil:
             m[0] = fresh
             w.fault = COUNTERS
             return
-        release_pages(m.cells)
-        m.cells = <Cell*>take_pages((<u64>m.cell_mask + 1) * sizeof(Cell), True)
-        if m.cells == NULL:
+        release_pages(m.buckets)
+        m.buckets = <Bucket*>take_pages(m.bucket_mask + sizeof(Bucket), True)
+        if m.buckets == NULL:
             w.fault = NO_MEMORY
 
 
@@ -203,7 +203,7 @@ cdef void walk(Market* m, Walk* w) noexcept nogil:
         return
     carry(w, m.orders, <u64>m.order_top * sizeof(Order))
     carry_extras(m, w)
-    carry(w, m.cells, (<u64>m.cell_mask + 1) * sizeof(Cell))
+    carry(w, m.buckets, m.bucket_mask + sizeof(Bucket))
     carry(w, m.composites, <u64>m.instrument_count * sizeof(Composite))
     carry(w, m.combined, <u64>m.combined_count * sizeof(u32))
     carry(w, m.members, <u64>LIMIT_MEMBERS * sizeof(Member))
@@ -249,13 +249,13 @@ cdef void carry_tables(Account* a, Walk* w) noexcept nogil:
         if a.positions_length > 2 * LIMIT_INSTRUMENTS:
             w.fault = TABLES
             return
-        a.ring = <Cell*>calloc(LIMIT_IDEMPOTENCY_WINDOW, sizeof(Cell))
+        a.ring = <Known*>calloc(LIMIT_IDEMPOTENCY_WINDOW, sizeof(Known))
         if a.positions_length:
             a.positions = <u32*>calloc(a.positions_length, sizeof(u32))
         if a.ring == NULL or (a.positions_length and a.positions == NULL):
             w.fault = NO_MEMORY
             return
-    carry(w, a.ring, LIMIT_IDEMPOTENCY_WINDOW * sizeof(Cell))
+    carry(w, a.ring, LIMIT_IDEMPOTENCY_WINDOW * sizeof(Known))
     carry(w, a.positions, <u64>a.positions_length * sizeof(u32))
 
 

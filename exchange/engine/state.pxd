@@ -172,8 +172,14 @@ cdef struct Stops:  # by instrument: its stops, and counts of its special orders
     u16 across  # orders that are grouped with one in another instrument
     u32 followed  # live orders that are REDUCE_ONLY, GROUPED or quotes
 
-cdef struct Cell:  # of the id hash: the hash of a key, the slot it names
-    u32 tag, slot
+cdef struct Bucket:  # 64 bytes of the id hash: what up to eight keys name; see ids.pxd
+    u16[8] tags  # of a key's hash; 0: the place is free
+    u32[8] slots
+    u32 passed  # 1 if a key that belongs here or before is behind, for this was full; or was
+    u32[3] spare  # 0
+
+cdef struct Known:  # a remembered id
+    u32 place, slot  # place: where its tag is, in bytes from the first bucket; slot 0: none
 
 cdef struct Member:
     i64 cash, excess  # excess: cash less what its accounts require together
@@ -184,7 +190,7 @@ cdef struct Account:  # 128 bytes
     i64 tat, interval, tolerance, burst  # throttle: theoretical arrival, ns a token, ns, tokens
     Member* member
     u32* positions  # by instrument, 0 = none
-    Cell* ring  # the window of the last accepted ids, as copies of their cells in the hash
+    Known* ring  # the window of the last accepted ids
     u32 positions_length
     u32 group, member_id
     u32 open_orders, max_open_orders, max_order
@@ -374,8 +380,9 @@ cdef struct Market:
     u32 extra_count, elected_count  # FEATURED orders; stops in the lists `elected`
     u64 rounds  # of `follow`, so far
     u32 order_capacity, order_top, order_free  # order_top: the first slot never used; a free list
-    Cell* cells
-    u32 cell_mask, cell_room  # tag & mask is a key's first cell; ids there is room for: 3/8 of them
+    Bucket* buckets
+    u64 bucket_mask  # hash & mask is the offset of a key's bucket, in bytes
+    u64 id_room  # ids that there is room for: three a bucket
     # who and what
     Position* positions
     Stand* stands

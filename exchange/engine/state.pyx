@@ -26,6 +26,7 @@ cdef extern from "<sys/mman.h>" nogil:
     int PROT_READ, PROT_WRITE, MAP_PRIVATE, MAP_ANONYMOUS
 
 cdef enum:
+    BUCKETS = 1 << 14  # of the id hash at first: a small market never has to grow it
     SLAB_HEAD = 64  # bytes before a slab that hold its block's size; keeps slabs on a cache line
     HUGE_PAGE = 1 << 21
     SMALL_PAGE = 1 << 12
@@ -117,10 +118,10 @@ cdef Market* market_new() except NULL:
     m.corrected = <u64*>reserve(LIMIT_CORRECTIONS * sizeof(u64))
     m.leg_changes = <LegTerms*>reserve(LIMIT_LEG_CHANGES * sizeof(LegTerms))
     m.credits = <Credits*>reserve(sizeof(Credits))
-    m.cell_mask = (1 << 17) - 1  # a small market never has to grow it
-    m.cell_room = 3 << 14
-    m.cells = <Cell*>reserve((<size_t>m.cell_mask + 1) * sizeof(Cell), True)
-    commit(m.cells, (<size_t>m.cell_mask + 1) * sizeof(Cell))
+    m.bucket_mask = BUCKETS * sizeof(Bucket) - sizeof(Bucket)
+    m.id_room = 3 * BUCKETS
+    m.buckets = <Bucket*>reserve(BUCKETS * sizeof(Bucket), True)
+    commit(m.buckets, BUCKETS * sizeof(Bucket))
     commit(m.orders, COMMITTED)
     commit(m.positions, SMALL_PAGE)
     # freed at once, which raises malloc's threshold for mmap: large batches reuse heap memory
@@ -139,7 +140,7 @@ cdef Market* market_new() except NULL:
     m.accounts[0].max_open_orders = LIMIT_ORDERS
     m.accounts[0].max_order = LIMIT_QUANTITY
     set_killed(&m.accounts[0], 0)
-    m.accounts[0].ring = <Cell*>calloc(LIMIT_IDEMPOTENCY_WINDOW, sizeof(Cell))
+    m.accounts[0].ring = <Known*>calloc(LIMIT_IDEMPOTENCY_WINDOW, sizeof(Known))
     if m.accounts[0].ring == NULL:
         raise MemoryError("the engine's state")
     return m
@@ -167,7 +168,7 @@ cdef void market_free(Market* m) noexcept:
                   <size_t>m.stands, <size_t>m.members_killed, <size_t>m.protection_heads,
                   <size_t>m.protections, <size_t>m.auctions, <size_t>m.due_of):
         release_pages(<void*><size_t>block)
-    release_pages(m.cells)
+    release_pages(m.buckets)
     free(m.picked)
     Py_XDECREF(<PyObject*>m.lent)
     free(m)
