@@ -37,7 +37,7 @@ STAMP = 1_000_000_000_000
 SOURCES = Path(exchange.engine.__file__).parent
 FACTOR, OF_ACCOUNT = 0x5851F42D, 0xCC9E2D51  # of `hash_of` in ids.pxd
 BUCKETS = 1 << 14  # of a new engine: state.pyx
-ROOM = 3 * BUCKETS  # ids, before the table grows
+ROOM = 3 * BUCKETS  # ids, with which the table grows
 ACCOUNTS = (1, 2, 3)
 WINDOW = int(Limit.IDEMPOTENCY_WINDOW)
 BY_ID = int(CommandFlag.BY_CLIENT_ID)
@@ -136,16 +136,6 @@ class Crowd:
         return pack(CommandKind.REPLACE, price=price, quantity=3, key_lo=low, key_hi=high, **own)
 
 
-def grow(pair: Pair) -> None:
-    """Have the table grow: a batch has room for an id of each of its commands."""
-    count = ROOM
-    while count:
-        batch = np.zeros(min(count, Limit.BATCH_COMMANDS), COMMAND_ROWS)
-        batch["kind"], batch["side"], batch["target_lo"] = CommandKind.CANCEL, 2, 1 << 60
-        pair.do(batch.tobytes())
-        count -= len(batch)
-
-
 def test_the_factors_are_the_engines() -> None:
     for number in (FACTOR, OF_ACCOUNT):
         assert f"0x{number:X}" in (SOURCES / "ids.pxd").read_text()
@@ -176,52 +166,86 @@ def test_crowded_ids_are_told_apart(
             image = pair.engine.snapshot()
             pair.engine = Engine()
             pair.engine.restore(image)
-        if turn == 1600 // size and first == 5:
-            grow(pair)
         if turn % 8 == 0:
             pair.check()
     pair.check()
 
 
-@pytest.mark.parametrize("stay", [True, False])
-def test_every_bucket_was_passed(stay: bool) -> None:
-    """Nine ids belong into each bucket, one after another round the table, so that one is put
-    behind each; if these stay in the book, a search for an unknown id goes round. The engine alone:
-    what it should answer is plain."""
-    pair = opened()
-    own = {"account": 1, "session": pair.sessions[1], "price": 1, "quantity": 1}
-    enters = np.zeros(9 * BUCKETS, COMMAND_ROWS)
-    for name, value in own.items():
-        enters[name] = value
-    enters["kind"], enters["tif"] = CommandKind.ENTER, IOC  # which finds nothing
-    enters["tif"][8::9] = GTC if stay else IOC
+class Alone:
+    """The engine without the oracle, which would take minutes for so many orders."""
+
+    def __init__(self) -> None:
+        pair = opened()
+        self.engine, self.sequence = pair.engine, pair.sequence
+        self.own = {"account": 1, "session": pair.sessions[1]}
+        self.other = {"account": 2, "session": pair.sessions[2]}
+
+    def do(self, kind: CommandKind, count: int, **fields: object) -> set[int]:
+        """So many commands, a field being one number or an array; the kinds of their events."""
+        batch = np.zeros(count, COMMAND_ROWS)
+        batch["kind"] = kind
+        for name, values in fields.items():
+            batch[name] = values
+        told: set[int] = set()
+        for start in range(0, count, Limit.BATCH_COMMANDS):
+            part = batch[start : start + Limit.BATCH_COMMANDS]
+            events = self.engine.apply(part.tobytes(), self.sequence, STAMP)
+            self.sequence += len(part)
+            told |= {event[2] for event in EVENT.iter_unpack(events)}
+        return told
+
+    def cancel(self, lows: object, highs: object, count: int = 1) -> set[int]:
+        named = {"side": 2, "flags": BY_ID, "target_lo": lows, "target_hi": highs}
+        return self.do(CommandKind.CANCEL, count, **named, **self.own)
+
+
+ACCEPTED, GONE, REJECTED = (
+    {kind} for kind in (EventKind.ORDER_ACCEPTED, EventKind.ORDER_CANCELLED, EventKind.REJECTED)
+)
+
+
+def test_crowded_ids_are_found_when_the_table_has_grown() -> None:
+    """Remembered ones, and orders that have outlived their window; tag 0 is stored as 1."""
+    alone, many = Alone(), WINDOW + 60
+    lows = [key(1, BUCKETS - 2 + n % 3, n % 2) for n in range(many)]
+    named = {"price": 1, "quantity": 1, "key_lo": lows, "key_hi": np.arange(many)}
+    assert alone.do(CommandKind.ENTER, many, **named, **alone.own) == ACCEPTED
+    alone.engine.check()
+    before = alone.engine.memory()["ids"]
+    fields = {"price": 1, "quantity": 1, "key_lo": np.arange(1, ROOM + 1)}
+    assert alone.do(CommandKind.ENTER, ROOM, **fields, **alone.other) == ACCEPTED
+    assert alone.engine.memory()["ids"] == 2 * before
+    alone.engine.check()
+    assert alone.cancel(lows[0], 1 << 40) == REJECTED
+    assert alone.cancel(lows, named["key_hi"], many) == GONE
+    assert alone.cancel(lows, named["key_hi"], many) == REJECTED
+    alone.engine.check()
+
+
+@pytest.mark.parametrize("stay", [1, 3, 1 << 14])
+def test_every_bucket_was_passed(stay: int) -> None:
+    """Nine ids belong into each bucket, one after another round the table, so that some are put
+    behind each. The last of every ``stay`` buckets' orders stay in the book; a search for an
+    unknown id goes round, and corrects what the others left."""
+    alone, count = Alone(), 9 * BUCKETS
     lows = np.array([key(1, bucket, 9) for bucket in range(BUCKETS)], "u8")
-    enters["key_lo"], enters["key_hi"] = np.repeat(lows, 9), np.arange(len(enters))
-    sequence = pair.sequence
-
-    def kinds(commands: bytes) -> list[int]:
-        nonlocal sequence
-        events = pair.engine.apply(commands, sequence, STAMP)
-        sequence += len(commands) // COMMAND_BYTES
-        return [event[2] for event in EVENT.iter_unpack(events)]
-
-    for start in range(0, len(enters), Limit.BATCH_COMMANDS):
-        told = kinds(enters[start : start + Limit.BATCH_COMMANDS].tobytes())
-        assert EventKind.REJECTED not in told
-    pair.engine.check()
-    low, high = key(1, 77, 5), 1 << 40
-    named = {"side": 2, "flags": BY_ID, "target_lo": low, "target_hi": high}
-    order = pack(CommandKind.ENTER, key_lo=low, key_hi=high, **own)
-    cancel = pack(CommandKind.CANCEL, account=1, session=own["session"], **named)
-    accepted, gone = EventKind.ORDER_ACCEPTED, EventKind.ORDER_CANCELLED
-    assert kinds(cancel + order + order) == [EventKind.REJECTED, accepted, accepted]
-    pair.engine.check()
-    assert kinds(cancel + cancel) == [gone, EventKind.REJECTED]
-    if stay:
-        cancels = np.zeros(BUCKETS, COMMAND_ROWS)
-        cancels["kind"], cancels["side"], cancels["flags"] = CommandKind.CANCEL, 2, BY_ID
-        cancels["account"], cancels["session"] = 1, own["session"]
-        cancels["target_lo"], cancels["target_hi"] = lows, enters["key_hi"][8::9]
-        assert set(kinds(cancels[::-1].tobytes())) == {gone}
-        pair.engine.check()
-    assert pair.engine.counts()["orders"] == 0
+    highs = np.arange(count)
+    times = np.where(highs % (9 * stay) == 8, GTC, IOC)  # IOC finds nothing, and is remembered
+    form = {"price": 1, "quantity": 1, "tif": times, "key_lo": np.repeat(lows, 9), "key_hi": highs}
+    assert alone.do(CommandKind.ENTER, count, **form, **alone.own) == ACCEPTED | GONE
+    alone.engine.check()
+    image, sequence = alone.engine.snapshot(), alone.sequence
+    for home in range(70, 84):
+        alone.engine, alone.sequence = Engine(), sequence
+        alone.engine.restore(image)
+        unknown = key(1, home, 5)
+        assert alone.cancel(unknown, 1 << 40) == REJECTED
+        alone.engine.check()
+        named = {"price": 1, "quantity": 1, "key_lo": unknown, "key_hi": 1 << 40}
+        assert alone.do(CommandKind.ENTER, 2, **named, **alone.own) == ACCEPTED  # and a duplicate
+        assert alone.cancel(unknown, 1 << 40) == GONE
+        assert alone.cancel(unknown, 1 << 40) == REJECTED
+    resting = np.flatnonzero(times == GTC)
+    assert alone.cancel(lows[resting // 9], highs[resting], len(resting)) == GONE
+    alone.engine.check()
+    assert alone.engine.counts()["orders"] == 0
