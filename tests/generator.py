@@ -336,9 +336,15 @@ class Generator:
             named = {"flags": 0, "target_lo": order_id + (draw() < 0.02)}
         if draw() < 0.03:
             account = self._account()
-        side = self.random.randrange(2) if draw() < 0.1 else Side.UNSTATED
-        session = self._session_of(account)
+        session, side = self._session_of(account), self._stated(order_id)
         return {"account": account, "side": side, "session": session, **named}
+
+    def _stated(self, order_id: int) -> int:
+        """The side that a request states: its order's or none, now and then another."""
+        draw = self.random.random()
+        if draw < 0.1:
+            return self.random.randrange(2)
+        return self.asked[order_id][0] if draw < 0.6 and order_id in self.asked else Side.UNSTATED
 
     def _cancel(self) -> bytes:
         fields, key = self._target(), self._request()

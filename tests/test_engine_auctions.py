@@ -133,6 +133,23 @@ def test_one_group_loses_the_lots_and_the_rest_trades(
 
 
 @machines
+def test_the_last_of_a_level_is_cancelled_where_others_have_traded(
+    machine: type[Machine],
+) -> None:
+    floor = Floor(machine())
+    floor.enter(2, BUY, 100, 10)
+    floor.enter(4, BUY, 100, 6, stp=SelfTrade.CANCEL_BOTH)
+    floor.enter(1, SELL, 100, 16, stp=SelfTrade.CANCEL_BOTH)
+    events = floor.move(TradingState.CONTINUOUS)
+    assert [event.quantity for event in told(events, EventKind.TRADE)] == [10]
+    assert [event.quantity for event in told(events, EventKind.ORDER_CANCELLED)] == [6, 6]
+    assert floor.machine.book(0) == ([], [])
+    floor.enter(3, BUY, 100, 1)
+    floor.machine.check()
+    assert floor.machine.book(0) == ([(100, 1, 1)], [])
+
+
+@machines
 def test_good_for_auction_ends_with_it(machine: type[Machine]) -> None:
     floor = Floor(machine())
     floor.enter(1, BUY, 90, 5, tif=TimeInForce.GFA)

@@ -99,3 +99,20 @@ def test_a_repeated_request_of_an_order_that_lives_is_answered_again(side: Side)
     engine = Engine()
     assert not difference([(STAMP, OPENING), (STAMP, b"".join(batch))], Oracle(), engine)
     assert engine.position(2, 0)[f"working_{side.name.lower()}"] == 5
+
+
+@pytest.mark.parametrize("side", list(Side))
+@pytest.mark.parametrize("low", [0, 21], ids=["upper half", "both halves"])
+def test_a_request_is_known_by_its_whole_id_whether_it_states_a_side(side: Side, low: int) -> None:
+    key = {"key_lo": low, "key_hi": 1}
+    entered = pack(CommandKind.ENTER, side=0, price=300, quantity=9, key_lo=11, **MINE)
+    of_order = {"side": int(side), "flags": BY_KEY, "target_lo": 11, **MINE}
+    reduced = pack(CommandKind.REDUCE, quantity=2, **of_order, **key)
+    unnamed = pack(CommandKind.REDUCE, quantity=1, **of_order)
+    cancelled = pack(CommandKind.CANCEL, **of_order)
+    batch = [entered, reduced, reduced, unnamed, unnamed]
+    engine = Engine()
+    steps = [(STAMP, OPENING), (STAMP, b"".join(batch))]
+    assert not difference(steps, Oracle(), engine)
+    assert engine.position(2, 0)["working_buy"] == (9 if side == Side.SELL else 5)
+    assert not difference([*steps, (STAMP, cancelled)], Oracle(), Engine())

@@ -12,7 +12,10 @@ cdef bint do_request(Market* m, Command* c) noexcept nogil
 
 
 cdef inline bint do_asked(Market* m, Command* c) noexcept nogil:
-    """Do a post-only order or a request with an id the plain way; False if it was not done."""
+    """Do a post-only order, or a request with an id or without its order's side, the plain way;
+    False if it was not done."""
     if c.kind == COMMAND_KIND_ENTER:
         return (<u32*>c)[0] & <u32>REST_FORM == <u32>POSTED and enter_posted(m, c)
-    return c.kind <= COMMAND_KIND_REPLACE and c.key_lo != 0 and do_request(m, c)
+    if c.kind > COMMAND_KIND_REPLACE or (c.key_lo == 0 and c.side != SIDE_UNSTATED):
+        return False
+    return do_request(m, c)

@@ -12,9 +12,8 @@ from exchange.engine.events cimport new_event, what
 from exchange.engine.ids cimport slots_left
 from exchange.engine.lifecycle cimport remember_request
 from exchange.engine.plain cimport (
-    Move, adverse_of, cancel_side, crosses, has_token, hold_more, is_amount, is_covered,
-    is_entitled, is_free_to_enter, is_new, is_on_grid, named, names_other, reduce_side, rest_side,
-    take_token,
+    Move, adverse_of, cancel_side, crosses, enter_limit, has_token, hold_more, is_amount, is_covered,
+    is_entitled, is_free_to_enter, is_new, is_on_grid, named, reduce_side, take_token,
 )
 from exchange.engine.risk cimport put_back, rehold_plainly
 from exchange.engine.state cimport (
@@ -26,14 +25,20 @@ from exchange.engine.watched cimport lets_pass, may_pass, rested_beside
 
 
 cdef inline bint is_asked(Market* m, Command* c) noexcept nogil:
-    """Whether the session is entitled and the request id is new and can be remembered."""
+    """Whether the session is entitled and the request id, if there is one, is new and can be
+    remembered."""
     cdef Move to
-    return is_entitled(m, c) and slots_left(m) and is_new(m, c, &to)
+    if not is_entitled(m, c):
+        return False
+    if c.key_lo == 0:
+        return c.key_hi == 0
+    return slots_left(m) and is_new(m, c, &to)
 
 
 cdef inline void remember(Market* m, Command* c) noexcept nogil:
-    """Remember the request; its answer is the last event."""
-    remember_request(m, c, c.account, m.next_event - 1)
+    """Remember the request id, if there is one; its answer is the last event."""
+    if c.key_lo:
+        remember_request(m, c, c.account, m.next_event - 1)
 
 
 cdef inline void tell_replaced(Market* m, Command* c, Position* p, Order* o, u32 slot, u32 leaves,
@@ -59,7 +64,7 @@ cdef inline bint amend_side(Market* m, Command* c, Order* o, u32 slot, u8 side) 
     to.account = &m.accounts[c.account]
     to.p = &m.positions[o.position]
     to.book = &m.instruments[instrument_of(to.p)]
-    if (names_other(c, side) or leaves <= 0 or not has_token(m, to.account)
+    if (leaves <= 0 or not has_token(m, to.account)
             or not is_amount(c, to.book, to.account) or not is_on_grid(c, to.book, &to.at)
             or crosses(&to, side)):
         return False
@@ -80,7 +85,7 @@ cdef inline bint amend_side(Market* m, Command* c, Order* o, u32 slot, u8 side) 
         put_back(m, to.book, to.p, side, o.price, before - leaves)
         rehold_plainly(m, to.book, to.p)
         return True
-    take_out(m, to.book, o, slot_of(to.book, o.price))
+    take_out(m, to.book, o, side, slot_of(to.book, o.price))
     o.price = c.price
     o.leaves = <u32>leaves
     line_up(m, to.book, o, slot, <u32>leaves, side, to.at)
@@ -91,7 +96,7 @@ cdef inline bint amend_side(Market* m, Command* c, Order* o, u32 slot, u8 side) 
 
 cdef inline bint change_side(Market* m, Command* c, Order* o, u32 slot, u8 side) noexcept nogil:
     if c.kind == COMMAND_KIND_CANCEL:
-        return cancel_side(m, c, o, slot, side)
+        return cancel_side(m, o, slot, side)
     if c.kind == COMMAND_KIND_REDUCE:
         return reduce_side(m, c, o, slot, side)
     return amend_side(m, c, o, slot, side)
@@ -101,15 +106,15 @@ cdef bint enter_posted(Market* m, Command* c) noexcept nogil:
     """ENTER of a post-only limit order, GTC or DAY, that crosses nothing."""
     if not is_free_to_enter(m, c):
         return False
-    if c.side:
-        return rest_side(m, c, &m.accounts[c.account], 1, True, True)
-    return rest_side(m, c, &m.accounts[c.account], 0, True, True)
+    return enter_limit(m, c, &m.accounts[c.account], True, True)
 
 
 cdef bint do_request(Market* m, Command* c) noexcept nogil:
-    """A request with an id on a limit order in the book: CANCEL, REDUCE by less than its leaves, or
-    a REPLACE that keeps the order's id and does not trade. Whether it was one and is done."""
+    """A request, with an id or without its order's side, on a limit order in the book: CANCEL,
+    REDUCE by less than its leaves, or a REPLACE that keeps the order's id and does not trade.
+    Whether it was one and is done."""
     cdef u32 form = 0
+    cdef u8 side
     cdef u32 slot
     cdef Order* o
     if c.kind == COMMAND_KIND_REPLACE:
@@ -118,10 +123,13 @@ cdef bint do_request(Market* m, Command* c) noexcept nogil:
             return False
     if c.kind < COMMAND_KIND_CANCEL or not is_asked(m, c):
         return False
-    o = named(m, c, form, &slot)
+    o = named(m, c, form, False, &slot)
     if o == NULL:
         return False
-    if not (change_side(m, c, o, slot, 1) if side_of(o) else change_side(m, c, o, slot, 0)):
+    side = side_of(o)
+    if c.side != side and c.side != SIDE_UNSTATED:
+        return False
+    if not (change_side(m, c, o, slot, 1) if side else change_side(m, c, o, slot, 0)):
         return False
     remember(m, c)
     return True

@@ -203,6 +203,7 @@ cdef void apply_batch(Market* m, const u8* records, u64 count, u64 first, i64 st
             prefetch_orders(m, c)
             if end - c > STEP:
                 stop = c + STEP
+        read_again()
         while True:
             prefetch(c + AHEAD)
             prefetch_cells(m, c + NEAR)

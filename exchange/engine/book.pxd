@@ -6,7 +6,7 @@
 
 from exchange.engine.state cimport (
     Instrument, Level, Market, NO_ASK, NO_BID, Order, clz, ctz, ensure, i32, i64, likely,
-    put_pair, side_of, u32, u64, u8, unlikely,
+    pick, put_pair, side_of, u32, u64, u8, unlikely,
 )
 
 
@@ -139,14 +139,9 @@ cdef inline void append(Market* m, Level* level, u32 slot) noexcept nogil:
 
 cdef inline void unlink(Market* m, Level* level, Order* o) noexcept nogil:
     """Take an order out of its queue; its leaves leave the level's quantity."""
-    if o.prev:
-        m.orders[o.prev].next = o.next
-    else:
-        level.head = o.next
-    if o.next:
-        m.orders[o.next].prev = o.prev
-    else:
-        level.tail = o.prev
+    # no jumps: which neighbours an order has is as good as random, and known late
+    pick(o.prev, &m.orders[o.prev].next, &level.head)[0] = o.next
+    pick(o.next, &m.orders[o.next].prev, &level.tail)[0] = o.prev
     level.quantity -= o.leaves
 
 
@@ -175,14 +170,15 @@ cdef inline void rest(Market* m, Instrument* book, u32 slot, u8 side, i32 at) no
     line_up(m, book, &m.orders[slot], slot, m.orders[slot].leaves, side, at)
 
 
-cdef inline void take_out(Market* m, Instrument* book, Order* o, i32 at) noexcept nogil:
+cdef inline void take_out(Market* m, Instrument* book, Order* o, u8 side, i32 at) noexcept nogil:
     """Take a WORKING order out of the book."""
     cdef Level* level = &book.levels[at]
-    cdef u8 side
-    ensure(m, level.head != 0 and level.quantity >= o.leaves)
-    unlink(m, level, o)
-    if level.head == 0:
-        vacate(book, at)
-        side = side_of(o)
-        if book.best[side] == at:
-            next_best(book, side, at)
+    ensure(m, level.head != 0 and level.quantity >= o.leaves and side == side_of(o))
+    if o.prev | o.next:
+        unlink(m, level, o)
+        return
+    put_pair(&level.head, 0, 0)  # and tail
+    level.quantity -= o.leaves  # not to 0 in an auction, which books lots later
+    vacate(book, at)
+    if book.best[side] == at:
+        next_best(book, side, at)

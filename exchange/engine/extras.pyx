@@ -74,7 +74,7 @@ cdef void leave_queue(Market* m, Instrument* book, u32 slot) noexcept nogil:
     cdef Extra* extra = &m.extras[slot]
     cdef Order* o = &m.orders[slot]
     if state_of(o) == COLLECTED:
-        take_out(m, &auction_of(m, book).asks, o, slot_of(book, o.price))
+        take_out(m, &auction_of(m, book).asks, o, SIDE_SELL, slot_of(book, o.price))
         return
     unlink(m, queue_of(m, book, slot), o)
     if state_of(o) != WAITING:

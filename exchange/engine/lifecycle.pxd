@@ -93,7 +93,7 @@ cdef inline void take_away(Market* m, u32 slot, u32 reason) noexcept nogil:
         take_away_special(m, slot, reason)
         return
     say_gone(emit(m, gone, p.who), o, order_id_of(m, slot), leaves, 0)
-    take_out(m, book, o, slot_of(book, o.price))
+    take_out(m, book, o, side, slot_of(book, o.price))
     put_back(m, book, p, side, o.price, leaves)
     book.working_orders -= 1
     p.owner.open_orders -= 1

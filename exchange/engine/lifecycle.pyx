@@ -138,7 +138,7 @@ cdef void withdraw(Market* m, Instrument* book, Position* p, u32 slot) noexcept 
     is then to end or to come in anew; the hold is still to follow."""
     cdef Order* o = &m.orders[slot]
     if likely(state_of(o) == WORKING):
-        take_out(m, book, o, slot_of(book, o.price))
+        take_out(m, book, o, side_of(o), slot_of(book, o.price))
     else:
         leave_queue(m, book, slot)
     if is_featured(o):

@@ -26,8 +26,8 @@ from exchange.engine.risk cimport (
 from exchange.engine.state cimport (
     Account, Bucket, CANCELLED, Command, Event, Instrument, Market, Member, Order, Position,
     WATCH_STEPS, WORKING, account_of, conditions_of, copy_key, ensure, i32, i64, instrument_of,
-    is_simple, likely, order_id_of, put_halves, put_pair, read_again, side_of, tif_of, traits_of,
-    trades_plainly, u16, u32, u64, u8, unlikely, whole, word_at,
+    is_simple, is_simple_on, likely, order_id_of, put_halves, put_pair, read_again, tif_of,
+    traits_of, trades_plainly, u16, u32, u64, u8, unlikely, whole, word_at,
 )
 from exchange.engine.vocabulary cimport *
 from exchange.engine.watched cimport (
@@ -247,45 +247,33 @@ cdef inline bint meet(Market* m, Command* c, Move* to, u8 side, u32 flags,
                       u16 remainder, bint watched) noexcept nogil:
     """The remaining guards of an order that crosses or is IOC; if they pass, `trade_through`."""
     to.adverse = adverse_of(to.book, side, to.price, c.quantity)
-    if unlikely(not is_covered(to, side, c.quantity, False, 0, 0) or not is_new(m, c, to)
-                or not take_room(m, to)):
+    if unlikely(not is_covered(to, side, c.quantity, False, 0, 0) or not take_room(m, to)):
         return False
     trade_through(m, c, to, side, flags, 0, remainder, watched)
     return True
 
 
-cdef inline bint rest_side(Market* m, Command* c, Account* account, u8 side, bint watched,
+cdef inline bint rest_side(Market* m, Command* c, Move* to, u8 side, bint watched,
                            bint posted) noexcept nogil:
-    """A limit order that rests or, unless it is `posted` (post-only), trades.
+    """Rest or trade, after the guards that do not depend on the side.
 
     The hold is raised before a slot is taken, so that its amounts need no register beyond that;
     if there is no slot it is taken back.
     """
-    cdef Move to
-    if unlikely(not find_place(m, c, account, &to)):
+    cdef Account* account = to.account
+    if posted and crosses(to, side):
         return False
-    if unlikely(not watched and not trades_plainly(to.book)):
-        return enter_watched(m, c, to.book)
-    if posted and not may_pass(to.book):
+    if watched and not lets_pass(m, to.book, to.p, c, side, c.quantity, crosses(to, side)):
         return False
-    if unlikely(not may_enter(m, c, account, &to) or not is_on_grid(c, to.book, &to.at)):
-        return False
-    if posted and crosses(&to, side):
-        return False
-    if watched and not lets_pass(m, to.book, to.p, c, side, c.quantity, crosses(&to, side)):
-        return False
-    to.price = c.price
-    if not posted and crosses(&to, side):
+    if not posted and crosses(to, side):
         read_again()
-        return meet(m, c, &to, side, 0, 0, watched)
-    if unlikely(not is_new(m, c, &to) or not has_token(m, account)):
-        return False
+        return meet(m, c, to, side, 0, 0, watched)
     read_again()
     to.adverse = adverse_of(to.book, side, to.price, c.quantity)
-    if unlikely(not is_covered(&to, side, c.quantity, False, 0, 0)):
+    if unlikely(not is_covered(to, side, c.quantity, False, 0, 0)):
         return False
     read_again()
-    hold_more(&to, side, c.quantity, to.adverse)
+    hold_more(to, side, c.quantity, to.adverse)
     read_again()
     to.slot = take_known_slot(m, account, to.place, to.hash)
     if unlikely(to.slot == 0):
@@ -297,10 +285,29 @@ cdef inline bint rest_side(Market* m, Command* c, Account* account, u8 side, bin
     take_token(m, account)
     account.open_orders += 1
     to.book.working_orders += 1
-    place(m, c, &to, side, 0, EVENT_FLAG_POST_ONLY if posted else 0)
+    place(m, c, to, side, 0, EVENT_FLAG_POST_ONLY if posted else 0)
     if watched:
         rested_beside(m, to.book)
     return True
+
+
+cdef inline bint enter_limit(Market* m, Command* c, Account* account, bint watched,
+                             bint posted) noexcept nogil:
+    """A limit order that rests or, unless it is `posted` (post-only), trades."""
+    cdef Move to
+    if unlikely(not find_place(m, c, account, &to)):
+        return False
+    if unlikely(not watched and not trades_plainly(to.book)):
+        return enter_watched(m, c, to.book)
+    if posted and not may_pass(to.book):
+        return False
+    if unlikely(not may_enter(m, c, account, &to) or not is_on_grid(c, to.book, &to.at)
+                or not is_new(m, c, &to) or not has_token(m, account)):
+        return False
+    to.price = c.price
+    if c.side:
+        return rest_side(m, c, &to, 1, watched, posted)
+    return rest_side(m, c, &to, 0, watched, posted)
 
 
 cdef inline bint take_side(Market* m, Command* c, Account* account, u8 side,
@@ -313,7 +320,7 @@ cdef inline bint take_side(Market* m, Command* c, Account* account, u8 side,
         return False
     if not watched and unlikely(not trades_plainly(to.book)):
         return enter_watched(m, c, to.book)
-    if unlikely(not may_enter(m, c, account, &to)):
+    if unlikely(not may_enter(m, c, account, &to) or not is_new(m, c, &to)):
         return False
     to.price = c.price
     if market:
@@ -348,9 +355,7 @@ cdef inline bint enter_plain(Market* m, Command* c, bint watched) noexcept nogil
         return take_plain(m, c, watched)
     if unlikely(not is_free_to_enter(m, c)):
         return False
-    if c.side:
-        return rest_side(m, c, account, 1, watched, False)
-    return rest_side(m, c, account, 0, watched, False)
+    return enter_limit(m, c, account, watched, False)
 
 
 cdef inline u32 first_tagged(Market* m, u64 hash) noexcept nogil:
@@ -360,9 +365,10 @@ cdef inline u32 first_tagged(Market* m, u64 hash) noexcept nogil:
     return slot_in(bucket, found)
 
 
-cdef inline Order* named(Market* m, Command* c, u32 wanted, u32* at) noexcept nogil:
+cdef inline Order* named(Market* m, Command* c, u32 wanted, bint stated, u32* at) noexcept nogil:
     """The account's simple order in the book that a command of the form `wanted` (bits of
-    NAMED_FORM) names; sets `at` to its slot. NULL if the form is another or there is none."""
+    NAMED_FORM) names; sets `at` to its slot. NULL if the form is another, there is none, or, if the
+    side must be `stated`, it is not."""
     cdef u32 form = (<u32*>c)[0] & <u32>NAMED_FORM
     cdef u32 slot
     cdef Order* o
@@ -378,25 +384,20 @@ cdef inline Order* named(Market* m, Command* c, u32 wanted, u32* at) noexcept no
         o = &m.orders[slot]
         if unlikely(slot >= m.order_top or o.generation != c.target_lo >> 32):
             return NULL
-    if unlikely(not is_simple(o) or account_of(&m.positions[o.position]) != c.account):
+    if unlikely(not (is_simple_on(o, c.side) if stated else is_simple(o))):
+        return NULL
+    read_again()
+    if unlikely(account_of(&m.positions[o.position]) != c.account):
         return NULL
     at[0] = slot
     return o
-
-
-cdef inline bint names_other(Command* c, u8 side) noexcept nogil:
-    """Whether a command states a side, and it is not that of its order."""
-    if likely(c.side == side):
-        return False
-    read_again()  # load the side again rather than keep it in a register
-    return c.side != SIDE_UNSTATED
 
 
 cdef inline Order* named_plainly(Market* m, Command* c, u32* at) noexcept nogil:
     """`named`, for a CANCEL or REDUCE without a request id from an entitled session."""
     if unlikely(c.key_lo | c.key_hi != 0 or not is_entitled(m, c)):
         return NULL
-    return named(m, c, 0, at)
+    return named(m, c, 0, True, at)
 
 
 cdef inline void leave(Market* m, Instrument* book, Position* p, Order* o, u32 slot, u32 flags,
@@ -407,7 +408,7 @@ cdef inline void leave(Market* m, Instrument* book, Position* p, Order* o, u32 s
     e.what = what(EVENT_KIND_ORDER_CANCELLED, flags, reason)
     put_halves(&e.order_id, o.generation, slot)
     tell_gone(e, o, o.leaves, 0)
-    take_out(m, book, o, slot_of(book, o.price))
+    take_out(m, book, o, side, slot_of(book, o.price))
     retire_working(m, o, slot, CANCELLED)
 
 
@@ -419,12 +420,10 @@ cdef inline void uncount(Market* m, Instrument* book, Position* p, Order* o,
     p.owner.open_orders -= 1
 
 
-cdef inline bint cancel_side(Market* m, Command* c, Order* o, u32 slot, u8 side) noexcept nogil:
+cdef inline bint cancel_side(Market* m, Order* o, u32 slot, u8 side) noexcept nogil:
     cdef Position* p = &m.positions[o.position]
     cdef Instrument* book = &m.instruments[instrument_of(p)]
     cdef i64 change
-    if names_other(c, side):
-        return False
     uncount(m, book, p, o, side)
     change = hold_for(book, p) + p.adverse - p.hold  # not positive: nothing overflows
     ensure(m, change <= 0)
@@ -441,16 +440,16 @@ cdef inline bint cancel_plain(Market* m, Command* c) noexcept nogil:
     cdef Order* o = named_plainly(m, c, &slot)
     if unlikely(o == NULL):
         return False
-    if side_of(o):
-        return cancel_side(m, c, o, slot, 1)
-    return cancel_side(m, c, o, slot, 0)
+    if c.side:
+        return cancel_side(m, o, slot, 1)
+    return cancel_side(m, o, slot, 0)
 
 
 cdef inline bint reduce_side(Market* m, Command* c, Order* o, u32 slot, u8 side) noexcept nogil:
     cdef Position* p = &m.positions[o.position]
     cdef Instrument* book = &m.instruments[instrument_of(p)]
     cdef u32 lots = c.quantity
-    if unlikely(names_other(c, side) or lots - 1 >= o.leaves - 1 or book.watched & WATCH_STEPS):
+    if unlikely(lots - 1 >= o.leaves - 1 or book.watched & WATCH_STEPS):
         return False
     lessen(m, book, p, o, slot, lots, side)
     end_command(m)
@@ -463,7 +462,7 @@ cdef inline bint reduce_plain(Market* m, Command* c) noexcept nogil:
     cdef Order* o = named_plainly(m, c, &slot)
     if unlikely(o == NULL):
         return False
-    if side_of(o):
+    if c.side:
         return reduce_side(m, c, o, slot, 1)
     return reduce_side(m, c, o, slot, 0)
 
@@ -486,7 +485,7 @@ cdef inline bint replace_side(Market* m, Command* c, Order* o, u32 slot, Account
     to.tif = tif_of(o)
     if not watched and unlikely(not trades_plainly(to.book)):
         return replace_watched(m, c, to.book)
-    if unlikely(names_other(c, side) or to.tif > TIME_IN_FORCE_DAY
+    if unlikely(to.tif > TIME_IN_FORCE_DAY
                 or not is_amount(c, to.book, account) or not is_on_grid(c, to.book, &to.at)):
         return False
     if watched and not lets_pass(m, to.book, to.p, c, side, <i64>c.quantity - o.leaves,
@@ -521,9 +520,9 @@ cdef inline bint replace_plain(Market* m, Command* c, bint watched) noexcept nog
     cdef Order* o
     if unlikely(c.stp > SELF_TRADE_DECREMENT or c.key_lo == 0 or not is_entitled(m, c)):
         return False
-    o = named(m, c, NAMED_NEW_ID, &slot)
+    o = named(m, c, NAMED_NEW_ID, True, &slot)
     if unlikely(o == NULL):
         return False
-    if side_of(o):
+    if c.side:
         return replace_side(m, c, o, slot, account, 1, watched)
     return replace_side(m, c, o, slot, account, 0, watched)

@@ -55,6 +55,14 @@ cdef extern from *:
         __asm__("" : "+r"(word));
         return word;
     }
+    static inline uint32_t* hb_pick(uint32_t which, uint32_t* a, uint32_t* b) {
+    #ifdef __x86_64__  /* the compiler would make it a jump */
+        __asm__("testl %1, %1; cmovz %2, %0" : "+r"(a) : "r"(which), "r"(b) : "cc");
+        return a;
+    #else
+        return which ? a : b;
+    #endif
+    }
     static inline void hb_pair(void* at, uint32_t first, uint32_t second) {
         uint64_t word = (uint64_t)second << 32 | first;
         memcpy(at, &word, sizeof word);
@@ -78,6 +86,7 @@ cdef extern from *:
     bint unlikely "HB_UNLIKELY"(bint) noexcept nogil
     void assume "HB_ASSUME"(bint) noexcept nogil  # tell the compiler that this holds
     void prefetch "HB_PREFETCH"(const void*) noexcept nogil
+    u32* pick "hb_pick"(u32 which, u32* a, u32* b) noexcept nogil  # a if which is not 0, else b
     # A compiler barrier: values are loaded again after it instead of being spilled to the stack.
     void read_again "HB_FORGET"() noexcept nogil
     ctypedef long long i128 "hb_i128"
@@ -572,6 +581,12 @@ cdef inline bint is_simple(Order* o) noexcept nogil:
     """WORKING and neither FEATURED, COMBINED nor CREDITED, in one test."""
     cdef u32 flags = <u32>(FEATURED | COMBINED | CREDITED) << 24
     return o.traits & (flags | <u32>0xFF0000) == <u32>WORKING << 16
+
+
+cdef inline bint is_simple_on(Order* o, u32 side) noexcept nogil:
+    """`is_simple`, and on that side, in one test; no order is on the side 2 or 3."""
+    cdef u32 flags = <u32>(FEATURED | COMBINED | CREDITED) << 24
+    return o.traits & (flags | <u32>0xFF0001) == (<u32>WORKING << 16) + side
 
 
 cdef inline u32 lots_of(Market* m, u32 slot) noexcept nogil:
