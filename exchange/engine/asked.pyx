@@ -12,8 +12,9 @@ from exchange.engine.events cimport new_event, what
 from exchange.engine.ids cimport slots_left
 from exchange.engine.lifecycle cimport remember_request
 from exchange.engine.plain cimport (
-    Move, adverse_of, cancel_side, crosses, enter_limit, has_token, hold_more, is_amount, is_covered,
-    is_entitled, is_free_to_enter, is_new, is_on_grid, named, reduce_side, take_token,
+    Move, adverse_of, cancel_side, crosses, enter_limit, has_token, hold_more, is_amount,
+    is_covered, is_entitled, is_free_to_enter, is_new, is_on_grid, named, reduce_side,
+    take_token,
 )
 from exchange.engine.risk cimport put_back, rehold_plainly
 from exchange.engine.state cimport (

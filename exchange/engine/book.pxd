@@ -6,8 +6,21 @@
 
 from exchange.engine.state cimport (
     Instrument, Level, Market, NO_ASK, NO_BID, Order, clz, ctz, ensure, i32, i64, likely,
-    pick, put_pair, side_of, u32, u64, u8, unlikely,
+    put_pair, side_of, u32, u64, u8, unlikely,
 )
+
+cdef extern from *:
+    """
+    static inline uint32_t* hb_pick(uint32_t which, uint32_t* a, uint32_t* b) {
+    #ifdef __x86_64__  /* the compiler would make it a jump */
+        __asm__("testl %1, %1; cmovz %2, %0" : "+r"(a) : "r"(which), "r"(b) : "cc");
+        return a;
+    #else
+        return which ? a : b;
+    #endif
+    }
+    """
+    u32* pick "hb_pick"(u32 which, u32* a, u32* b) noexcept nogil  # a if which is not 0, else b
 
 
 cdef inline i32 slot_of(Instrument* book, i64 price) noexcept nogil:

@@ -55,14 +55,6 @@ cdef extern from *:
         __asm__("" : "+r"(word));
         return word;
     }
-    static inline uint32_t* hb_pick(uint32_t which, uint32_t* a, uint32_t* b) {
-    #ifdef __x86_64__  /* the compiler would make it a jump */
-        __asm__("testl %1, %1; cmovz %2, %0" : "+r"(a) : "r"(which), "r"(b) : "cc");
-        return a;
-    #else
-        return which ? a : b;
-    #endif
-    }
     static inline void hb_pair(void* at, uint32_t first, uint32_t second) {
         uint64_t word = (uint64_t)second << 32 | first;
         memcpy(at, &word, sizeof word);
@@ -86,7 +78,6 @@ cdef extern from *:
     bint unlikely "HB_UNLIKELY"(bint) noexcept nogil
     void assume "HB_ASSUME"(bint) noexcept nogil  # tell the compiler that this holds
     void prefetch "HB_PREFETCH"(const void*) noexcept nogil
-    u32* pick "hb_pick"(u32 which, u32* a, u32* b) noexcept nogil  # a if which is not 0, else b
     # A compiler barrier: values are loaded again after it instead of being spilled to the stack.
     void read_again "HB_FORGET"() noexcept nogil
     ctypedef long long i128 "hb_i128"
