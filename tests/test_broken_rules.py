@@ -32,7 +32,7 @@ from oracle import Oracle
 from exchange.engine import Engine
 from exchange.messages import COMMAND_BYTES
 
-SEEDS = 20
+SEEDS = 40
 SPREADS = {**MIXED, "combine": 20, "imply": 20}
 LEGS = {**SPREADS, "correct": 80, "mark": 60, "limits": 80, "state": 80}
 CALLS = {**MIXED, "call": 60, "uncross": 60, "indicate": 60, "mark": 40, "protect": 0}

@@ -1,10 +1,11 @@
-"""The plain way for commands as a gateway sends them: requests with an id of their own (`asked`),
-replacements that keep the order's id, and post-only orders (`posted`).
+"""The plain way for commands as a gateway sends them: requests with an id of their own (`asked`) or
+without their order's side, replacements that keep the order's id, and post-only orders (`posted`).
 
 Each function does what its counterpart in plain.pxd does and a little more: it remembers the
-request id with its answer, or changes an order under its own id; an order that would trade is left
-to the ladder of guards. Compiled apart, so that commands without these do not pay for them. As in
-plain.pxd, a function does its command whole, or on any doubt changes nothing and returns False.
+request id, if there is one, with its answer, or changes an order under its own id; an order that
+would trade is left to the ladder of guards. Compiled apart, so that commands without these do not
+pay for them. As in plain.pxd, a function does its command whole, or on any doubt changes nothing
+and returns False.
 """
 
 from exchange.engine.book cimport line_up, slot_of, take_out

@@ -8,8 +8,10 @@
 # the ladder of guards (orders.pyx, changes.pyx: every guard in its documented precedence, each with
 # its own reject) does the command or says what is wrong. Here a guard is a bare test, and any doubt
 # is enough to decline. The effect of a command is the same either way. Buys and sells are compiled
-# apart, so that `side` is a constant in each. No function is called once the command in hand has
-# an event.
+# apart, so that `side` is a constant in each. They part after the loads that both need, by the side
+# that the command states rather than its order's, which is known late: a mispredicted jump then
+# costs least (docs/decisions/0034-jumps-that-know-early.md). No function is called once the command
+# in hand has an event.
 
 from exchange.engine.aftermath cimport aftermath
 from exchange.engine.book cimport line_up, on_step, price_of, slot_of, take_out
