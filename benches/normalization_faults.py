@@ -121,7 +121,7 @@ def rows(there: Array) -> Iterator[Row]:
     """Yield the rows of the trace."""
     fleet = there.mean(axis=0)
     yield row("faults.fleet_month_mean", 100 * float(fleet.mean()), "% of hours")
-    yield row("faults.fleet_month_least", 100 * float(fleet.min()), "% of hours")
+    yield row("faults.fleet_month_least", 100 * float(np.min(fleet)), "% of hours")
     yield row("faults.fleet_month_sd", 100 * float(fleet.std(ddof=1)), "% of hours")
     yield row("faults.node_month_sd", 100 * float(there.std()), "% of hours")
     yield row("faults.node_months_without_loss", 100 * float((there == 1).mean()), "% of months")

@@ -8,6 +8,7 @@ what is known is ignored. A copy whose connection broke is PAUSED: it shows noth
 continues if the exchange can continue from where it stopped.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from enum import Enum
 from typing import Protocol
@@ -43,7 +44,7 @@ class Delta(Protocol):
     def checksum(self) -> int: ...
 
 
-class Local:
+class Local(ABC):
     """A local copy of one channel of one instrument."""
 
     def __init__(self, channel: str, instrument: str) -> None:
@@ -63,12 +64,12 @@ class Local:
         """Whether the copy equals the exchange's as of ``sequence``."""
         return self.state is BookState.LIVE
 
+    @abstractmethod
     def checksum(self) -> int:
         """Return the checksum that the exchange's messages must have."""
-        raise NotImplementedError
 
-    def _clear(self) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def _clear(self) -> None: ...
 
     def forget(self) -> None:
         """The subscription ended: wait for a new snapshot."""

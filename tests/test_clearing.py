@@ -175,6 +175,16 @@ def test_the_worked_postings(clearing: Clearing, tmp_path: Path) -> None:
     ]
 
 
+def test_a_store_that_is_dropped_is_closed(tmp_path: Path) -> None:
+    """As by a start that fails later: Python 3.13 warns of a database that nobody closed."""
+    store = Store(tmp_path / "clearing.db")
+    connection = store.database.conn
+    del store
+    gc.collect()
+    with pytest.raises(sqlite3.ProgrammingError, match="closed database"):
+        connection.execute("select 1")
+
+
 def test_statement_adds_up(clearing: Clearing) -> None:
     market = one_trade()
     market.apply(market.settle(0, 2_510_500))

@@ -299,7 +299,7 @@ class Play:
             one.name(start, end, later, self.drawer)
             if one.rows["kind"][start] in LISTINGS:
                 one.name_listing(start, self.listed)
-            self.stamp = max(self.stamp, int(flow.stamps[one.origin[start:end]].max()) + later)
+            self.stamp = max(self.stamp, int(np.max(flow.stamps[one.origin[start:end]])) + later)
             batch = one.rows[start:end]
             answer = self.apply(batch.tobytes(), self.sequence, self.stamp)
             events = np.frombuffer(answer, EVENT_ROWS)

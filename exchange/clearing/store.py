@@ -9,6 +9,7 @@ sqlite-utils creates the schema and answers queries; writing a batch uses sqlite
 """
 
 import sqlite3
+import weakref
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
@@ -217,6 +218,7 @@ class Store:
                 if not self.database["progress"].exists():
                     self._create()
             unless_whole.pop_all()
+        weakref.finalize(self, self._connection.close)  # a start that fails drops it
 
     def _create(self) -> None:
         self._connection.execute("begin immediate")

@@ -1,5 +1,7 @@
 """Pictures of depth: the best levels, grouped levels, or conflated full depth."""
 
+from abc import abstractmethod
+
 from exchange.marketdata.depth import BUY, SELL, levels_checksum
 from exchange.marketdata.instruments import Instrument
 from exchange.marketdata.picture import Levels, Name, Picture, Sides, Source
@@ -11,9 +13,9 @@ from exchange.messages.wire_market import CHECKSUM_LEVELS, DepthDelta, DepthSnap
 class _Levels(Picture):
     """What all pictures of depth share: their messages."""
 
+    @abstractmethod
     def now(self) -> Sides:
         """Return the levels that the channel has been sent."""
-        raise NotImplementedError
 
     def snapshot(self) -> list[Response]:
         bids, asks = self.now()

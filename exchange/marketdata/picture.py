@@ -6,6 +6,7 @@ channel, at every tick of its period. Its deltas carry absolute figures, so that
 be applied to any state between the two sequences that it names.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import ClassVar, Final, NamedTuple, Protocol
 
@@ -58,7 +59,7 @@ class Source(Protocol):
     statistics: Statistics
 
 
-class Picture:
+class Picture(ABC):
     """The content of one channel. ``sequence`` is that of its last message."""
 
     counts: ClassVar[bool] = False  # whether it shows statistics of the day rather than orders
@@ -71,20 +72,22 @@ class Picture:
         self.source = source
         self.sequence = self.depth.sequence
 
-    def note(self, levels: Sides, entries: tuple[list[Entry], list[Entry]]) -> None:
+    def note(  # noqa: B027 - those that read the depth anew need none
+        self, levels: Sides, entries: tuple[list[Entry], list[Entry]]
+    ) -> None:
         """Note the changes of a batch: the new state of levels and of orders."""
 
+    @abstractmethod
     def tell(self) -> Response | None:
         """Return the message with all changes since the last call; None without any."""
-        raise NotImplementedError
 
+    @abstractmethod
     def snapshot(self) -> Sequence[Response]:
         """Return the whole content, as of the last message."""
-        raise NotImplementedError
 
+    @abstractmethod
     def heartbeat(self) -> Response:
         """Return a message without changes, which proves the channel alive."""
-        raise NotImplementedError
 
     def _advance(self, sequence: int) -> int:
         """Set the next message's sequence; return the previous one."""
