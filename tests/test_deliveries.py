@@ -424,26 +424,6 @@ def test_where_the_sides_differ_the_hold_is_voided_and_the_house_decides(house: 
     assert deliveries(house).deliveries[0].slices[1].attested_s == 0
 
 
-def test_hours_that_were_there_and_lost_are_not_hours_that_were_missing(house: House) -> None:
-    """As much is left of both figures, but one pays for the whole day and the other for half."""
-    begin = begun(house)
-    for day, seller, buyer, said in (
-        (1, (WHOLE, WHOLE // 2), (WHOLE // 2, 0), "disputed"),
-        (2, (WHOLE, WHOLE // 50), (WHOLE - WHOLE // 50, 0), "disputed"),
-        (3, (WHOLE, WHOLE // 100), (WHOLE - WHOLE // 100, 0), "agreed"),
-        (4, (WHOLE, WHOLE // 100 + 1), (WHOLE, 0), "disputed"),
-        (5, (WHOLE, WHOLE // 100), (WHOLE - 1, 0), "agreed"),
-    ):
-        house.at(begin + day * DAY_NS)
-        house.record(attest(SHORT, day, *seller))
-        assert house.record(attest(OLD, day, *buyer))[1]["said"] == said
-    house.at(begin + 6 * DAY_NS)  # the buyer's figure of the first day stands
-    (first,) = deliveries(house).deliveries[0].slices
-    assert (first.attested_s, first.payable) == (
-        WHOLE // 2, deliveries(house).deliveries[0].parts[0] // 2
-    )  # fmt: skip
-
-
 def test_a_leg_that_fails_takes_the_other_with_it(house: House) -> None:
     """The hours' account is of another ledger: the chain fails, and no cash is held."""
     begun(house)

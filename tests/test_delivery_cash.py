@@ -11,6 +11,7 @@ from typing import Final
 
 import pytest
 from clearing_house import FACTOR, House, factors
+from test_deliveries import OLD, SHORT, WHOLE, attest, begun, deliveries, house
 
 from exchange.app import wishes
 from exchange.clearing import Clearing
@@ -21,6 +22,7 @@ from exchange.clearing.expiry import FixingRecorded
 from exchange.clearing.records import Record
 from exchange.messages import Command, CommandKind
 
+__all__ = ["house"]  # a fixture
 SHORTS, LONGS = (1, 2), (3, 4, 5, 6)
 DEPOSIT: Final = 10**13
 DAYS: Final = 31  # of the month
@@ -297,3 +299,23 @@ def test_every_account_has_what_the_rules_give_it(tmp_path: Path, seed: int) -> 
         assert house.clearing.statement(account).delivery - before[account] == moved
     house.agree()
     house.clearing.close()
+
+
+def test_hours_that_were_there_and_lost_are_not_hours_that_were_missing(house: House) -> None:
+    """As much is left of both figures, but one pays for the whole day and the other for half."""
+    begin = begun(house)
+    for day, seller, buyer, said in (
+        (1, (WHOLE, WHOLE // 2), (WHOLE // 2, 0), "disputed"),
+        (2, (WHOLE, WHOLE // 50), (WHOLE - WHOLE // 50, 0), "disputed"),
+        (3, (WHOLE, WHOLE // 100), (WHOLE - WHOLE // 100, 0), "agreed"),
+        (4, (WHOLE, WHOLE // 100 + 1), (WHOLE, 0), "disputed"),
+        (5, (WHOLE, WHOLE // 100), (WHOLE - 1, 0), "agreed"),
+    ):
+        house.at(begin + day * DAY_NS)
+        house.record(attest(SHORT, day, *seller))
+        assert house.record(attest(OLD, day, *buyer))[1]["said"] == said
+    house.at(begin + 6 * DAY_NS)  # the buyer's figure of the first day stands
+    (first,) = deliveries(house).deliveries[0].slices
+    assert (first.attested_s, first.payable) == (
+        WHOLE // 2, deliveries(house).deliveries[0].parts[0] // 2
+    )  # fmt: skip
