@@ -5,6 +5,7 @@ Budget: 15 seconds.
 
 import http.client
 import json
+import logging
 import os
 import re
 import resource
@@ -25,6 +26,7 @@ from typer.testing import CliRunner
 
 import exchange.cli as cli
 from exchange.app import asking
+from exchange.app.asking import Answer
 from exchange.cli import app
 from exchange.cli.access import databases
 from exchange.cli.output import Failure
@@ -35,7 +37,9 @@ from exchange.journal.reader import LogReader
 
 def ended(*arguments: str | Path) -> tuple[str, int]:
     """What a command says in the end, and its exit code; raises what it should have named."""
+    handlers = logging.root.handlers[:]
     done = CliRunner().invoke(app, [*map(str, arguments)])
+    logging.root.handlers[:] = handlers  # those of a serve write to a stderr that is closed now
     if isinstance(done.exception, Failure):
         return f"{done.output}{done.exception}", int(done.exception.code)
     if done.exception is not None and not isinstance(done.exception, SystemExit):
@@ -145,6 +149,43 @@ def test_a_ledger_of_several_moments_is_named_with_its_remedy(
     for command in commands[: 3 if "delete" in torn else 2]:
         said, code = ended(*command, "--data", data)
         assert code == 3 and f"{data / 'ledger.db'} is damaged" in said and "of the log" in said
+
+
+@pytest.mark.parametrize("change", ["version - 1", "version + 1", ""])
+def test_a_ledger_that_this_build_cannot_read_is_rebuilt_and_said_so(
+    kept: Path, tmp_path: Path, change: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Of an earlier layout, of a later one, or missing."""
+    data = tmp_path / "market"
+    shutil.copytree(kept, data, ignore=shutil.ignore_patterns("" if change else "ledger.db*"))
+    if change:
+        with closing(sqlite3.connect(data / "ledger.db")) as ledger, ledger:
+            ledger.execute(f"update progress set version = {change}")
+    said, code = ended("clear", "statement", "1", "--data", data, "--json")
+    assert code == 0 and json.loads(said)["closing"] == 1_000_000_000
+    told = "layout .* of another build" if change else "missing; it is rebuilt from the log"
+    assert re.fullmatch(f"{re.escape(str(data / 'ledger.db'))} .*{told}.*", caplog.messages[-1])
+    caplog.clear()
+    assert ended("clear", "statement", "1", "--data", data, "--json") == (said, 0)
+    assert caplog.messages == []
+
+
+def test_the_ledger_of_a_market_that_another_build_serves_is_left_alone(
+    kept: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = tmp_path / "market"
+    shutil.copytree(kept, data)
+    with closing(sqlite3.connect(data / "ledger.db")) as ledger, ledger:
+        ledger.execute("update progress set version = version + 1")
+    before = (data / "ledger.db").read_bytes()
+
+    async def ask(*_: Any) -> Answer:
+        return Answer(ok=True)
+
+    monkeypatch.setattr(asking, "ask", ask)
+    said, code = ended("clear", "trial-balance", "--data", data)
+    assert code == 3 and "of another build" in said
+    assert (data / "ledger.db").read_bytes() == before
 
 
 def test_a_database_that_is_whole_is_not_blamed(

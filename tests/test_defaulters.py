@@ -146,6 +146,46 @@ def test_a_call_that_was_taken_back_and_is_paid_all_the_same_goes_back(house: Ho
     assert house.clearing._state.matters.get(Dues).off == {}
 
 
+def test_what_a_defaulter_pays_late_and_gets_back_is_its_margin_once(house: House) -> None:
+    """Its call was on its way at the declaration; cash that was taken and returned is not new."""
+    for account in (LOSER, RICH):
+        house.send(house.market.money(CommandKind.DEPOSIT, account, DEPOSIT))
+    house.trade(LOSER, RICH, 20, 2_500)
+    house.record(SizeFund(person="risk"))
+    (called,) = [due for due in house.dues() if due.account == LOSER]
+    margin = declare(house)["margin"]
+    assert margin == house.clearing.cash(LOSER) > called.amount > 0
+    house.send(wishes.due(called).command)
+    assert defaults(house).defaults[0].margin == house.clearing.cash(LOSER) < margin
+    house.pay(but=("fund 2 3", "fund 2 2", "fund 2 4"))
+    assert defaults(house).defaults[0].margin == house.clearing.cash(LOSER) == margin
+    house.reopen()
+    auction(house, [(SAFE, 120, 2_400_000)])
+    settle(house, 2_400_000)
+    found = allocate(house)
+    assert found["loss"] == margin - house.clearing.cash(LOSER) > 0
+    assert found["layers"]["defaulter_margin"] == found["loss"]
+    house.agree()
+
+
+def test_a_defaulter_that_pays_more_late_than_it_had_has_no_loss(house: House) -> None:
+    """It was paid out of what it won since; the loss is shared before it gets the payment back."""
+    house.send(house.market.money(CommandKind.DEPOSIT, RICH, DEPOSIT))
+    house.trade(LOSER, RICH, 20, 2_500)
+    house.record(SizeFund(person="risk"))
+    (called,) = [due for due in house.dues() if due.account == LOSER]
+    house.send(house.market.settle(0, 2_300_000))
+    assert 0 < declare(house)["margin"] < called.amount
+    house.send(house.market.settle(0, 2_500_000, cycle=2))
+    auction(house, [(SAFE, 120, 2_500_000)])
+    house.send(wishes.due(called).command)
+    assert defaults(house).defaults[0].margin < 0
+    house.send(house.market.settle(0, 2_500_000, cycle=3))
+    assert allocate(house)["loss"] == 0
+    house.pay(but=("fund",))
+    house.agree()
+
+
 def test_a_closed_book_is_open_again_when_a_trade_of_it_is_taken_back(house: House) -> None:
     """Its lots can be auctioned, and the loss shared; nothing else would ever empty it."""
     declare(house)

@@ -178,6 +178,24 @@ def test_a_spread_costs_no_more_than_either_leg(tmp_path: Path) -> None:
     assert priced.rates.spread.tolist() == [priced.lots[1].scan_whole]
 
 
+def test_a_lot_of_two_months_in_their_notice_is_relieved_by_the_lesser() -> None:
+    """Lots are not paired: a relief is what a lot of either month is charged at least, whatever
+    months outside their notice cost."""
+    terms = proposed()
+    physical = msgspec.structs.replace(
+        terms.of("H100P"), delivery_bp=400, delivery_spread_bp=150, notice_days=40
+    )
+    terms = msgspec.structs.replace(terms, products=(physical,))
+    near = Instrument(0, "H100PZ26", 744, 1_000, 1, 0, 2_500_000)
+    next_ = replace(near, instrument=1, code="H100PF27", settlement_price=2_400_000)
+    far = replace(near, instrument=2, code="H100PG27", multiplier=672, settlement_price=2_000_000)
+    priced = book.price({0: near, 1: next_, 2: far}, terms, DAY, {})
+    reliefs = [lot.relief for lot in priced.lots.values()]
+    assert [lot.spot for lot in priced.lots.values()] == [True, True, False]
+    assert reliefs == [744 * 2_500 * 25, 744 * 2_400 * 25, 0]
+    assert priced.rates.relief.tolist() == [reliefs[1]]
+
+
 def test_the_history_is_what_the_panels_give(shared: Path) -> None:
     days, hours = margin_figures.series(shared / "data")
     found = history.load()

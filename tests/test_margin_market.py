@@ -362,7 +362,8 @@ def test_requirements_of_a_small_market(clearing: Clearing) -> None:
 
 
 def test_a_call_comes_below_maintenance_and_asks_for_all(tmp_path: Path) -> None:
-    """`clear margin` and `call_margin` agree at every balance, collateral counted in both."""
+    """`clear margin` and `call_margin` agree at every balance, collateral and the loss since the
+    last settlement counted in both."""
     market = MarginMarket()
     _, f27, *_ = market.open(version(), 10**12)
     market.adopt(version())
@@ -390,6 +391,10 @@ def test_a_call_comes_below_maintenance_and_asks_for_all(tmp_path: Path) -> None
     house.record(ValueAsset(asset="BILL", price=need - kept, haircut_bp=0))
     assert house.record(Pledge(id="p", account=1, asset="BILL", units=1))[1]["met"]
     assert (one().collateral, one().excess, called()) == (need - kept, 1, 0)
+    house.send(Command(kind=CommandKind.MARK, instrument=f27.number, price=2_400_000))
+    loss = 50 * f27.multiplier * 100_000
+    assert [r.loss for r in house.clearing.margins()] == [loss, 0]  # the other's gain is none yet
+    assert (one().excess, called()) == (1 - loss, loss - 1)
     house.agree()
     house.clearing.close()
 

@@ -1,6 +1,7 @@
 """What people read of their accounts: the page with its chart, profit, and open interest rolled."""
 
 import random
+from collections import Counter, defaultdict
 from decimal import Decimal
 from html.parser import HTMLParser
 from pathlib import Path
@@ -11,12 +12,12 @@ from clearing_market import ACCOUNTS, DAY, TestMarket, open_market, random_day
 
 from exchange.app.reads import Books
 from exchange.clearing import Clearing
-from exchange.clearing.ledger import PURPOSES
+from exchange.clearing.ledger import PURPOSES, EntryKind
 from exchange.clearing.matters import Due
 from exchange.clearing.moves import ask
 from exchange.clearing.reading import PRICES
 from exchange.clearing.statements import CASH_LINES
-from exchange.clearing.store import ACTIVE, AT_TICKS, LEGS
+from exchange.clearing.store import ACTIVE, AT_TICKS, LEGS, MOVES
 from exchange.messages import AccountKind, Command, CommandKind, Limit, Side
 
 
@@ -81,7 +82,7 @@ def test_average_cost_and_variation_say_the_same_in_sum(clearing: Clearing) -> N
 
 
 def test_what_an_account_reads_is_searched_for(clearing: Clearing) -> None:
-    """No question about one account or about settlements reads the whole journal, or more of it
+    """No question about one account, a date or settlements reads the whole journal, or more of it
     than the stretches in which the account was active; and what it finds is all there is."""
     store = clearing._store
     view = (
@@ -98,11 +99,12 @@ def test_what_an_account_reads_is_searched_for(clearing: Clearing) -> None:
     settled = "select price from settlement_prices where instrument = ?"
     for query, values in (
         (ACTIVE, (1,)), (LEGS, (1, 2, 3)), (PRICES, (0, 0, 99991231, None, 10)), (settled, (0,)),
+        (MOVES, (1, 2)),
     ):  # fmt: skip
         plan = store._connection.execute(f"explain query plan {query}", values)
         steps = [step for *_, step in plan if "journal" in step or "activity" in step]
         assert steps and all(step.startswith("SEARCH") for step in steps), steps
-        assert query in (ACTIVE, LEGS) or "settlements_by" in steps[0]
+        assert query in (ACTIVE, LEGS, MOVES) or "settlements_by" in steps[0]
     clearing.close()
 
 
@@ -118,6 +120,47 @@ def test_open_interest_rolls_from_date_to_date(clearing: Clearing) -> None:
     assert before == held
     assert rolls[2].expired > 0 == rolls[2].after
     clearing.close()
+
+
+def test_open_interest_on_every_date_is_what_was_cleared_by_then(clearing: Clearing) -> None:
+    """Summed from the first trade on, which the roll-forward reads of expired instruments alone."""
+    store, last = clearing._store, DAY + 3
+    ends = {
+        row["instrument"]: row["business_date"]
+        for row in store.rows(
+            f"select instrument, business_date from journal where kind = {EntryKind.EXPIRY:d}"
+        )
+    }
+    assert ends == {2: last}
+    query = (
+        "select instrument, account, sum(lots) as net from cleared_legs where business_date <= ?"
+        " group by instrument, account"
+    )
+    for date in range(DAY - 1, last + 2):
+        long: defaultdict[int, int] = defaultdict(int)
+        for row in store.rows(query, (date,)):
+            if date < ends.get(row["instrument"], date + 1):
+                long[row["instrument"]] += max(row["net"], 0)
+        rolls = {roll.instrument: roll for roll in clearing.roll_forward(date)}
+        assert {n: roll.after for n, roll in rolls.items() if roll.after} == +Counter(long)
+        assert bool(rolls) == (date >= DAY)
+    clearing.close()
+
+
+def test_open_interest_beside_a_writer_is_of_one_moment(tmp_path: Path) -> None:
+    """Positions are those that were read, though the journal has grown since."""
+    market, draw = open_market(), random.Random(4)
+    random_day(market, draw, batches=10)
+    writer = Clearing.open(tmp_path / "clearing.db")
+    writer.apply(market.frames[:-9])
+    beside = Clearing.open(tmp_path / "clearing.db", read_only=True)
+    asked = beside.roll_forward(DAY)
+    writer.apply(market.frames[-9:])
+    assert beside.roll_forward(DAY) == asked != writer.roll_forward(DAY)
+    beside.refresh()
+    assert beside.roll_forward(DAY) == writer.roll_forward(DAY)
+    beside.close()
+    writer.close()
 
 
 def test_what_goes_in_and_out_on_a_date_has_no_bound(tmp_path: Path) -> None:

@@ -457,11 +457,13 @@ class Market:
     def _open_clearing(self) -> Clearing:
         """Open the ledger, after waiting for a previous server's writer.
 
-        A ledger that is ahead of the log, of another log or of another build's layout is rebuilt
-        from the log.
+        A ledger that is missing, ahead of the log, of another log or of another build's layout is
+        rebuilt from the log, and the reason is logged.
         """
         path = self.directory / LEDGER_NAME
         with bookkeeping.alone(self.directory):
+            if self.tape.last[1] and not path.exists():
+                _log.warning("%s is missing; it is rebuilt from the log", path)
             try:
                 clearing = Clearing.open(path)
             except OtherVersion as error:

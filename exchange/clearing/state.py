@@ -10,6 +10,7 @@ from exchange.clearing.ledger import Entry, Ledger, movement
 from exchange.clearing.matters import Matters
 from exchange.clearing.novation import Positions
 from exchange.clearing.transfers import Book
+from exchange.messages import INDEX_BITS
 
 Point = tuple[int, int, int]  # (epoch, sequence, index) of the last event applied
 START: Final[Point] = (0, 0, 0)
@@ -94,6 +95,11 @@ class State:
     divergences: list[Divergence] = field(default_factory=list)
     matters: Matters = field(default_factory=lambda: Matters(MATTERS))
     book: Book = field(default_factory=Book)  # fund, escrow and GPU-seconds: outside the engine
+
+    @property
+    def number(self) -> int:
+        """The number of the last event applied: no entry has a higher one."""
+        return self.point[1] << INDEX_BITS | self.point[2]
 
     def unrealized(self, account: int) -> Iterator[tuple[Instrument, int, int]]:
         """Yield (instrument, net, gain at the mark since the last settlement) of an account."""

@@ -5,12 +5,12 @@ text. Money is in integer micro-dollars in the fields and in dollars in the text
 """
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
-from exchange.clearing.ledger import MOVING, TAKEN_BACK, EntryKind, Movement
+from exchange.clearing.ledger import EntryKind, Movement
 from exchange.clearing.profit import AverageCost
 from exchange.clearing.standing import Standing, standing
 from exchange.clearing.state import State, Trading
@@ -339,44 +339,56 @@ def profits(state: State, store: Store, account: int) -> list[Profit]:
 
 
 def roll_forward(state: State, store: Store, date: int) -> list[Roll]:
-    """Return the open interest of every instrument over a business date, by instrument id.
+    """Return the open interest over a business date, by instrument id, of every instrument that had
+    any or whose lots moved.
 
-    It reads the journal from its beginning to that date.
+    It reads the journal from that date on, and of instruments that have expired since all of it.
     """
-    nets: defaultdict[int, defaultdict[int, int]] = defaultdict(lambda: defaultdict(int))
-    rolls: dict[int, list[int]] = {}
-    moving = (*MOVING, EntryKind.EXPIRY)
-    own = set(state.positions.instruments())
-    query = (
-        "select number, kind, business_date, instrument, quantity, buyer, seller from journal"
-        f" where kind in ({', '.join(f'{kind:d}' for kind in moving)}) and business_date <= ?"
-        " order by number"
-    )
-    for row in store.rows(query, (date,)):
-        if row["instrument"] not in own:
+    begun = store.before(date)
+    nets = _held(state, store, begun)
+    rolls = {number: [_long(net), 0, 0, 0] for number, net in nets.items() if _long(net)}
+    for kind, day, number, lots, buyer, seller in store.moves(begun + 1, state.number):
+        if day != date:
+            break
+        if number not in nets:
             continue
-        net = nets[row["instrument"]]
-        roll = rolls.setdefault(row["instrument"], [0, 0, 0, 0])
-        today = row["business_date"] == date
-        if row["kind"] == EntryKind.EXPIRY:
-            delta = [0, 0, sum(max(lots, 0) for lots in net.values())]
+        net, roll = nets[number], rolls.setdefault(number, [0, 0, 0, 0])
+        if kind == EntryKind.EXPIRY:
+            roll[3] += _long(net)
             net.clear()
         else:
-            lots, buyer, seller = row["quantity"], row["buyer"], row["seller"]
-            if row["kind"] in TAKEN_BACK:
-                buyer, seller = seller, buyer
-            opened = max(net[buyer] + lots, 0) - max(net[buyer], 0)
+            roll[1] += max(net[buyer] + lots, 0) - max(net[buyer], 0)
             net[buyer] += lots
-            closed = max(net[seller], 0) - max(net[seller] - lots, 0)
+            roll[2] += max(net[seller], 0) - max(net[seller] - lots, 0)
             net[seller] -= lots
-            delta = [opened, closed, 0]
-        if today:
-            roll[1:] = [a + b for a, b in zip(roll[1:], delta, strict=True)]
-        else:
-            roll[0] += delta[0] - delta[1] - delta[2]
     found = []
     for number, (before, opened, closed, expired) in sorted(rolls.items()):
         after = before + opened - closed - expired
         code = state.instruments[number].code
         found.append(Roll(number, code, before, opened, closed, expired, after))
     return found
+
+
+def _held(state: State, store: Store, begun: int) -> dict[int, defaultdict[int, int]]:
+    """Return the signed lots by instrument and account as of the entry ``begun``: what is held now
+    without what has moved since, or if the instrument has expired since, what had moved before."""
+    now, own = state.number, state.positions.instruments()
+    expired = {row[2] for row in store.moves(begun + 1, now) if row[0] == EntryKind.EXPIRY}
+    nets: dict[int, defaultdict[int, int]] = {number: defaultdict(int) for number in own}
+    live, gone = nets.keys() - expired, nets.keys() & expired
+    for number in live:
+        for account, position in state.positions.of_instrument(number).items():
+            nets[number][account] = position.net
+    for _, _, number, lots, buyer, seller in store.moves(begun + 1, now):
+        if number in live:
+            nets[number][buyer] -= lots
+            nets[number][seller] += lots
+    for _, _, number, lots, buyer, seller in store.moves(0, begun) if gone else ():
+        if number in gone:
+            nets[number][buyer] += lots
+            nets[number][seller] -= lots
+    return nets
+
+
+def _long(net: Mapping[int, int]) -> int:
+    return sum(max(lots, 0) for lots in net.values())

@@ -50,7 +50,7 @@ with absent("pandas"):  # it takes longer than all the rest; no table here has a
 
 # Higher with every change of what is stored, be it tables, matters or their meaning: the market
 # then makes the books again from the log, and a build that knows another one does not read them.
-STORE_VERSION: Final = 10
+STORE_VERSION: Final = 11
 
 _TABLES: Final[dict[str, tuple[dict[str, Any], tuple[str, ...]]]] = {
     "progress": (
@@ -159,6 +159,10 @@ LEGS: Final = f"""
     select kind, instrument, price, quantity, buyer, seller from journal
     where number between ?1 and ?2 and ?3 in (buyer, seller)
     and kind in {_listed(MOVING + ADJUSTING)} order by number"""
+MOVES: Final = f"""
+    select kind, business_date, instrument, quantity, buyer, seller from journal
+    where number between ? and ? and kind in {_listed((*MOVING, EntryKind.EXPIRY))}
+    order by number"""
 
 _WRITES: Final = {
     "accounts": "insert or replace into accounts values (?, ?, ?)",
@@ -352,6 +356,22 @@ class Store:
                         lots = sign * (-quantity if kind in TAKEN_BACK else quantity)
                         moved, adjusted = (0, lots) if kind in ADJUSTING else (lots, 0)
                         yield kind, instrument, moved, adjusted, price
+
+    def before(self, date: int) -> int:
+        """Return the number of the last entry before a business date; 0 if there is none."""
+        query = "select number from journal where business_date < ? order by number desc limit 1"
+        return next((number for (number,) in self._connection.execute(query, (date,))), 0)
+
+    def moves(self, first: int, last: int) -> Iterator[tuple[int, int, int, int, int, int]]:
+        """Yield (EntryKind, business date, instrument, lots, buyer, seller) of the entries from one
+        number to another that move lots, the sides of a bust swapped; and of expiries, with no
+        lots."""
+        for kind, *fields, lots, buyer, seller in self._connection.execute(MOVES, (first, last)):
+            if kind == EntryKind.EXPIRY:
+                lots = 0
+            elif kind in TAKEN_BACK:
+                buyer, seller = seller, buyer
+            yield kind, *fields, lots, buyer, seller
 
     def movements(self, account: int) -> Iterator[tuple[int, int, int]]:
         """Yield (business date, Movement, micro-dollars) of an account."""

@@ -252,19 +252,25 @@ def fees(data: Data = DEFAULT_DATA, as_json: Json = False) -> None:
 
 @contextmanager
 def ledger(data: Path) -> "Iterator[Clearing]":
-    """Open the ledger for reading, also while it is served; rebuild a missing one from the log."""
+    """Open the ledger for reading, also while it is served. One that is missing or of another
+    build's layout is rebuilt from the log by a start of the market, which says so on stderr."""
     from exchange.app import requests  # noqa: PLC0415
     from exchange.app.market import LEDGER_NAME  # noqa: PLC0415
     from exchange.clearing import Clearing  # noqa: PLC0415
     from exchange.clearing.store import OtherVersion  # noqa: PLC0415
 
-    if not (data / LEDGER_NAME).exists():
+    path = data / LEDGER_NAME
+    if not path.exists():
         operate(requests.State(), data)
     with databases(data):
         try:
-            clearing = Clearing.open(data / LEDGER_NAME, read_only=True)
-        except OtherVersion as error:
-            fail(f"{error}", Exit.UNUSABLE)
+            clearing = Clearing.open(path, read_only=True)
+        except OtherVersion:
+            operate(requests.State(), data)
+            try:
+                clearing = Clearing.open(path, read_only=True)
+            except OtherVersion as error:  # the build that serves it
+                fail(f"{error}", Exit.UNUSABLE)
         try:
             yield clearing
         finally:

@@ -103,7 +103,8 @@ def shared(
     default: Default, survivors: Mapping[int, int], record: Allocate, state: "State"
 ) -> Waterfall[int]:
     """Return the layers of the loss that is not shared yet."""
-    margin = 0 if default.allocations else default.margin
+    # Below 0 if more was paid out than there was, out of gains since the declaration.
+    margin = 0 if default.allocations else max(0, default.margin)
     liable = default.liable if default.allocations else survivors
     borne, per_cent = bore(default), record.assessment_cap_pct
     used = {m: borne["junior_fund"].get(m, 0) + borne["survivors_fund"].get(m, 0) for m in liable}

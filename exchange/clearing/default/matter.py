@@ -1,7 +1,8 @@
 """Defaults of members, from the declaration to the end, and the default fund.
 
     declared    by one person; the member's own accounts are frozen; the cash that they hold, and
-                what is paid in from now on, is its margin; its clients are ported
+                what is paid in from now on less what is paid out, is its margin; its clients are
+                ported
     closed      the positions were auctioned, or torn up, and all is settled; a default that holds
                 something again, by a busted trade for example, is declared again
     allocated   by two persons: loss = margin - cash, shared by the waterfall; again if more becomes
@@ -161,8 +162,9 @@ class Defaults(Matter):
         if event.kind == EventKind.FEE_CHARGED:
             return self._charged(event, at, state)
         if event.kind == EventKind.DEPOSITED:
-            self._paid_in(event)
+            self._paid(event, event.price)
         if event.kind == EventKind.WITHDRAWN:
+            self._paid(event, -event.price)
             return self._contributed((event.key_lo, event.key_hi), at, state)
         if event.kind == EventKind.RESUMED:
             return self._freeze_again(event, state)
@@ -355,11 +357,12 @@ class Defaults(Matter):
             return refused("auction_bid", Denial.UNKNOWN_PROPOSAL, made, record.auction)
         return closing.bid(self.auctions[record.auction - 1], self.gone, record, at, state)
 
-    def _paid_in(self, event: Event) -> None:
-        """Add a deposit to a defaulter's own account to its margin, until its loss is shared."""
+    def _paid(self, event: Event, amount: int) -> None:
+        """Add what a defaulter's own account was paid to its margin, until its loss is shared; a
+        withdrawal, such as one that was called off and is returned, is below 0."""
         for default in self.defaults:
             if not default.allocations and event.account in default.accounts:
-                default.margin += event.price
+                default.margin += amount
 
     def _charged(self, event: Event, at: At, state: "State") -> Sequence[Ruling] | None:
         """Follow up a fee, of a delivery for example: a defaulter may owe more than was shared."""

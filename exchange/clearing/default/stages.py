@@ -89,7 +89,7 @@ class Allocation(msgspec.Struct, frozen=True):
 
 class Default(msgspec.Struct):
     """One default. ``margin`` is the cash of the member's own accounts when it was declared, and
-    what was paid into them until the loss was first shared, in micro-dollars.
+    what was paid into them, less what was paid out, until the loss was first shared; micro-dollars.
     """
 
     id: int

@@ -6,11 +6,12 @@
     delivering  > failing       no hours on FAIL_DAYS days running, or goodput under the floor
     failing     > failed        bought in at the next fixing, with the penalty
 
-A day is settled as soon as seller and buyer agree within a hundredth of it, and otherwise
-ATTEST_DAYS after its end: by the seller's figure, without one by the buyer's, without either as no
-hours. If the figures differ by more, the hold is voided and the house decides; without a decision
-the buyer's figure counts ARBITER_DAYS after the day's end. For a day that ended before the escrow
-was paid, when nobody could attest, both periods run from the payment.
+A day is settled as soon as seller and buyer agree within a hundredth of it, in what was available
+and in that less what was lost, and otherwise ATTEST_DAYS after its end: by the seller's figure,
+without one by the buyer's, without either as no hours. If the figures differ by more, the hold is
+voided and the house decides; without a decision the buyer's figure counts ARBITER_DAYS after the
+day's end. For a day that ended before the escrow was paid, when nobody could attest, both periods
+run from the payment.
 """
 
 from typing import TYPE_CHECKING, Any, Final
@@ -217,7 +218,10 @@ def attested(
         seen.buyer = figure
     if seen.seller is None or seen.buyer is None:
         return "held" if side == "seller" else "noted"
-    apart = abs(seen.seller[0] - seen.seller[1] - seen.buyer[0] + seen.buyer[1])
+    # Hours that were not there cost the seller their slice, lost ones a true-up: two figures that
+    # leave as much, one by the former and one by the latter, do not agree.
+    there = seen.seller[0] - seen.buyer[0]
+    apart = max(abs(there), abs(there - seen.seller[1] + seen.buyer[1]))
     if apart * DISAGREEMENT_PART <= delivery.lots * DAY_S:
         return "agreed"
     seen.disputed = True
