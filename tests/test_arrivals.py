@@ -8,6 +8,7 @@ import contextlib
 import hashlib
 import hmac
 import logging
+import re
 import socket
 import time
 from collections.abc import AsyncIterator
@@ -88,6 +89,36 @@ async def test_who_is_slow_over_a_request_goes_and_is_told_of_nowhere(
             writer.close()
     assert (await answer(prompt))[0] == 200
     assert not [one for one in caplog.records if one.levelno >= logging.ERROR]
+
+
+async def test_who_has_said_all_is_answered_before_the_connection_ends(venue: Venue) -> None:
+    first, get = (b"GET /api/v1/health HTTP/1.1\r\n%s\r\n" % host for host in (b"", b"Host: x\r\n"))
+    call = b'{"method": "public/test"}'
+    post = b"POST /api/v2 HTTP/1.1\r\nContent-Length: %d\r\n\r\n%s" % (len(call), call)
+    upgrade = UPGRADE.replace(b"\xff", b"AAAAAAAAAAAAAAAAAAAAAA==")
+    owing = b"POST /api/v2 HTTP/1.1\r\n" + OWED
+    for asked, answers in (
+        (first, [b"200"]),
+        (first + get * 19, [b"200"] * 20),
+        (post + get, [b"200", b"200"]),
+        (b"bytes that are none\r\n\r\n", [b"400"]),
+        (first + b"GET /half", [b"200"]),
+        (owing, []),  # its body is never whole
+        (b"", []),
+    ):
+        reader, writer = await dial(venue, asked)
+        writer.write_eof()
+        async with asyncio.timeout(20):
+            told = await reader.read()
+        assert re.findall(rb"HTTP/1.[01] (\d+)", told) == answers, asked
+        writer.close()
+    reader, writer = await dial(venue, upgrade)
+    async with asyncio.timeout(20):
+        assert b" 101 " in await reader.readuntil(b"\r\n\r\n")
+        writer.write_eof()
+        await reader.read()
+    writer.close()
+    await until(lambda: not venue.market.hub.sessions)
 
 
 async def test_who_takes_no_answer_goes(venue: Venue, monkeypatch: pytest.MonkeyPatch) -> None:
