@@ -121,6 +121,21 @@ async def test_who_has_said_all_is_answered_before_the_connection_ends(venue: Ve
     await until(lambda: not venue.market.hub.sessions)
 
 
+async def test_who_goes_before_being_told_to_continue_is_told_of_nowhere(
+    venue: Venue, caplog: pytest.LogCaptureFixture
+) -> None:
+    get = b"GET /api/v1/health HTTP/1.1\r\nHost: x\r\n\r\n"
+    post = b"POST /api/v2 HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\n" + OWED
+    for before in range(6):  # the connection ends while one of these is answered
+        reader, writer = await dial(venue)
+        writer.write(get * before + post)
+        writer.write_eof()
+        async with asyncio.timeout(20):
+            await reader.read()
+        writer.close()
+    assert not [one for one in caplog.records if one.levelno >= logging.ERROR]
+
+
 async def test_who_takes_no_answer_goes(venue: Venue, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(arrivals, "SEND_SECONDS", 0.3)
     gone: list[str] = []

@@ -19,7 +19,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 
 from exchange.gateway.access import is_loopback
 from exchange.gateway.decode import Refused
-from exchange.gateway.http import answer_refused, guard_answer
+from exchange.gateway.http import BAD_REQUEST, answer_refused, guard_answer
 from exchange.gateway.pace import ADDRESS_ONE_IN, LOOPBACK_ONE_IN, MEMBER_ONE_IN, Pace
 from exchange.gateway.seats import connections_allowed
 from exchange.messages import Reason
@@ -263,7 +263,11 @@ class _Arrival(web.RequestHandler):
         exc: BaseException | None = None,
         message: str | None = None,
     ) -> web.StreamResponse:
-        """Answer bytes that are no HTTP request. They are not logged: they may hold a secret."""
+        """Answer bytes that are no HTTP request. They are not logged: they may hold a secret. Nor
+        is the end of the connection, which is no error of the gateway."""
+        ended = self.transport is None or self.transport.is_closing()
+        if ended and isinstance(exc, ConnectionError):
+            return web.Response(status=BAD_REQUEST)  # not sent
         if not isinstance(exc, HttpProcessingError):
             return super().handle_error(request, status, exc, message)
         _log.debug("no HTTP request from %s: %s", request.remote, type(exc).__name__)
