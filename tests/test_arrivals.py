@@ -136,16 +136,22 @@ async def test_who_goes_before_being_told_to_continue_is_told_of_nowhere(
     assert not [one for one in caplog.records if one.levelno >= logging.ERROR]
 
 
-async def test_who_takes_no_answer_goes(venue: Venue, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def gone(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The addresses of connections that have ended, where answers must be taken soon."""
     monkeypatch.setattr(arrivals, "SEND_SECONDS", 0.3)
-    gone: list[str] = []
+    ended: list[str] = []
     leave = arrivals.Arrivals.leave
 
     def noted(self: arrivals.Arrivals, address: str) -> None:
-        gone.append(address)
+        ended.append(address)
         leave(self, address)
 
     monkeypatch.setattr(arrivals.Arrivals, "leave", noted)
+    return ended
+
+
+async def test_who_takes_no_answer_goes(venue: Venue, gone: list[str]) -> None:
     ask = b"GET /asyncapi.json HTTP/1.1\r\nHost: x\r\n\r\n"
     (reader, writer), heard = await dial(venue), 0
     transport: Any = writer.transport
@@ -159,6 +165,25 @@ async def test_who_takes_no_answer_goes(venue: Venue, monkeypatch: pytest.Monkey
                 heard += data.count(b"HTTP/1.1 200")
     assert heard < 300
     writer.close()
+
+
+@pytest.mark.parametrize("ends", ["", "Connection: close\r\n"])
+async def test_who_takes_no_short_answer_goes(
+    venue: Venue, gone: list[str], monkeypatch: pytest.MonkeyPatch, ends: str
+) -> None:
+    begin = arrivals._Arrival.connection_made
+
+    def narrow(self: arrivals._Arrival, transport: asyncio.BaseTransport) -> None:
+        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4_096)
+        begin(self, transport)
+
+    monkeypatch.setattr(arrivals._Arrival, "connection_made", narrow)
+    url = urlsplit(venue.http)
+    with socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2_048)
+        client.connect((url.hostname, url.port))
+        client.send(f"GET /api/v1/instruments HTTP/1.1\r\nHost: x\r\n{ends}\r\n".encode())
+        await until(lambda: bool(gone))
 
 
 async def test_an_address_has_so_many_connections(

@@ -87,6 +87,8 @@ class Arrivals:
         protocol = request.protocol
         assert isinstance(protocol, _Arrival), "greeted here"
         protocol.asker = asker
+        if protocol.transport is not None:
+            protocol.transport.set_write_buffer_limits()
         return protocol.spend
 
     def settle(self, protocol: web.RequestHandler) -> None:
@@ -152,6 +154,8 @@ class _Arrival(web.RequestHandler):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
+        if self.transport is not None and self.ssl_context is None:  # TLS ends in time by itself
+            self.transport.set_write_buffer_limits(high=1)  # `_stuck` begins with the first byte
         peer = transport.get_extra_info("peername")
         if isinstance(peer, tuple):  # otherwise a Unix socket, which only its owner can open
             self._address = str(peer[0])
