@@ -283,8 +283,10 @@ class AsyncClient:
 
     async def close(self) -> None:
         """Disconnect for good; may be repeated. Streams end."""
-        await self._link.close()
-        await self.rest.close()
+        try:
+            await self._link.close()
+        finally:
+            await self.rest.close()
 
     # --- requests: each sends what ``build`` makes of the same arguments, and returns the answer or
     # the reject. Each raises what ``build`` does, NotConnected and OutcomeUnknown. ---

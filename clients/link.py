@@ -84,19 +84,20 @@ class Link:
             raise self._failure
 
     async def close(self) -> None:
-        """Disconnect for good; may be repeated. Streams end."""
-        if self._running is not None:
+        """Disconnect for good; may be repeated, also meanwhile. Streams end."""
+        if self._running is None:
+            return self._finish(self._failure)
+        if not self._running.cancelling():  # twice would interrupt the end of the connection
             self._running.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._running
-        self._finish(self._failure)
+        await asyncio.wait([self._running])  # unlike the task itself, it may be cancelled
 
     def _ended(self, running: asyncio.Task[None]) -> None:
-        """Pass a fault of the client itself on to its users."""
+        """End what waits for the client, also with a fault of its own."""
+        failure = self._failure
         if not running.cancelled() and (fault := running.exception()) is not None:
             failure = ConnectionLost(f"the client failed: {fault!r}")
             failure.__cause__ = fault
-            self._finish(failure)
+        self._finish(failure)
 
     def _finish(self, failure: HourbookError | None) -> None:
         self._failure = failure
@@ -218,7 +219,7 @@ class Link:
         except TimeoutError:
             raise OutcomeUnknown(pending.key[1]) from None
         finally:
-            pending.awaited = False
+            pending.awaited -= 1
 
     async def ask_many(self, requests: Sequence[AnyCommand]) -> list[AnyResponse | OutcomeUnknown]:
         """Send commands in as few frames as possible; return each answer, or OutcomeUnknown without
@@ -242,12 +243,15 @@ class Link:
                     await self._send_many(asked, requests)
                     await asyncio.gather(*map(asyncio.shield, futures), return_exceptions=True)
             return [
-                future.result() if future.done() else OutcomeUnknown(one.key[1])
+                # Without a result there was no answer, or the client has ended meanwhile.
+                future.result()
+                if future.done() and future.exception() is None
+                else OutcomeUnknown(one.key[1])
                 for one, future in zip(asked, futures, strict=True)
             ]
         finally:
             for one in asked:
-                one.awaited = False
+                one.awaited -= 1
 
     async def _send_many(self, asked: list[Pending], requests: Sequence[AnyCommand]) -> None:
         """Send what is due, while the connection is the same: the next one sends what is left."""

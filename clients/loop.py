@@ -94,11 +94,6 @@ class LoopThread:
         self._stopped = False
         self._thread.start()
 
-    @property
-    def is_running(self) -> bool:
-        """Whether coroutines can be run in it."""
-        return not self._stopped
-
     def wait(self, work: Coroutine[Any, Any, _R]) -> _R:
         """Run a coroutine in the loop and wait for its result; an interrupt of the wait cancels it.
         NotConnected once the loop has stopped, or if it is stopped meanwhile."""

@@ -122,14 +122,15 @@ class Health(Enum):
 
 
 class Pending(msgspec.Struct, eq=False):
-    """A request without an answer yet. If not ``awaited``, it is not sent again automatically.
+    """A request without an answer yet. ``awaited`` counts who waits for it; if nobody does, it is
+    not sent again automatically.
 
     ``connection`` is the number of the connection on which it was last sent, 0 for none.
     """
 
     key: Key
     request: AnyRequest
-    awaited: bool = True
+    awaited: int = 1
     connection: int = 0
 
 
@@ -268,7 +269,7 @@ class Session:
         if known is not None:
             if known.request != request:
                 raise ValueRefused(f"{key[1]!r} is pending for another request")
-            known.awaited = True
+            known.awaited += 1
             return known
         if len(self.pending) >= PENDING_MAX:
             raise TooMany("requests without an answer", PENDING_MAX)
@@ -276,9 +277,10 @@ class Session:
         return pending
 
     def drop(self, asked: list[Pending]) -> None:
-        """Forget those that were never sent."""
+        """Stop waiting for them; forget those that nobody waits for and that were never sent."""
         for one in asked:
-            if not one.connection:
+            one.awaited -= 1
+            if not one.awaited and not one.connection:
                 self.pending.pop(one.key, None)
 
     def sends(self, pending: Pending) -> bool:
@@ -295,7 +297,7 @@ class Session:
 
     def is_due(self, pending: Pending) -> bool:
         """Whether ``sends`` would say so."""
-        return pending.awaited and pending.connection != self._connection
+        return pending.awaited > 0 and pending.connection != self._connection
 
     # --- what arrives ---
 

@@ -185,7 +185,7 @@ class Client(Blocking[AsyncClient]):
         try:
             yield Events(self, stream)
         finally:
-            if self.loop.is_running:
+            with contextlib.suppress(NotConnected):  # closed, by whichever thread: it has ended
                 self._read(lambda _: stream.close())
 
     def _read(self, look: Callable[[AsyncClient], _R]) -> _R:

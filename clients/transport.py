@@ -94,6 +94,11 @@ def _read_known(data: str | bytes) -> list[AnyResponse]:
     return known
 
 
+def _retrieved(future: asyncio.Future[Any]) -> None:
+    if not future.cancelled():
+        future.exception()
+
+
 async def _alone(sending: Coroutine[Any, Any, None]) -> None:
     """Await the sending of a frame, without its cancellation cancelling other senders.
 
@@ -110,6 +115,7 @@ async def _alone(sending: Coroutine[Any, Any, None]) -> None:
         while True:
             room = sending.send(None)
             room._asyncio_future_blocking = False  # nobody awaits it through this mark
+            room.add_done_callback(_retrieved)  # its error is no news if this is cancelled
             await asyncio.wait([room])
     except StopIteration:  # at once, if there is room
         return

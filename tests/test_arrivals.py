@@ -8,6 +8,7 @@ import contextlib
 import hashlib
 import hmac
 import logging
+import re
 import socket
 import time
 from collections.abc import AsyncIterator
@@ -90,16 +91,67 @@ async def test_who_is_slow_over_a_request_goes_and_is_told_of_nowhere(
     assert not [one for one in caplog.records if one.levelno >= logging.ERROR]
 
 
-async def test_who_takes_no_answer_goes(venue: Venue, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_who_has_said_all_is_answered_before_the_connection_ends(venue: Venue) -> None:
+    first, get = (b"GET /api/v1/health HTTP/1.1\r\n%s\r\n" % host for host in (b"", b"Host: x\r\n"))
+    call = b'{"method": "public/test"}'
+    post = b"POST /api/v2 HTTP/1.1\r\nContent-Length: %d\r\n\r\n%s" % (len(call), call)
+    upgrade = UPGRADE.replace(b"\xff", b"AAAAAAAAAAAAAAAAAAAAAA==")
+    owing = b"POST /api/v2 HTTP/1.1\r\n" + OWED
+    for asked, answers in (
+        (first, [b"200"]),
+        (first + get * 19, [b"200"] * 20),
+        (post + get, [b"200", b"200"]),
+        (b"bytes that are none\r\n\r\n", [b"400"]),
+        (first + b"GET /half", [b"200"]),
+        (owing, []),  # its body is never whole
+        (b"", []),
+    ):
+        reader, writer = await dial(venue, asked)
+        writer.write_eof()
+        async with asyncio.timeout(20):
+            told = await reader.read()
+        assert re.findall(rb"HTTP/1.[01] (\d+)", told) == answers, asked
+        writer.close()
+    reader, writer = await dial(venue, upgrade)
+    async with asyncio.timeout(20):
+        assert b" 101 " in await reader.readuntil(b"\r\n\r\n")
+        writer.write_eof()
+        await reader.read()
+    writer.close()
+    await until(lambda: not venue.market.hub.sessions)
+
+
+async def test_who_goes_before_being_told_to_continue_is_told_of_nowhere(
+    venue: Venue, caplog: pytest.LogCaptureFixture
+) -> None:
+    get = b"GET /api/v1/health HTTP/1.1\r\nHost: x\r\n\r\n"
+    post = b"POST /api/v2 HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\n" + OWED
+    for before in range(6):  # the connection ends while one of these is answered
+        reader, writer = await dial(venue)
+        writer.write(get * before + post)
+        writer.write_eof()
+        async with asyncio.timeout(20):
+            await reader.read()
+        writer.close()
+    assert not [one for one in caplog.records if one.levelno >= logging.ERROR]
+
+
+@pytest.fixture
+def gone(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The addresses of connections that have ended, where answers must be taken soon."""
     monkeypatch.setattr(arrivals, "SEND_SECONDS", 0.3)
-    gone: list[str] = []
+    ended: list[str] = []
     leave = arrivals.Arrivals.leave
 
     def noted(self: arrivals.Arrivals, address: str) -> None:
-        gone.append(address)
+        ended.append(address)
         leave(self, address)
 
     monkeypatch.setattr(arrivals.Arrivals, "leave", noted)
+    return ended
+
+
+async def test_who_takes_no_answer_goes(venue: Venue, gone: list[str]) -> None:
     ask = b"GET /asyncapi.json HTTP/1.1\r\nHost: x\r\n\r\n"
     (reader, writer), heard = await dial(venue), 0
     transport: Any = writer.transport
@@ -113,6 +165,25 @@ async def test_who_takes_no_answer_goes(venue: Venue, monkeypatch: pytest.Monkey
                 heard += data.count(b"HTTP/1.1 200")
     assert heard < 300
     writer.close()
+
+
+@pytest.mark.parametrize("ends", ["", "Connection: close\r\n"])
+async def test_who_takes_no_short_answer_goes(
+    venue: Venue, gone: list[str], monkeypatch: pytest.MonkeyPatch, ends: str
+) -> None:
+    begin = arrivals._Arrival.connection_made
+
+    def narrow(self: arrivals._Arrival, transport: asyncio.BaseTransport) -> None:
+        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4_096)
+        begin(self, transport)
+
+    monkeypatch.setattr(arrivals._Arrival, "connection_made", narrow)
+    url = urlsplit(venue.http)
+    with socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2_048)
+        client.connect((url.hostname, url.port))
+        client.send(f"GET /api/v1/instruments HTTP/1.1\r\nHost: x\r\n{ends}\r\n".encode())
+        await until(lambda: bool(gone))
 
 
 async def test_an_address_has_so_many_connections(

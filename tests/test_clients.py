@@ -201,7 +201,7 @@ def test_after_a_break_the_missed_comes_first_then_only_what_is_unanswered() -> 
     session = ready(cancel_on_disconnect=True)
     answered, lost = session.ask(enter("a")), session.ask(enter("b"))
     forgotten = session.ask(enter("c"))
-    forgotten.awaited = False
+    forgotten.awaited = 0
     session.lost()
     logon = session.connected(NOW)[0]
     assert isinstance(logon, wire.Logon)

@@ -135,7 +135,7 @@ def test_what_nobody_waits_for_is_forgotten_with_the_next_logon() -> None:
     for number in range(PENDING_MAX):
         late = session.ask(enter(f"o{number}"))
         assert session.sends(late)
-        late.awaited = False
+        late.awaited = 0
     with pytest.raises(errors.TooMany):
         session.ask(enter("one more"))
     session.lost()
@@ -255,6 +255,9 @@ class Clogged:
         first = len(self.sent) == 1
         while not (first and self._broken.is_set()):
             yield await self._frames.get()
+
+    def answer(self, *messages: wire.AnyResponse) -> None:
+        self._frames.put_nowait([*messages])
 
     def cut(self) -> None:
         self._broken.set()

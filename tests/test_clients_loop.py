@@ -5,6 +5,7 @@ import itertools
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -18,6 +19,7 @@ from clients.feed import Feed
 from clients.loop import Blocking, blocking
 from clients.portfolio import Order, Portfolio
 from clients.requests import Requests
+from clients.sync import Client as SyncClient
 from clients.sync import Events
 from exchange.messages.wire import InstrumentData, Instruments
 
@@ -181,6 +183,30 @@ def test_an_interrupt_at_any_step_leaves_a_client_whole() -> None:
             break
     with pytest.raises(NotConnected):
         client.turns(1)
+
+
+def test_who_stops_listening_as_another_closes_the_client_is_told_of_nothing() -> None:
+    client, told = SyncClient("ws://nowhere"), list[object]()
+
+    def listen() -> None:
+        try:
+            with client.events():
+                client.loop._begins.acquire()
+        except NotConnected as error:
+            told.append(error)
+
+    listener = threading.Thread(target=listen)
+    listener.start()
+    while listener.is_alive():  # until it waits to say that it has stopped listening
+        frame = sys._current_frames().get(listener.ident or 0)
+        if frame is not None and frame.f_code.co_name == "_soon":
+            break
+        time.sleep(0.001)
+    client.loop._stopped = True
+    client.loop._begins.release()
+    listener.join()
+    client.close()
+    assert told == []
 
 
 def test_what_came_before_a_client_was_closed_can_still_be_read() -> None:

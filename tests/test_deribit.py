@@ -397,6 +397,7 @@ async def test_charts_over_a_connection_and_what_is_none(venue: Venue) -> None:
     assert set(chart) == {"status", "ticks", "open", "high", "low", "close", "volume"}
     for wrong, param in (
         ({"resolution": "7"}, "resolution"),
+        ({"resolution": "1", "start_timestamp": -1}, "start_timestamp"),
         ({"resolution": "1", "end_timestamp": -1}, "end_timestamp"),
         ({"resolution": "1", "end_timestamp": 1 << 62}, "end_timestamp"),
         ({"resolution": "1", "end_timestamp": 300_000_001}, "start_timestamp"),

@@ -233,6 +233,13 @@ async def test_a_connections_own_call_is_refused_by_name(
     assert bench.hash() == before
 
 
+@pytest.mark.parametrize("name", ["quote.X", "ticker.X.raw", "book.X.raw", "trades.X.raw"])
+async def test_a_channel_of_no_instrument_names_its_own_parameter(bench: Bench, name: str) -> None:
+    error = await bench.rpc.fail("public/subscribe", channels=[name])
+    named(error, 13020, "UNKNOWN_INSTRUMENT")
+    assert error["data"]["param"] == "channels"
+
+
 @pytest.mark.parametrize(("text", "code", "reason"), TEXTS)
 async def test_text_that_is_no_call_is_refused_by_name(
     bench: Bench, text: str, code: int, reason: str

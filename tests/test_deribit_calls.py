@@ -19,7 +19,7 @@ from overrides import people
 
 from exchange.app.requests import Adjust, Approve, Bust, Deposit
 from exchange.app.requests_market import ListContract, SetImplied
-from exchange.gateway import tokens
+from exchange.gateway import channels, tokens
 from exchange.gateway.auth import Keys, create_key, revoke_key
 from exchange.gateway.dialects.deribit import methods
 from exchange.gateway.dialects.deribit.answers import pick
@@ -248,6 +248,23 @@ async def test_a_ticker_tells_of_lots_that_trades_elsewhere_moved(venue: Venue) 
     await two.call("private/sell", instrument_name=SPREAD, amount=3, type="market")
     async with asyncio.timeout(20):
         while (await one.data(name))["open_interest"] != 3:
+            pass
+
+
+async def test_a_subscription_that_was_refused_can_be_made_later(
+    venue: Venue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rpc, name = await venue.rpc(await venue.key(1)), f"ticker.{NEAR}.raw"
+    monkeypatch.setattr(channels, "PICTURES", 0)
+    error = await rpc.fail("public/subscribe", channels=[name, f"book.{NEAR}.raw"])
+    assert error["data"]["reason"] == "SUBSCRIPTIONS_FULL"
+    assert await rpc.call("public/unsubscribe", channels=[name]) == []
+    monkeypatch.undo()
+    assert await rpc.call("public/subscribe", channels=[name]) == [name]
+    mark = (await rpc.data(name))["mark_price"]
+    await rpc.call("private/buy", instrument_name=NEAR, amount=1, price=str(mark))
+    async with asyncio.timeout(20):
+        while (await rpc.data(name))["best_bid_price"] != mark:
             pass
 
 

@@ -243,9 +243,10 @@ async def test_a_request_that_is_not_signed_well(house: House) -> None:
 
 
 QUERIES: Final[list[tuple[str, int, str, str | None]]] = [
-    ("trades/NONE", 404, "UNKNOWN_INSTRUMENT", "instrument"),
-    ("trades/a%20b", 400, "ID_FORMAT", "instrument"),
-    ("trades/..%2F..%2Fetc", 400, "ID_FORMAT", "instrument"),
+    ("trades/NONE", 404, "UNKNOWN_INSTRUMENT", "code"),
+    ("trades/a%20b", 400, "ID_FORMAT", "code"),
+    ("trades/..%2F..%2Fetc", 400, "ID_FORMAT", "code"),
+    ("candles/NONE", 404, "UNKNOWN_INSTRUMENT", "code"),
     (f"trades/{CODE}?limit=0", 400, "SYNTAX", "limit"),
     (f"trades/{CODE}?limit=501", 400, "SYNTAX", "limit"),
     (f"trades/{CODE}?limit=1.5", 400, "SYNTAX", "limit"),
@@ -257,7 +258,7 @@ QUERIES: Final[list[tuple[str, int, str, str | None]]] = [
     (f"trades/{CODE}?after=1.999999999999.0", 404, "NOT_FOUND", "after"),
     (f"trades/{CODE}?after=9999999999.1.9999999", 404, "NOT_FOUND", "after"),
     (f"candles/{CODE}?interval=2h", 400, "SYNTAX", "interval"),
-    ("settlement-prices?code=NONE", 404, "UNKNOWN_INSTRUMENT", "instrument"),
+    ("settlement-prices?code=NONE", 404, "UNKNOWN_INSTRUMENT", "code"),
     ("statement?date=1", 400, "SYNTAX", "date"),
     ("statement?date=20261301", 404, "NOT_FOUND", "date"),
     ("statement?date=20260229", 404, "NOT_FOUND", "date"),

@@ -75,14 +75,23 @@ async def test_a_preview_and_the_same_refusals(
     other = auth.create_key(market.directory, 2, "read")
     status, told = await house.get(f"{ask}&type=market", other)
     assert (status, told["executions"]) == (200, [[resting["price"], "2"]])
-    for query, status, name in (
-        (f"{ask}&price=x", 400, "SYNTAX"),
-        (f"{ask}&colour=red", 400, "UNKNOWN_FIELD"),
-        (f"preview?instrument={CODE}&side=buy", 400, "MISSING_FIELD"),
-        ("preview?instrument=NONE&side=buy&quantity=2&price=1", 404, "UNKNOWN_INSTRUMENT"),
+    gtd = f"{ask}&price={resting['price']}&time_in_force=GTD"
+    status, told = await house.get(f"{gtd}&expires_ms={house.clock() // 1_000_000 + 9_000}", other)
+    assert (status, told["executed_quantity"]) == (200, "2"), told
+    for query, status, name, field in (
+        (f"{ask}&price=x", 400, "SYNTAX", "price"),
+        (f"{ask}&colour=red", 400, "UNKNOWN_FIELD", "colour"),
+        (f"preview?instrument={CODE}&side=buy", 400, "MISSING_FIELD", "quantity"),
+        (gtd, 400, "MISSING_FIELD", "expires_ms"),
+        (
+            "preview?instrument=NONE&side=buy&quantity=2&price=1",
+            404,
+            "UNKNOWN_INSTRUMENT",
+            "instrument",
+        ),
     ):
-        assert (await house.get(query, other))[0] == status
-        assert (await house.get(query, other))[1]["name"] == name
+        refused, told = await house.get(query, other)
+        assert (refused, told["name"], told["field"]) == (status, name, field)
     assert (market.engine.state_bytes(), market.sequencer.sequence) == before
 
 

@@ -14,12 +14,12 @@ from functools import partial
 from time import thread_time_ns
 from typing import Any, Final, Protocol, TypeAlias
 
-from aiohttp import web
+from aiohttp import StreamReader, web
 from aiohttp.http_exceptions import HttpProcessingError
 
 from exchange.gateway.access import is_loopback
 from exchange.gateway.decode import Refused
-from exchange.gateway.http import answer_refused, guard_answer
+from exchange.gateway.http import BAD_REQUEST, answer_refused, guard_answer
 from exchange.gateway.pace import ADDRESS_ONE_IN, LOOPBACK_ONE_IN, MEMBER_ONE_IN, Pace
 from exchange.gateway.seats import connections_allowed
 from exchange.messages import Reason
@@ -87,6 +87,8 @@ class Arrivals:
         protocol = request.protocol
         assert isinstance(protocol, _Arrival), "greeted here"
         protocol.asker = asker
+        if protocol.transport is not None:
+            protocol.transport.set_write_buffer_limits()
         return protocol.spend
 
     def settle(self, protocol: web.RequestHandler) -> None:
@@ -129,7 +131,10 @@ class _Arrival(web.RequestHandler):
     these change.
     """
 
-    __slots__ = ("_address", "_arrivals", "_later", "_local", "_owes", "_stuck", "_turn", "asker")
+    __slots__ = (
+        "_address", "_answered", "_arrivals", "_body", "_later", "_local", "_owes", "_said_all",
+        "_stuck", "_turn", "asker",
+    )  # fmt: skip
 
     def __init__(self, arrivals: Arrivals, server: web.Server) -> None:
         loop = asyncio.get_running_loop()
@@ -143,9 +148,14 @@ class _Arrival(web.RequestHandler):
         self._owes = False  # its last piece used up the owner's time
         self._turn: asyncio.TimerHandle | None = None  # resumes reading; None: not paused
         self._stuck: asyncio.TimerHandle | None = None  # aborts it while it reads no answer
+        self._body: StreamReader | None = None  # of the latest request
+        self._answered = 0  # requests
+        self._said_all = False  # the client has ended its side, and is owed answers
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
+        if self.transport is not None and self.ssl_context is None:  # TLS ends in time by itself
+            self.transport.set_write_buffer_limits(high=1)  # `_stuck` begins with the first byte
         peer = transport.get_extra_info("peername")
         if isinstance(peer, tuple):  # otherwise a Unix socket, which only its owner can open
             self._address = str(peer[0])
@@ -161,7 +171,7 @@ class _Arrival(web.RequestHandler):
         if self._turn is not None:
             self._turn.cancel()
             self._turn = None
-        self._later, self.asker = b"", None
+        self._later, self.asker, self._body = b"", None, None
         self._take_off()
         if self._address is not None:
             self._arrivals.leave(self._address)
@@ -196,11 +206,31 @@ class _Arrival(web.RequestHandler):
         # Processor time: the client is not charged for a machine that stalls.
         begun = 0 if self._is_unheld() else thread_time_ns()
         super().data_received(data)
+        if self._messages:
+            self._body = self._messages[-1][1]
         wait = self.spend(thread_time_ns() - begun) if begun else 0.0
         self._owes = wait > 0
         if (wait or self._later) and self._turn is None and self.transport is not None:
             self._pause_transport_reading()
             self._turn = self._loop.call_later(wait, self._go_on)
+
+    def eof_received(self) -> bool:  # type: ignore[override]  # aiohttp says None
+        """Keep the connection of an HTTP client that has ended its side until all that it asked is
+        answered; end any other, such as a WebSocket."""
+        whole = self._body is not None and self._body.is_eof()
+        # With TLS asyncio ends both sides, whatever is returned.
+        self._said_all = whole and not self._upgraded and self.ssl_context is None
+        return self._said_all and self._answered < self._request_count
+
+    async def finish_response(
+        self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
+    ) -> tuple[web.StreamResponse, bool]:
+        """Send an answer, and close after the last one of a client that has ended its side."""
+        finished = await super().finish_response(request, resp, start_time)
+        self._answered += 1
+        if self._said_all and self._answered == self._request_count:
+            self.close()
+        return finished
 
     def _is_unheld(self) -> bool:
         """Whether nothing is charged: a local client that may trade, or a Unix socket."""
@@ -237,7 +267,11 @@ class _Arrival(web.RequestHandler):
         exc: BaseException | None = None,
         message: str | None = None,
     ) -> web.StreamResponse:
-        """Answer bytes that are no HTTP request. They are not logged: they may hold a secret."""
+        """Answer bytes that are no HTTP request. They are not logged: they may hold a secret. Nor
+        is the end of the connection, which is no error of the gateway."""
+        ended = self.transport is None or self.transport.is_closing()
+        if ended and isinstance(exc, ConnectionError):
+            return web.Response(status=BAD_REQUEST)  # not sent
         if not isinstance(exc, HttpProcessingError):
             return super().handle_error(request, status, exc, message)
         _log.debug("no HTTP request from %s: %s", request.remote, type(exc).__name__)

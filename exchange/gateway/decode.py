@@ -284,7 +284,7 @@ class Recorder:
         key = id_key(order_id, "client_order_id", ORDER)
         instrument = self._by_code.get(code)
         if instrument is None:
-            raise _unknown(code)
+            raise _unknown(code, "instrument")
         market, text = order_type == "market", limit_price
         if market and protection is not None:
             text = protection
@@ -398,11 +398,11 @@ class Recorder:
             kind, side, 0, flags, 0, account, session, price, lots, 0, 0, target, key
         )
 
-    def instrument(self, code: str) -> Instrument:
-        """Return a listed instrument by its code; raises Refused."""
+    def instrument(self, code: str, field: str = "instrument") -> Instrument:
+        """Return a listed instrument by its code; raises Refused, which names the ``field``."""
         instrument = self._by_code.get(code)
         if instrument is None:
-            raise _unknown(code)
+            raise _unknown(code, field)
         return instrument
 
     def lots(self, text: str, field: str = "quantity") -> int:
@@ -442,10 +442,10 @@ class Recorder:
         return ticks
 
 
-def _unknown(code: str) -> Refused:
+def _unknown(code: str, field: str) -> Refused:
     """Return the refusal for an unknown instrument code; raises Refused if it is not a code."""
-    checked_id(code, "instrument")
-    return Refused(Reason.UNKNOWN_INSTRUMENT, "instrument", observed=code)
+    checked_id(code, field)
+    return Refused(Reason.UNKNOWN_INSTRUMENT, field, observed=code)
 
 
 def is_id(text: str) -> bool:

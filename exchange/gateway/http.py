@@ -122,10 +122,6 @@ async def name_refusals(
         answer.force_close()
         request.content.feed_eof()  # the rest is not read
         return answer
-    except ConnectionError:
-        if request.transport is not None:
-            raise
-        return web.Response(status=BAD_REQUEST)  # not sent: the connection ended in the body
     except web.HTTPException as error:
         reason = _OF_HTTP.get(error.status)
         if reason is None or request.path.startswith(_OTHERS):

@@ -177,7 +177,7 @@ class Rest:
                 del reads[address]
 
     def _instrument(self, code: str) -> Instrument:
-        return self._hub.recorder.instrument(code)
+        return self._hub.recorder.instrument(code, "code")
 
     # From memory
 

@@ -130,6 +130,7 @@ class OfPreview(Query, frozen=True, kw_only=True):
     price: str | None = None
     type: OrderTypeText = "limit"
     time_in_force: TimeInForceText | None = None
+    expires_ms: Milliseconds | None = None
     post_only: bool = False
     reduce_only: bool = False
 

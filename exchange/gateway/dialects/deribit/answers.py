@@ -135,7 +135,9 @@ class Market:
         if seconds is None:
             raise wrong_param("resolution", Reason.PARAMETER_RANGE, " ".join(RESOLUTIONS))
         begin, end = query.start_timestamp, query.end_timestamp
-        if not 0 <= begin <= end <= MS_MAX:
+        if begin < 0:
+            raise wrong_param("start_timestamp", Reason.PARAMETER_RANGE, "0 or later")
+        if not begin <= end <= MS_MAX:
             raise wrong_param("end_timestamp", Reason.PARAMETER_RANGE, "after the start")
         length = seconds * 1_000
         limited(max(1, -(-(end - begin) // length)), CANDLES_MAX, "start_timestamp")

@@ -251,7 +251,7 @@ class Choice:
         self._kind, self._currency = parts if len(parts) == 2 else ("", "")
         self._known: dict[str, bool] = {}  # by code; cached
         if len(parts) == 1:
-            self._known[find(self._instruments, parts[0]).code] = True
+            self._known[_find(hub, parts[0]).code] = True
             return
         try:
             chosen(self._instruments, self._currency, self._kind)
@@ -299,23 +299,22 @@ def open_channel(name: str, hub: Hub, portrayer: Portrayer, account: int | None)
     """Return the channel of a name; raises Failure. ``account`` is the caller's, None before it
     has logged on."""
     kind, *parts = name.split(".")
-    instruments = hub.feed.instruments
     if kind == "user" and parts:
         if account is None:
             raise Failure(13009, "unauthorized", {"reason": Reason.AUTH_REQUIRED.name})
         return _own(name, parts, hub, portrayer, account)
     if kind == "quote" and len(parts) == 1:
-        return State(name, find(instruments, parts[0]), portrayer, RAW, 0)
+        return State(name, _find(hub, parts[0]), portrayer, RAW, 0)
     if kind == "trades" and len(parts) in (2, 3):
         interval = _interval(name, parts[-1])
         return Trades(name, Choice(name, hub, parts[:-1]), portrayer, interval)
     if kind == "ticker" and len(parts) == 2:
-        return State(name, find(instruments, parts[0]), portrayer, _interval(name, parts[1]), -1)
+        return State(name, _find(hub, parts[0]), portrayer, _interval(name, parts[1]), -1)
     if kind == "book" and len(parts) == 2:
-        return Book(name, find(instruments, parts[0]), _interval(name, parts[1]))
+        return Book(name, _find(hub, parts[0]), _interval(name, parts[1]))
     if kind == "book" and len(parts) == 4 and parts[1] == "none" and parts[2] in DEPTHS:
         interval, depth = _interval(name, parts[3]), int(parts[2])
-        return State(name, find(instruments, parts[0]), portrayer, interval, depth)
+        return State(name, _find(hub, parts[0]), portrayer, interval, depth)
     raise _no_channel(name)
 
 
@@ -328,6 +327,10 @@ def _own(name: str, parts: list[str], hub: Hub, portrayer: Portrayer, account: i
     interval = _interval(name, rest[-1])
     choice = Choice(name, hub, rest[:-1])
     return Own(name, Chooser(hub, portrayer, account, choice), what, interval)
+
+
+def _find(hub: Hub, code: str) -> Instrument:
+    return find(hub.feed.instruments, code, "channels")
 
 
 def _interval(name: str, text: str) -> str:

@@ -33,14 +33,14 @@ def base_of(instrument: Instrument, instruments: Instruments) -> str:
     return instrument.data.product or instrument.code
 
 
-def find(instruments: Instruments, name: str) -> Instrument:
-    """Return the instrument of that name; raises Failure."""
+def find(instruments: Instruments, name: str, param: str = "instrument_name") -> Instrument:
+    """Return the instrument of that name; raises Failure, which names the ``param``."""
     found = instruments.by_code.get(name)
     if found is None:
         data = {
             "reason": Reason.UNKNOWN_INSTRUMENT.name,
             "number": int(Reason.UNKNOWN_INSTRUMENT),
-            "param": "instrument_name",
+            "param": param,
         }
         raise Failure(13020, "not_found", data)
     return found

@@ -15,6 +15,7 @@ import msgspec
 
 from exchange.gateway.access import Key
 from exchange.gateway.arrivals import Spend
+from exchange.gateway.decode import Refused
 from exchange.gateway.dialects.deribit import codes, rpc
 from exchange.gateway.dialects.deribit import params as take
 from exchange.gateway.dialects.deribit.calls import LOGON, Later, Pending, Wish
@@ -301,15 +302,25 @@ class Peer:
             for name in names
             if name not in self._channels
         }
-        self._channels |= opened
         feeds = sorted({feed for channel in opened.values() for feed in channel.feeds})
+        self._check_feeds(feeds)
+        self._channels |= opened
         if not feeds:
             return names
         request = Subscribe(request_id=token_hex(12), channels=feeds)
-        if len(self._session.channels.union(feeds)) > Limit.SUBSCRIPTIONS:
-            for name in opened:  # the session will refuse the request
-                del self._channels[name]
         return Wish(request.request_id, request, lambda _: names)
+
+    def _check_feeds(self, feeds: list[str]) -> None:
+        """Raise the Failure of a subscription that the session would refuse: its channels must not
+        be opened then."""
+        wanted, most = len(self._session.channels.union(feeds)), Limit.SUBSCRIPTIONS.value
+        try:
+            if wanted > most:
+                limit, observed = str(most), str(wanted)
+                raise Refused(Reason.SUBSCRIPTIONS_FULL, "channels", limit=limit, observed=observed)
+            self._methods.hub.channels.check(feeds)
+        except Refused as refused:
+            raise codes.refused_by(refused) from None
 
     def _widen(self) -> None:
         """Subscribe to the feeds of newly listed instruments, before their first events."""
