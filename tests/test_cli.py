@@ -19,7 +19,7 @@ import today
 import typer.main
 from served import CHECKOUT, COMMAND, serving
 
-from exchange.cli import app
+from exchange.cli.root import app
 
 CODE = today.code()
 
@@ -70,7 +70,7 @@ def test_every_command_has_help_and_a_place_in_the_reference(path: tuple[str, ..
 
 def test_help_does_not_load_the_market() -> None:
     heavy = "{'aiohttp', 'sqlite_utils', 'rich', 'exchange.engine.core'}"
-    code = f"import exchange.cli, sys; print(sorted({heavy} & set(sys.modules)))"
+    code = f"import exchange.cli.root, sys; print(sorted({heavy} & set(sys.modules)))"
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=CHECKOUT, capture_output=True, text=True, check=True
     )

@@ -23,12 +23,11 @@ import pytest
 from served import CHECKOUT, COMMAND
 from typer.testing import CliRunner
 
-import exchange.cli as cli
+import exchange.cli.root as cli
 from exchange.app import asking
-from exchange.cli import app
 from exchange.cli.access import databases
 from exchange.cli.output import Failure
-from exchange.command import main
+from exchange.cli.root import app
 from exchange.journal.frame import Frame
 from exchange.journal.reader import LogReader
 
@@ -223,20 +222,18 @@ def test_a_replay_may_be_interrupted(
     assert code == 130 and not told.strip()
 
 
-def test_an_interrupt_while_the_command_is_loaded_ends_it(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    class Interrupting:
-        @staticmethod
-        def find_spec(name: str, *_: object) -> None:
-            if name == "exchange.cli":
-                raise KeyboardInterrupt
-
-    monkeypatch.delitem(sys.modules, "exchange.cli")
-    monkeypatch.setattr(sys, "meta_path", [Interrupting, *sys.meta_path])
-    with pytest.raises(SystemExit) as end:
-        main()
-    assert end.value.code == 130 and capsys.readouterr().err == ""
+@pytest.mark.parametrize(
+    "entry", [["-c", "from exchange.command import main; main()"], ["-m", "exchange.cli"]]
+)
+def test_an_interrupt_while_the_command_is_loaded_ends_it(tmp_path: Path, entry: list[str]) -> None:
+    (tmp_path / "typer.py").write_text("import os\nos.kill(os.getpid(), 2)\n")
+    done = subprocess.run(
+        [sys.executable, *entry, "--version"],
+        cwd=CHECKOUT,
+        env=os.environ | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{CHECKOUT}"},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
 
 
 def test_who_closes_the_standard_places_has_the_work_done_all_the_same(

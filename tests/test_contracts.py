@@ -24,8 +24,8 @@ from contracts.decimal_text import (
 )
 from contracts.registry import CalendarError, UnknownContractError
 from contracts.spec import Instrument
-from exchange.cli import app
 from exchange.cli.output import Failure
+from exchange.cli.root import app
 
 CLASSES = ("A100", "B200", "GB200", "H100", "H200", "MI300")
 PRODUCTS = tuple(f"{root}{end}" for root in CLASSES for end in ("", "P"))

@@ -24,7 +24,7 @@ from clients.sync import Client
 from exchange.app import asking, requests
 from exchange.app.bookkeeping import LEDGER_NAME
 from exchange.clearing import Clearing
-from exchange.cli import app
+from exchange.cli.root import app
 
 PAGE: Final = CHECKOUT / "docs" / "howto" / "manage-a-default.md"
 CODE: Final = today.dated("H100Z26")  # of the page; the server has the machine's own date
