@@ -168,7 +168,7 @@ def test_a_path_too_long_for_a_socket_says_so(
 def test_an_error_without_words_is_named(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def silent() -> None:
+    def silent(**_: Any) -> None:
         raise TimeoutError
 
     monkeypatch.setattr(cli, "app", silent)
@@ -354,6 +354,6 @@ def test_text_in_no_encoding_is_named(
     assert "'H\\udcfc' is not UTF-8" in capsys.readouterr().err
     with open(os.devnull, "w", encoding="ascii") as plain:
         monkeypatch.setattr(sys, "stdout", plain)
-        monkeypatch.setattr(cli, "app", lambda: print("\xfc"))
+        monkeypatch.setattr(cli, "app", lambda **_: print("\xfc"))
         assert said_by_main(monkeypatch) == 3
     assert "the output takes no '\\xfc' (ascii); set PYTHONUTF8=1" in capsys.readouterr().err

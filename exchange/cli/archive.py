@@ -159,9 +159,9 @@ def verify(
         "heads": len(found),
         "signed_upto": found[-1].sequence if found else 0,
         "log_upto": reader.next_sequence - 1,
-        "keys": ", ".join(keys),
+        "keys": keys,
     }
-    show_json(facts | {"keys": keys}) if as_json else show_facts(facts, False)
+    show_facts(facts, as_json)
 
 
 def tape(directory: Directory, as_json: Json = False) -> None:

@@ -29,6 +29,7 @@ from exchange.cli.output import (
     write_text,
     written,
 )
+from exchange.cli.rulings import show_proposed, show_rulings
 
 if TYPE_CHECKING:
     from exchange.app import requests
@@ -86,18 +87,6 @@ def _show_settled(result: dict[str, Any], as_json: bool) -> None:
         fail("clearing differs from the engine: the market is cancel-only; keep its directory")
 
 
-def show_rulings(result: dict[str, Any], as_json: bool) -> None:
-    """Show the clearing house's rulings, and what the engine refused of them."""
-    if as_json:
-        show_json(result)
-        return
-    for ruling in result["rulings"]:
-        facts = ", ".join(f"{name} {value}" for name, value in ruling["facts"].items())
-        print(f"{ruling['operation']} {ruling['outcome']}: {facts}")
-    for id, why in result.get("dues_refused", {}).items():
-        print(f"not done yet: {id}: {why}")
-
-
 @market_command(app, "schedule", show=show_rulings)
 def schedule(
     times: Annotated[
@@ -112,7 +101,7 @@ def schedule(
     return requests.PutRecord(record=write(ScheduleCycles(times=tuple(times or ()))))
 
 
-@market_command(app, "propose-price")
+@market_command(app, "propose-price", show=show_proposed)
 def propose_price(
     code: str,
     price: Annotated[str, typer.Argument(help="Dollars per GPU-hour, as 2.650.")],

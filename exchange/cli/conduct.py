@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from exchange.cli.access import market_command
-from exchange.cli.output import show_facts, show_json, show_table
+from exchange.cli.output import plain, show_facts, show_json, show_table
 
 if TYPE_CHECKING:
     from exchange.app import requests
@@ -24,15 +24,9 @@ WEEK = 604_800  # seconds
 _MS_PER_SECOND = 1_000
 
 
-def _show_changed(result: dict[str, Any], as_json: bool) -> None:
-    if not as_json:
-        result = result | {"changed": " ".join(result["changed"])}
-    show_facts(result, as_json)
-
-
 def _show_resumed(result: dict[str, Any], as_json: bool) -> None:
     """Show a state, or the proposal that was made instead."""
-    _show_changed(result, as_json)
+    show_facts(result, as_json)
     if "proposal" in result and not as_json:
         print("another person has to approve it: hourbook admin approve", result["proposal"])
 
@@ -42,13 +36,13 @@ def _show_indicative(result: dict[str, Any], as_json: bool) -> None:
         show_json(result)
         return
     rows = [
-        (one["code"], one["price"] or "none", str(one["quantity"]), str(one["surplus"]))
+        (one["code"], plain(one["price"]), str(one["quantity"]), str(one["surplus"]))
         for one in result["indicative"]
     ]
     show_table(("code", "price", "lots", "surplus"), rows)
 
 
-@market_command(app, "halt", show=_show_changed)
+@market_command(app, "halt")
 def halt(code: Target) -> "requests.Halt":
     """Stop trading; orders stay and may be cancelled."""
     from exchange.app import requests  # noqa: PLC0415
@@ -70,7 +64,7 @@ def resume(
     return requests.Resume(code=code, reason=reason, auction=auction)
 
 
-@market_command(app, "pre-open", show=_show_changed)
+@market_command(app, "pre-open")
 def pre_open(code: Target) -> "requests.PreOpen":
     """Collect orders for an opening auction."""
     from exchange.app import requests  # noqa: PLC0415
@@ -78,7 +72,7 @@ def pre_open(code: Target) -> "requests.PreOpen":
     return requests.PreOpen(code=code)
 
 
-@market_command(app, "auction", show=_show_changed)
+@market_command(app, "auction")
 def auction(
     code: Target,
     cause: Annotated[
@@ -91,7 +85,7 @@ def auction(
     return requests.Auction(code=code, cause=cause)
 
 
-@market_command(app, "close", show=_show_changed)
+@market_command(app, "close")
 def close(code: Target) -> "requests.Close":
     """End trading; what an auction has collected trades at its price."""
     from exchange.app import requests  # noqa: PLC0415
@@ -120,7 +114,7 @@ def list_contract(
     return requests.ListContract(code=code, price=price)
 
 
-@market_command(app, "implied", show=_show_changed)
+@market_command(app, "implied")
 def implied(
     code: Annotated[str, typer.Argument(help="A combination; every one if absent.")] = "",
     off: Off = False,
@@ -157,7 +151,7 @@ def protect(
     )
 
 
-@market_command(app, "breaker", show=_show_changed)
+@market_command(app, "breaker")
 def breaker(
     code: Target,
     variation: Annotated[

@@ -52,4 +52,7 @@ def show_settings(effective: "Effective", as_json: bool) -> None:
 
 
 def _shown(value: object) -> str:
+    """Return a setting as TOML and the environment have it."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
     return ",".join(value) if isinstance(value, tuple) else str(value)

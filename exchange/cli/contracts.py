@@ -194,7 +194,7 @@ def diff(before: str, after: str, on: On = None, as_json: Json = False) -> None:
         show_json(found)
     else:
         rows = [(f"{one.what} {one.field}".strip(), one.before, one.after) for one in found]
-        show_table(("field", before, after), rows)
+        show_table(("field", before, after), rows) if rows else print("no difference")
     if found:
         raise typer.Exit(Exit.NO)
 

@@ -6,8 +6,9 @@ import msgspec
 import typer
 
 from exchange.cli.access import DEFAULT_DATA, Data, Json, market_command
-from exchange.cli.clear import ledger, show_rulings
-from exchange.cli.output import Exit, fail, group, show_json, show_table
+from exchange.cli.clear import ledger
+from exchange.cli.output import Exit, fail, group, plain, show_json, show_table
+from exchange.cli.rulings import show_proposed, show_rulings
 
 if TYPE_CHECKING:
     from exchange.app import requests
@@ -54,7 +55,7 @@ def declare(member: int, person: Person, reason: Reason) -> "requests.PutRecord"
     return _put("declare_default", member=member, person=person, reason=reason)
 
 
-@market_command(app, "port")
+@market_command(app, "port", show=show_proposed)
 def port(
     default: Number,
     account: Annotated[int, typer.Argument(help="The client's account.")],
@@ -108,13 +109,13 @@ def bid(
     return _put("auction_bid", auction=number, account=account, lots=lots, price=price)
 
 
-@market_command(app, "tear-up")
+@market_command(app, "tear-up", show=show_proposed)
 def tear_up(default: Number, code: str, reason: Reason) -> "requests.ByTwo":
     """Propose to end what nobody bid for, against those on the other side; another approves."""
     return _by_two("tear_up", reason, default=default, instrument=code)
 
 
-@market_command(app, "allocate")
+@market_command(app, "allocate", show=show_proposed)
 def allocate(
     default: Number,
     reason: Reason,
@@ -131,13 +132,13 @@ def allocate(
     return _by_two("allocate", reason, default=default, gains=gains, assessment_cap_pct=assessment)
 
 
-@market_command(app, "close")
+@market_command(app, "close", show=show_proposed)
 def close(default: Number, reason: Reason) -> "requests.ByTwo":
     """Propose to end a default: repay who bore the loss, write off the rest; another approves."""
     return _by_two("close_default", reason, default=default)
 
 
-@market_command(app, "distribute")
+@market_command(app, "distribute", show=show_proposed)
 def distribute(default: Number, reason: Reason) -> "requests.ByTwo":
     """Propose to distribute what has come in since a default ended; another person approves."""
     return _by_two("distribute_recovery", reason, default=default)
@@ -212,7 +213,7 @@ def _show_default(
         state = f"until {_time(auction['deadline'])}, {len(auction['bids'])} bids"
         if auction["closed"]:
             sold = sum(lots for _, _, lots, _ in auction["awards"])
-            state = f"{sold} awarded, {auction['unsold']} unsold, junior {auction['junior']}"
+            state = f"{sold} awarded, {auction['unsold']} unsold, junior {plain(auction['junior'])}"
         code = codes[auction["instrument"]]
         print(f"  auction {auction['id']}: {auction['net']:+,} {code}, {state}")
 

@@ -7,8 +7,9 @@ import msgspec
 import typer
 
 from exchange.cli.access import DEFAULT_DATA, Data, Json, operate
-from exchange.cli.clear import ledger, show_rulings
+from exchange.cli.clear import ledger
 from exchange.cli.output import Exit, fail, show_json, show_table, write_text
+from exchange.cli.rulings import show_rulings
 
 app = typer.Typer()  # listed among the commands of `clear`
 

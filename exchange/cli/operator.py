@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from exchange.cli.access import market_command
-from exchange.cli.output import Exit, fail, group, show_facts, show_json, show_table
+from exchange.cli.output import Exit, fail, group, plain, show_facts, show_json, show_table
+from exchange.cli.rulings import show_proposed
 
 if TYPE_CHECKING:
     from exchange.app import requests
@@ -104,7 +105,7 @@ def _show_state(result: dict[str, Any], as_json: bool) -> None:
         print(f"not done yet: {id}: {why}")
     print()
     names = ("code", "state", "cause", "low_limit", "high_limit", "mark", "band")
-    rows = [tuple(instrument[name] or "none" for name in names) for instrument in instruments]
+    rows = [tuple(plain(instrument[name]) for name in names) for instrument in instruments]
     show_table([name.replace("_", " ") for name in names], rows)
 
 
@@ -247,7 +248,7 @@ def adjust(
     )
 
 
-@market_command(admin, "approve")
+@market_command(admin, "approve", show=show_proposed)
 def approve(proposal: str) -> "requests.Approve":
     """Have done what another person proposed in the last ten minutes."""
     from exchange.app import requests  # noqa: PLC0415

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from exchange.cli.access import Json
-from exchange.cli.output import Exit, fail, progress, show_facts, show_json, show_table
+from exchange.cli.output import Exit, fail, plain, progress, show_facts, show_json, show_table
 
 if TYPE_CHECKING:
     from exchange.history.picture import Picture
@@ -252,7 +252,7 @@ def _views(
 def _print_views(shown: dict[str, Any]) -> None:
     for book in shown.get("books", []):
         print(
-            f"\n{book['instrument']}  {book['state']}  mark {book['mark']}"
+            f"\n{book['instrument']}  {book['state']}  mark {plain(book['mark'])}"
             f"  limits {book['low_limit']} to {book['high_limit']}"
         )
         sides = [(side, level) for side in ("asks", "bids") for level in _down(side, book[side])]
@@ -267,7 +267,7 @@ def _print_views(shown: dict[str, Any]) -> None:
         show_facts(account, False)
         if positions:
             heads = tuple(name.replace("_", " ") for name in positions[0])
-            show_table(heads, [tuple(str(v) for v in held.values()) for held in positions])
+            show_table(heads, [tuple(map(plain, held.values())) for held in positions])
 
 
 def _down(side: str, levels: list[dict[str, Any]]) -> list[dict[str, Any]]:

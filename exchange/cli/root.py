@@ -95,7 +95,7 @@ def main() -> None:
     """Run the command line. Every expected failure prints one line that says what to do."""
     _take_standard_places()
     try:
-        app()
+        app(prog_name="hourbook")
     except Failure as failure:
         print(f"hourbook: {failure}", file=sys.stderr)
         sys.exit(failure.code)

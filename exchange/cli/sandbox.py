@@ -64,8 +64,7 @@ def sandbox(
     bot in virtual time: the same seed gives the same log, byte for byte.
     """
     if fault is not None:
-        told = _demand(url, fault, count, delay_ms)
-        return show_facts(told if as_json else {k: _shown(v) for k, v in told.items()}, as_json)
+        return show_facts(_demand(url, fault, count, delay_ms), as_json)
     if data is not None and (data / "log").exists():
         fail(f"there is a market in {data}; a sandbox begins with an empty directory", Exit.USAGE)
     if bool(bot) != (clock == "virtual"):
@@ -147,14 +146,7 @@ def _run(
         fail(f"the run ended with TimeoutError: {error}".rstrip(": "))
     if as_json:
         return show_json(report)
-    show_facts({name: _shown(getattr(report, name)) for name in report.__struct_fields__}, False)
-
-
-def _shown(value: Any) -> Any:
-    """Return a value as text for people."""
-    if isinstance(value, dict):
-        return ", ".join(f"{name} {figure}" for name, figure in value.items() if figure) or "none"
-    return value
+    show_facts({name: getattr(report, name) for name in report.__struct_fields__}, False)
 
 
 async def _serve(
