@@ -64,6 +64,7 @@ def test_every_command_has_help_and_a_place_in_the_reference(path: tuple[str, ..
     for name in path:
         command = command.commands[name]
     assert command.help
+    assert [one.name for one in command.params if not one.help] == []
     for option in (o for p in command.params for o in p.opts if o.startswith("--")):
         assert option in page, option
 

@@ -1,23 +1,32 @@
-"""What the command line says to people: values as they read them, and help for every argument.
+"""What the command line says to people: values as they read them, and help.
 
 Budget: 30 seconds.
 """
 
+import argparse
+import importlib
 import json
 import re
 import shutil
+from inspect import signature
 from pathlib import Path
-from typing import Any
+from pkgutil import iter_modules
+from typing import Any, get_args, get_type_hints
 
 import pytest
 import today
 from typer.testing import CliRunner
 
+from clients import bots
+from clients.bots import options
+from exchange.app import requests
+from exchange.cli.bench import BENCHES
+from exchange.cli.conduct import Feature
 from exchange.cli.output import plain
 from exchange.cli.root import app
 
 CODE, NEXT = today.listed()[2:4]
-PYTHON = re.compile(r"\b(None|True|False)\b|[\[{(]['\"0-9]")  # a value as Python writes it
+PYTHON = re.compile(r"\b(None|True|False)\b|[\[{]['\"0-9]")  # a value as Python writes it
 
 
 def said(*arguments: str | Path) -> str:
@@ -87,3 +96,52 @@ def test_no_value_is_printed_as_python_has_it(
 def test_json_keeps_the_values(kept: Path) -> None:
     told: dict[str, Any] = json.loads(said("replay", kept, "--verify", "--json"))
     assert (told["verified"], told["divergence"], told["tail_dropped"]) == (True, None, None)
+
+
+class Built(Exception):
+    """The parser of a benchmark, in place of its run."""
+
+
+def benchmark(name: str, monkeypatch: pytest.MonkeyPatch) -> argparse.ArgumentParser:
+    def stop(parser: argparse.ArgumentParser, *_: object) -> None:
+        raise Built(parser)
+
+    monkeypatch.setattr(argparse.ArgumentParser, "parse_args", stop)
+    module = importlib.import_module(f"benches.{name}")
+    with pytest.raises(Built) as built:
+        [*module.main(*([[]] if signature(module.main).parameters else []))]
+    (parser,) = built.value.args
+    assert isinstance(parser, argparse.ArgumentParser)
+    return parser
+
+
+def helps(parser: argparse.ArgumentParser) -> dict[str, str | None]:
+    return {action.dest: action.help for action in parser._actions}
+
+
+@pytest.mark.parametrize("name", ["core", *BENCHES])
+def test_every_argument_of_every_benchmark_has_help(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parser = benchmark(name, monkeypatch)
+    assert parser.prog == f"hourbook bench {name}" and parser.description
+    told = helps(parser)
+    assert {"json", "record"} < told.keys()
+    assert [argument for argument, text in told.items() if not text] == []
+    assert not PYTHON.search(parser.format_help())
+
+
+@pytest.mark.parametrize("bot", [found.name for found in iter_modules(bots.__path__)])
+def test_every_argument_of_every_bot_has_help(bot: str) -> None:
+    add = getattr(importlib.import_module(f"clients.bots.{bot}"), "arguments", None)
+    assert [name for name, text in helps(options.parser("", add)).items() if not text] == []
+
+
+def test_a_benchmark_tells_its_own_options(capfd: pytest.CaptureFixture[str]) -> None:
+    assert CliRunner().invoke(app, ["bench", "ledger", "--help"]).exit_code == 0
+    assert "--divide" in capfd.readouterr().out
+
+
+def test_every_feature_can_be_turned_off() -> None:
+    known = get_type_hints(requests.SetFeature)["feature"]
+    assert get_args(known) == get_args(Feature)

@@ -37,7 +37,7 @@ def run(
         typer.Option(help="The last sequence that may go; the newest good snapshot's if absent."),
     ] = None,
     to: Annotated[
-        Path | None, typer.Option(help="Another directory to archive into, and not beside the log.")
+        Path | None, typer.Option(help="Directory to archive into; beside the log if absent.")
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -131,7 +131,7 @@ def restore(
 @heads.command("verify")
 def verify(
     directory: Directory,
-    place: Annotated[Path, typer.Option("--heads", help="Where the heads are kept.")],
+    place: Annotated[Path, typer.Option("--heads", help="Directory of the signed heads.")],
     key: Annotated[
         str, typer.Option(help="The id of the only key that you trust, as another told you.")
     ] = "",

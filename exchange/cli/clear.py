@@ -10,7 +10,9 @@ import typer
 
 from exchange.cli.access import (
     DEFAULT_DATA,
+    Account,
     Data,
+    Expiry,
     Json,
     KeyFile,
     Url,
@@ -103,9 +105,11 @@ def schedule(
 
 @market_command(app, "propose-price", show=show_proposed)
 def propose_price(
-    code: str,
+    code: Expiry,
     price: Annotated[str, typer.Argument(help="Dollars per GPU-hour, as 2.650.")],
-    reason: Annotated[str, typer.Option(help="Why the computed price will not do.")],
+    reason: Annotated[
+        str, typer.Option(help="Why the computed price will not do: it goes into the log.")
+    ],
     correction: Annotated[
         bool, typer.Option("--correction", help="Of a date that is settled already.")
     ] = False,
@@ -118,7 +122,12 @@ def propose_price(
 
 @market_command(app, "record", show=show_rulings)
 def record(
-    file: Annotated[Path, typer.Argument(metavar="FILE.json", help="One record.")],
+    file: Annotated[
+        Path,
+        typer.Argument(
+            metavar="FILE.json", help="One record, as docs/reference/clearing.md has them."
+        ),
+    ],
     request_id: Annotated[
         str, typer.Option("--request-id", help="Makes a repeat harmless: it is recorded once.")
     ] = "",
@@ -145,7 +154,7 @@ def trial_balance(data: Data = DEFAULT_DATA, as_json: Json = False) -> None:
 
 @app.command("export")
 def export(
-    file: Annotated[Path, typer.Argument(metavar="FILE.beancount", help="Where it goes.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE.beancount", help="The file to write.")],
     data: Data = DEFAULT_DATA,
     as_json: Json = False,
 ) -> None:
@@ -167,7 +176,7 @@ def export(
 
 @app.command("statement")
 def statement(
-    account: int,
+    account: Account,
     data: Data = DEFAULT_DATA,
     day: Annotated[
         int | None, typer.Option("--date", help="Business date yyyymmdd; all if absent.")

@@ -19,7 +19,11 @@ Target = Annotated[
     str,
     typer.Argument(metavar="CODE", help="An instrument, H100Z26; or a product, H100: all of it."),
 ]
-Off = Annotated[bool, typer.Option("--off", help="Take it off again.")]
+Off = Annotated[bool, typer.Option("--off", help="Turn it off again.")]
+Feature = Literal[
+    "reduce_only", "groups", "stops", "icebergs", "bands", "circuit_breaker", "velocity",
+    "accountability", "order_value", "all_months_limit", "loss_limit",
+]  # fmt: skip
 WEEK = 604_800  # seconds
 _MS_PER_SECOND = 1_000
 
@@ -76,7 +80,8 @@ def pre_open(code: Target) -> "requests.PreOpen":
 def auction(
     code: Target,
     cause: Annotated[
-        Literal["opening", "closing", "volatility"], typer.Option(help="What it is for.")
+        Literal["opening", "closing", "volatility"],
+        typer.Option(help="The cause that is published."),
     ] = "volatility",
 ) -> "requests.Auction":
     """Collect orders for an auction; `resume` or `close` trades them at one price."""
@@ -103,7 +108,9 @@ def indicate(code: Target) -> "requests.Indicate":
 
 @market_command(app, "list")
 def list_contract(
-    code: str,
+    code: Annotated[
+        str, typer.Argument(help="An expiry, H100PZ26, or a combination, H100Z26-H100F27.")
+    ],
     price: Annotated[
         str, typer.Argument(help="First mark of an expiry: dollars per GPU-hour, as 2.650.")
     ] = "",
@@ -116,7 +123,9 @@ def list_contract(
 
 @market_command(app, "implied")
 def implied(
-    code: Annotated[str, typer.Argument(help="A combination; every one if absent.")] = "",
+    code: Annotated[
+        str, typer.Argument(help="A combination, H100Z26-H100F27; every one if absent.")
+    ] = "",
     off: Off = False,
 ) -> "requests.SetImplied":
     """Let a combination and its legs imply each other's prices."""
@@ -127,8 +136,12 @@ def implied(
 
 @market_command(app, "protect")
 def protect(
-    code: Annotated[str, typer.Argument(help="An instrument or a product; all if absent.")] = "",
-    band: Annotated[str | None, typer.Option(help="Dollars through the reference price.")] = None,
+    code: Annotated[
+        str, typer.Argument(help="An instrument, H100Z26, or a product, H100; all if absent.")
+    ] = "",
+    band: Annotated[
+        str | None, typer.Option(help="Price band: dollars through the reference price.")
+    ] = None,
     order_value: Annotated[str | None, typer.Option(help="Most dollars of one order.")] = None,
     accountability: Annotated[
         int | None, typer.Option(help="Lots of an account in an expiry that are reported.")
@@ -158,7 +171,7 @@ def breaker(
         str, typer.Argument(help="Dollars that its price may move within the span; 0: any.")
     ],
     window: Annotated[
-        Literal["circuit", "velocity"], typer.Option(help="Which of its two windows.")
+        Literal["circuit", "velocity"], typer.Option(help="Which of the instrument's two breakers.")
     ] = "circuit",
     span: Annotated[
         float, typer.Option(min=0.001, max=WEEK, help="Seconds that the window looks back.")
@@ -188,7 +201,7 @@ def breaker(
 
 @market_command(app, "limits")
 def limits(
-    code: str,
+    code: Annotated[str, typer.Argument(help="An instrument, H100Z26 or H100Z26-H100F27.")],
     low: Annotated[str | None, typer.Option(help="Lowest price of an order, dollars.")] = None,
     high: Annotated[str | None, typer.Option(help="Highest price of an order, dollars.")] = None,
     position: Annotated[
@@ -210,17 +223,10 @@ def limits(
 
 @market_command(app, "feature")
 def feature(
-    name: Annotated[str, typer.Argument(help="Its name, as in the admin protocol.")],
+    name: Annotated[Feature, typer.Argument(help="What is turned off for everybody.")],
     on: Annotated[bool, typer.Option("--on", help="Turn it on again.")] = False,
 ) -> "requests.SetFeature":
     """Turn a feature of the whole market off without a restart."""
-    import msgspec  # noqa: PLC0415
-
     from exchange.app import requests  # noqa: PLC0415
 
-    try:
-        return msgspec.convert(
-            {"operation": "feature", "feature": name, "on": on}, requests.SetFeature
-        )
-    except msgspec.ValidationError as error:
-        raise typer.BadParameter(f"no feature {name}: {error}") from error
+    return requests.SetFeature(feature=name, on=on)

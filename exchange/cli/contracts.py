@@ -23,18 +23,35 @@ app = group("What is traded.")
 LIST_HINT: Final = "`hourbook contracts list` shows what is listed"
 Kind = Literal["outright", "spread", "quarter", "year"]
 On = Annotated[
-    datetime | None, typer.Option("--on", formats=["%Y-%m-%d"], help="The day; today if absent.")
+    datetime | None,
+    typer.Option(
+        "--on",
+        formats=["%Y-%m-%d"],
+        metavar="YYYY-MM-DD",
+        help="As of this day; today, UTC, if absent.",
+    ),
 ]
-Files = Annotated[list[Path] | None, typer.Argument(help="Contract files, or folders of them.")]
+Code = Annotated[
+    str, typer.Argument(help="An instrument, H100Z26; a combination, H100-1Q27; a product, H100P.")
+]
+Compared = Annotated[str, typer.Argument(help="A code, a product, a file or a folder of files.")]
+Files = Annotated[
+    list[Path] | None,
+    typer.Argument(help="Contract files, or folders of them; the shipped ones if absent."),
+]
 
 
 @app.command("list")
 def list_(
     on: On = None,
-    product: Annotated[str, typer.Option("--product", help="This product alone: H100.")] = "",
-    kind: Annotated[Kind | None, typer.Option("--kind", help="This kind alone.")] = None,
+    product: Annotated[
+        str, typer.Option("--product", help="Only this product, as H100; all if absent.")
+    ] = "",
+    kind: Annotated[
+        Kind | None, typer.Option("--kind", help="Only this kind; all if absent.")
+    ] = None,
     opened: Annotated[
-        bool, typer.Option("--opened", help="What a new market opens by itself alone.")
+        bool, typer.Option("--opened", help="Only what a new market opens by itself.")
     ] = False,
     as_json: Json = False,
 ) -> None:
@@ -72,7 +89,7 @@ def _line(one: "Listed") -> tuple[str, ...]:
 
 
 @app.command("show")
-def show(code: str, on: On = None, as_json: Json = False) -> None:
+def show(code: Code, on: On = None, as_json: Json = False) -> None:
     """Show the terms of an instrument (H100Z26), a combination (H100-1Q27) or a product (H100)."""
     from contracts import registry, sheet  # noqa: PLC0415
     from contracts.pages import product_sheet  # noqa: PLC0415
@@ -90,10 +107,15 @@ def show(code: str, on: On = None, as_json: Json = False) -> None:
 
 @app.command("schedule")
 def schedule(
-    code: str,
+    code: Code,
     on: Annotated[
         datetime | None,
-        typer.Option("--date", formats=["%Y-%m-%d"], help="The business date; today if absent."),
+        typer.Option(
+            "--date",
+            formats=["%Y-%m-%d"],
+            metavar="YYYY-MM-DD",
+            help="The business date; today, UTC, if absent.",
+        ),
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -173,7 +195,7 @@ def _print_check(count: int, faults: "list[Fault]") -> None:
 
 
 @app.command("diff")
-def diff(before: str, after: str, on: On = None, as_json: Json = False) -> None:
+def diff(before: Compared, after: Compared, on: On = None, as_json: Json = False) -> None:
     """Show the fields in which two things differ: codes, products, files or folders of files."""
     from contracts import compare, registry  # noqa: PLC0415
 
@@ -200,7 +222,11 @@ def diff(before: str, after: str, on: On = None, as_json: Json = False) -> None:
 
 
 @app.command("pages")
-def pages(folder: Path, on: On = None, as_json: Json = False) -> None:
+def pages(
+    folder: Annotated[Path, typer.Argument(help="Where PRODUCT.md goes; made if need be.")],
+    on: On = None,
+    as_json: Json = False,
+) -> None:
     """Write a Markdown page per product into a folder, which is made if need be."""
     from contracts import registry  # noqa: PLC0415
     from contracts.pages import page  # noqa: PLC0415

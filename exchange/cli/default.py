@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import msgspec
 import typer
 
-from exchange.cli.access import DEFAULT_DATA, Data, Json, market_command
+from exchange.cli.access import DEFAULT_DATA, Data, Expiry, Json, market_command
 from exchange.cli.clear import ledger
 from exchange.cli.output import Exit, fail, group, plain, show_json, show_table
 from exchange.cli.rulings import show_proposed, show_rulings
@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 
 app = group("The default fund, and a member's default.")
 
-Number = Annotated[int, typer.Argument(metavar="DEFAULT", help="Its number; `show` lists them.")]
+Number = Annotated[
+    int, typer.Argument(metavar="DEFAULT", help="Number of the default; `show` lists them.")
+]
 Person = Annotated[str, typer.Option(help="Who does it: it goes into the log.")]
 Reason = Annotated[str, typer.Option(help="Why: it goes into the log.")]
 
@@ -37,7 +39,8 @@ def _by_two(operation: str, reason: str, **facts: object) -> "requests.ByTwo":
 
 @market_command(app, "capital", show=show_rulings, negative=True)
 def capital(
-    usd: Annotated[str, typer.Argument(help="Dollars; below 0: out.")], person: Person
+    usd: Annotated[str, typer.Argument(help="Dollars paid in, as 2000; below 0: out.")],
+    person: Person,
 ) -> "requests.PutRecord":
     """Pay the house's own capital at risk in, or out."""
     return _put("pay_capital", amount=usd, person=person)
@@ -50,7 +53,11 @@ def size_fund(person: Person) -> "requests.PutRecord":
 
 
 @market_command(app, "declare", show=show_rulings)
-def declare(member: int, person: Person, reason: Reason) -> "requests.PutRecord":
+def declare(
+    member: Annotated[int, typer.Argument(help="Number of the clearing member.")],
+    person: Person,
+    reason: Reason,
+) -> "requests.PutRecord":
     """Declare a member's default: its own accounts are frozen, their orders cancelled."""
     return _put("declare_default", member=member, person=person, reason=reason)
 
@@ -69,9 +76,9 @@ def port(
 @market_command(app, "hedge")
 def hedge(
     default: Number,
-    code: str,
-    side: Annotated[Literal["buy", "sell"], typer.Argument()],
-    lots: int,
+    code: Expiry,
+    side: Annotated[Literal["buy", "sell"], typer.Argument(help="What the defaulter does.")],
+    lots: Annotated[int, typer.Argument(help="Lots to trade at most, 1 or more.")],
     price: Annotated[str, typer.Argument(help="The limit, dollars per GPU-hour, as 2.650.")],
     request_id: Annotated[
         str, typer.Option("--request-id", help="Makes a repeat harmless: it is traded once.")
@@ -88,9 +95,9 @@ def hedge(
 @market_command(app, "auction", show=show_rulings)
 def auction(
     default: Number,
-    code: str,
+    code: Expiry,
     person: Person,
-    seconds: Annotated[int, typer.Option(min=1, help="Until the bids are opened.")] = 3_600,
+    seconds: Annotated[int, typer.Option(min=1, help="Seconds until the bids are opened.")] = 3_600,
 ) -> "requests.PutRecord":
     """Offer a defaulter's position in an instrument to the members."""
     return _put(
@@ -100,9 +107,11 @@ def auction(
 
 @market_command(app, "bid", show=show_rulings)
 def bid(
-    number: Annotated[int, typer.Argument(metavar="AUCTION", help="`show` lists them.")],
-    account: int,
-    lots: int,
+    number: Annotated[
+        int, typer.Argument(metavar="AUCTION", help="Number of the auction; `show` lists them.")
+    ],
+    account: Annotated[int, typer.Argument(help="The account of a member that bids.")],
+    lots: Annotated[int, typer.Argument(help="Lots bid for, at most those offered.")],
     price: Annotated[str, typer.Argument(help="Dollars per GPU-hour, as 2.650.")],
 ) -> "requests.PutRecord":
     """Put a member's sealed bid in. The best price wins; everybody pays the price bid."""
@@ -110,7 +119,7 @@ def bid(
 
 
 @market_command(app, "tear-up", show=show_proposed)
-def tear_up(default: Number, code: str, reason: Reason) -> "requests.ByTwo":
+def tear_up(default: Number, code: Expiry, reason: Reason) -> "requests.ByTwo":
     """Propose to end what nobody bid for, against those on the other side; another approves."""
     return _by_two("tear_up", reason, default=default, instrument=code)
 
@@ -171,7 +180,8 @@ def fund(data: Data = DEFAULT_DATA, as_json: Json = False) -> None:
 @app.command("show")
 def show(
     default: Annotated[
-        int | None, typer.Argument(metavar="[DEFAULT]", help="Its number; all if absent.")
+        int | None,
+        typer.Argument(metavar="[DEFAULT]", help="Number of the default; all if absent."),
     ] = None,
     data: Data = DEFAULT_DATA,
     as_json: Json = False,

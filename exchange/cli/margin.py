@@ -43,7 +43,8 @@ Plot = Annotated[Path | None, typer.Option("--plot", help="Draw what was found: 
 def margin(
     data: Data = DEFAULT_DATA,
     account: Annotated[
-        list[int] | None, typer.Option("--account", help="Only this account; repeatable.")
+        list[int] | None,
+        typer.Option("--account", metavar="ACCOUNT", help="Only this account; repeatable."),
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -84,7 +85,11 @@ def limits(
     data: Data = DEFAULT_DATA,
     supply: Annotated[
         list[str] | None,
-        typer.Option("--supply", help="CODE=LOTS that can be delivered; repeatable."),
+        typer.Option(
+            "--supply",
+            metavar="CODE=LOTS",
+            help="Lots of an expiry that can be delivered; repeatable.",
+        ),
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -123,7 +128,12 @@ def limits(
 def calibrate(
     effective: Annotated[
         datetime | None,
-        typer.Option("--effective", formats=["%Y-%m-%d"], help="Business date; today if absent."),
+        typer.Option(
+            "--effective",
+            formats=["%Y-%m-%d"],
+            metavar="YYYY-MM-DD",
+            help="Business date; today if absent.",
+        ),
     ] = None,
     prices: Prices = None,
     data: Annotated[

@@ -30,22 +30,34 @@ def replay(
     ] = False,
     until: Annotated[str, typer.Option(metavar="SEQ|TIME", help=UNTIL_HELP)] = "",
     speed: Annotated[
-        str, typer.Option(metavar="real|Nx", help="Print events as they came, so much faster.")
+        str,
+        typer.Option(metavar="real|Nx", help="Print events at their own pace, or N times faster."),
     ] = "",
     export: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write all rows: .jsonl or .parquet.")
+        Path | None,
+        typer.Option(metavar="FILE", help="Write every record: FILE.jsonl or FILE.parquet."),
     ] = None,
     book: Annotated[
-        list[str] | None, typer.Option("--book", metavar="CODE", help="Show this book then.")
+        list[str] | None,
+        typer.Option(
+            "--book",
+            metavar="CODE",
+            help="Show the book of this instrument at the end; repeatable.",
+        ),
     ] = None,
     account: Annotated[
-        list[int] | None, typer.Option("--account", help="Show this account's money then.")
+        list[int] | None,
+        typer.Option(
+            "--account",
+            metavar="ACCOUNT",
+            help="Show this account's money and positions at the end; repeatable.",
+        ),
     ] = None,
     from_snapshot: Annotated[
         bool, typer.Option("--from-snapshot", help="Begin with the newest snapshot that holds.")
     ] = False,
     heads: Annotated[
-        Path | None, typer.Option(help="A directory of signed heads to hold the log against.")
+        Path | None, typer.Option(help="Directory of signed heads to compare the log with.")
     ] = None,
     as_json: Json = False,
 ) -> None:
