@@ -1,5 +1,6 @@
 """``hourbook contracts``: the traded contracts."""
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, date, datetime
@@ -63,10 +64,8 @@ def list_(
     if product and product not in specs.products:
         fail(f"no product {product[:16]!a}; there are {', '.join(specs.products)}")
     with _known_days():
-        expiries = [] if kind not in (None, "outright") else _outrights(specs, day, opened=opened)
-        combined = [] if opened else [c for c in specs.combinations(day) if kind in (None, c.kind)]
-    every: list[Listed] = [*expiries, *combined]
-    listed = [one for one in every if product in ("", one.product)]
+        every: list[Listed] = [*specs.opening(day)] if opened else _cycle(specs, day)
+    listed = [one for one in every if product in ("", one.product) and kind in (None, _kind(one))]
     if as_json:
         show_json([{"kind": "outright", **msgspec.to_builtins(one)} for one in listed])
         return
@@ -74,18 +73,38 @@ def list_(
     show_table(heads, [_line(one) for one in listed])
 
 
-def _outrights(specs: "Registry", day: date, *, opened: bool) -> "list[Instrument]":
-    return specs.opening(day) if opened else specs.listing(day)
+def _cycle(specs: "Registry", day: date) -> "list[Listed]":
+    """Return the cycle of a day; if it is longer than the calendars, as much as they cover, with a
+    note of that. CalendarError if they cover nothing of it."""
+    from contracts.calendar import CalendarError  # noqa: PLC0415
+    from contracts.spec import LISTED_MONTHS_MAX  # noqa: PLC0415
+
+    beyond: CalendarError | None = None
+    for months in range(LISTED_MONTHS_MAX, 0, -1):
+        try:
+            listed: list[Listed] = [*specs.listing(day, months), *specs.combinations(day, months)]
+        except CalendarError as error:
+            beyond = error
+            continue
+        if beyond is not None:
+            print(f"hourbook: the first {months} months only: {beyond}", file=sys.stderr)
+        return listed
+    raise beyond or AssertionError("some number of months is tried")
+
+
+def _kind(one: "Listed") -> str:
+    return getattr(one, "kind", "outright")
 
 
 def _line(one: "Listed") -> tuple[str, ...]:
     from contracts.spec import Instrument  # noqa: PLC0415
 
     if isinstance(one, Instrument):
-        kind, delivery, hours = "outright", one.expiry, one.multiplier
+        delivery, hours = one.expiry, one.multiplier
     else:
-        kind, delivery, hours = one.kind, f"{len(one.legs)} months", one.net_hours
-    return (one.code, kind, delivery, str(hours), one.tick, f"{one.last_trading_day}", one.name)
+        delivery, hours = f"{len(one.legs)} months", one.net_hours
+    last = str(one.last_trading_day)
+    return (one.code, _kind(one), delivery, str(hours), one.tick, last, one.name)
 
 
 @app.command("show")
