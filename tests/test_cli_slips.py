@@ -328,7 +328,7 @@ def test_a_file_that_cannot_be_written_is_named_as_it_was_asked_for(
 ) -> None:
     places = {"KEPT": kept, "FILE": tmp_path / "absent" / name}
     assert said_by_main(monkeypatch, *(places.get(word, word) for word in command)) == code
-    said = f"hourbook: [Errno 2] No such file or directory: '{places['FILE']}'\n"
+    said = f"hourbook: {places['FILE']}: No such file or directory\n"
     assert capsys.readouterr().err == said
 
 
@@ -343,7 +343,7 @@ def test_a_result_that_finds_no_room_leaves_the_one_before(
         assert said_by_main(monkeypatch, "clear", "calibrate", "--output", file) == 3
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert capsys.readouterr().err == f"hourbook: [Errno 27] File too large: '{file}'\n"
+    assert capsys.readouterr().err == f"hourbook: {file}: File too large\n"
     assert [(one.name, one.read_text()) for one in tmp_path.iterdir()] == [(file.name, "version 1")]
 
 

@@ -28,6 +28,7 @@ from exchange.cli.output import (
     show_facts,
     show_json,
     show_table,
+    why,
     write_text,
     written,
 )
@@ -138,7 +139,7 @@ def record(
     try:
         text = file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        fail(f"{file}: {error}", Exit.USAGE)
+        fail(f"{file}: {why(error)}", Exit.USAGE)
     return requests.PutRecord(record=text, request_id=request_id)
 
 
@@ -170,7 +171,7 @@ def export(
                 out.write(line + "\n")
                 count += line.count("\n") + 1
     except OSError as error:
-        fail(str(error), Exit.USAGE)
+        fail(f"{file}: {why(error)}", Exit.USAGE)
     show_facts({"file": str(file), "lines": count}, as_json)
 
 

@@ -178,7 +178,8 @@ def _query(
             query.event_kinds |= events
             query.command_kinds |= commands - ({0} if events else set())
     except KeyError as unknown:
-        fail(f"no kind or reason is named {unknown.args[0]}; see docs/reference", Exit.USAGE)
+        fail(f"no kind or reason is named {unknown.args[0]}; docs/reference/engine.md has the"
+             " kinds, rejects.md the reasons", Exit.USAGE)  # fmt: skip
     if since:
         sequence, query.first_stamp = named(since)
         query.first_sequence = sequence or 0

@@ -17,6 +17,7 @@ from exchange.cli.output import (
     show_facts,
     show_json,
     show_table,
+    why,
     write_text,
 )
 
@@ -193,7 +194,7 @@ def adopt(
     try:
         text = file.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        fail(f"{file} cannot be read: {error}", Exit.USAGE)
+        fail(f"{file} cannot be read: {why(error)}", Exit.USAGE)
     show_facts(operate(requests.AdoptMargin(parameters=text), data, url, key), as_json)
 
 
@@ -244,7 +245,7 @@ def _history(path: Path | None) -> tuple[bytes, "History"]:
         content = history.shipped() if path is None else path.read_bytes()
         return content, history.read(content)
     except (OSError, *UNREADABLE) as error:
-        fail(f"{path} is no price history: {error}", Exit.USAGE)
+        fail(f"{path} is no price history: {why(error)}", Exit.USAGE)
 
 
 def _drawing(file: Path | None) -> Any:

@@ -65,6 +65,11 @@ def fail(message: str, code: Exit = Exit.NO) -> NoReturn:
     raise Failure(message, code)
 
 
+def why(error: Exception) -> str:
+    """Return what an error says, without the number and the file of one of the operating system."""
+    return getattr(error, "strerror", None) or str(error)
+
+
 def show_json(value: Any) -> None:
     """Print a value as one line of JSON."""
     print(msgspec.json.encode(value).decode(), flush=True)

@@ -31,7 +31,7 @@ from exchange.cli import (
     simulate,
     snapshot,
 )
-from exchange.cli.output import Exit, Failure, group
+from exchange.cli.output import Exit, Failure, group, why
 
 app = group(
     "An exchange and clearing house for compute.",
@@ -139,6 +139,8 @@ def _told(error: OSError) -> str:
             "the path of the market's admin.sock is too long for a socket: name a shorter directory"
             " (--data; TMPDIR for demo)"
         )
+    if error.filename is not None:
+        return f"{error.filename}: {why(error)}"
     return str(error) or type(error).__name__
 
 
