@@ -1,6 +1,6 @@
 """What the command line says to people: values as they read them, and help.
 
-Budget: 30 seconds.
+Budget: 10 seconds.
 """
 
 import argparse

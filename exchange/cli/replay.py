@@ -39,19 +39,11 @@ def replay(
     ] = None,
     book: Annotated[
         list[str] | None,
-        typer.Option(
-            "--book",
-            metavar="CODE",
-            help="Show the book of this instrument at the end; repeatable.",
-        ),
+        typer.Option(metavar="CODE", help="Show its book at the end; repeatable."),
     ] = None,
     account: Annotated[
         list[int] | None,
-        typer.Option(
-            "--account",
-            metavar="ACCOUNT",
-            help="Show this account's money and positions at the end; repeatable.",
-        ),
+        typer.Option(metavar="ACCOUNT", help="Show its money at the end; repeatable."),
     ] = None,
     from_snapshot: Annotated[
         bool, typer.Option("--from-snapshot", help="Begin with the newest snapshot that holds.")
