@@ -177,6 +177,9 @@ def test_a_served_market_is_operated_and_stopped(tmp_path: Path) -> None:
         assert "another person" in hourbook("admin", "approve", proposal, *by_url, code=1)
         other = ("--url", server.ready["http"], "--key", second)
         assert result("admin", "approve", proposal, *other)["price"] == "3.100000"
+        lift = ("admin", "kill", "5", "--lift", "--reason", "a slip", *by_url)
+        assert "killed    yes" in hourbook(*lift[:3], *data)
+        assert "another person has to approve it: hourbook admin approve" in hourbook(*lift)
         assert result("clear", "settle", *data)["settlement_prices"][CODE] == "3.100000"
         last = json.loads(server.stop())
     assert last["stopped"]

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from exchange.cli.access import market_command
-from exchange.cli.output import plain, show_facts, show_json, show_table
+from exchange.cli.output import plain, show_json, show_table
+from exchange.cli.rulings import show_proposed
 
 if TYPE_CHECKING:
     from exchange.app import requests
@@ -26,13 +27,6 @@ Feature = Literal[
 ]  # fmt: skip
 WEEK = 604_800  # seconds
 _MS_PER_SECOND = 1_000
-
-
-def _show_resumed(result: dict[str, Any], as_json: bool) -> None:
-    """Show a state, or the proposal that was made instead."""
-    show_facts(result, as_json)
-    if "proposal" in result and not as_json:
-        print("another person has to approve it: hourbook admin approve", result["proposal"])
 
 
 def _show_indicative(result: dict[str, Any], as_json: bool) -> None:
@@ -54,7 +48,7 @@ def halt(code: Target) -> "requests.Halt":
     return requests.Halt(code=code)
 
 
-@market_command(app, "resume", show=_show_resumed)
+@market_command(app, "resume", show=show_proposed)
 def resume(
     code: Target,
     reason: Annotated[str, typer.Option(help="Why a breaker's halt may end: for the log.")] = "",

@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final, Literal
@@ -79,17 +79,18 @@ def _cycle(specs: "Registry", day: date) -> "list[Listed]":
     from contracts.calendar import CalendarError  # noqa: PLC0415
     from contracts.spec import LISTED_MONTHS_MAX  # noqa: PLC0415
 
-    beyond: CalendarError | None = None
-    for months in range(LISTED_MONTHS_MAX, 0, -1):
-        try:
-            listed: list[Listed] = [*specs.listing(day, months), *specs.combinations(day, months)]
-        except CalendarError as error:
-            beyond = error
-            continue
-        if beyond is not None:
-            print(f"hourbook: the first {months} months only: {beyond}", file=sys.stderr)
-        return listed
-    raise beyond or AssertionError("some number of months is tried")
+    def first(months: int) -> "list[Listed]":
+        return [*specs.listing(day, months), *specs.combinations(day, months)]
+
+    try:
+        return first(LISTED_MONTHS_MAX)
+    except CalendarError as beyond:
+        for months in range(LISTED_MONTHS_MAX - 1, 0, -1):
+            with suppress(CalendarError):
+                listed = first(months)
+                print(f"hourbook: the first {months} months only: {beyond}", file=sys.stderr)
+                return listed
+        raise
 
 
 def _kind(one: "Listed") -> str:

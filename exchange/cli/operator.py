@@ -209,7 +209,7 @@ def account_(
     )
 
 
-@market_command(admin, "kill")
+@market_command(admin, "kill", show=show_proposed)
 def kill(
     account: Annotated[int | None, typer.Argument(help="The account to stop.")] = None,
     session: Annotated[
@@ -241,7 +241,7 @@ def kill(
     )
 
 
-@market_command(admin, "bust")
+@market_command(admin, "bust", show=show_proposed)
 def bust(
     match_number: MatchNumber, reason: Reason, malfunction: Malfunction = False
 ) -> "requests.Bust":
@@ -251,7 +251,7 @@ def bust(
     return requests.Bust(match_number=match_number, reason=reason, malfunction=malfunction)
 
 
-@market_command(admin, "adjust")
+@market_command(admin, "adjust", show=show_proposed)
 def adjust(
     match_number: MatchNumber, usd: Dollars, reason: Reason, malfunction: Malfunction = False
 ) -> "requests.Adjust":

@@ -32,13 +32,16 @@ def show_rulings(result: dict[str, Any], as_json: bool) -> None:
 
 
 def show_proposed(result: dict[str, Any], as_json: bool) -> None:
-    """Show what was proposed, or done with the approval, and what was ruled besides."""
+    """Show what was done or proposed, and then who has to approve it; of what was done with an
+    approval, also what was ruled besides."""
     if as_json:
         show_json(result)
         return
-    operation = result["operation"]
+    operation = result.get("operation", "")
     facts = {name: fact for name, fact in result.items() if name not in ("rulings", "dues_refused")}
     show_facts(readable(operation, facts), False)
+    if "proposal" in result and "approved_by" not in result:
+        print("another person has to approve it: hourbook admin approve", result["proposal"])
     others = [one for one in result.get("rulings", ()) if one["operation"] != operation]
     show_rulings({**result, "rulings": others}, False)
 
