@@ -7,7 +7,6 @@ known key and a bad signature. ``abuse.flood`` is the time from an order to its 
 time, while another client floods another instrument, compared with the same without a flood.
 """
 
-import argparse
 import asyncio
 import json
 import secrets
@@ -24,7 +23,7 @@ from typing import Any, Final
 from aiohttp import ClientSession, ClientWebSocketResponse
 
 from benches.path import Facts, Trader, answered_by, logon, server, trip
-from benches.rows import Row, publish, row
+from benches.rows import Row, bench_parser, publish, row
 from clients.aio import AsyncClient
 from exchange.gateway.auth import create_key
 
@@ -141,12 +140,7 @@ def abuse_rows(rounds: int) -> Iterator[Row]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="bench abuse", description="Time what abuse may not tell."
-    )
-    parser.add_argument("--json", action="store_true", help="one JSON object per row")
-    parser.add_argument("--rounds", type=int, default=ROUNDS)
-    parser.add_argument("--record", action="store_true", help="append to benches/history.jsonl")
+    parser = bench_parser("abuse", "Time what abuse may not tell.", ROUNDS)
     options = parser.parse_args(arguments)
     publish(abuse_rows(options.rounds), as_json=options.json, record=options.record)
     return 0

@@ -10,7 +10,6 @@ subscribers beside one that never reads) and ``idle`` (the memory of a thousand 
 docs/reference/benchmarks.md describes each row.
 """
 
-import argparse
 import asyncio
 import json
 import re
@@ -40,7 +39,7 @@ from benches.path import (
     probe,
     server,
 )
-from benches.rows import Row, publish, row
+from benches.rows import Row, bench_parser, publish, row
 from benches.stages import stage_rows
 from exchange.gateway.auth import create_key
 
@@ -438,11 +437,8 @@ _BENCHES: Final[dict[str, Callable[[Bench], Coroutine[Any, Any, Iterator[Row]]]]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="bench access", description="Time market access.")
-    parser.add_argument("--json", action="store_true", help="one JSON object per row")
-    parser.add_argument("--rounds", type=int, default=ROUNDS)
-    parser.add_argument("--only", choices=PARTS, action="append", help="this part alone")
-    parser.add_argument("--record", action="store_true", help="append to benches/history.jsonl")
+    parser = bench_parser("access", "Time market access.", ROUNDS)
+    parser.add_argument("--only", choices=PARTS, action="append", help="only this part; repeatable")
     options = parser.parse_args(arguments)
     rows = access_rows(options.rounds, options.only or PARTS)
     publish(rows, as_json=options.json, record=options.record)

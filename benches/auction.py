@@ -9,7 +9,6 @@ included. Then callgrind counts the instructions of the same command per trade; 
 only counts, ``--cache`` adds the cache misses in callgrind's model.
 """
 
-import argparse
 import shutil
 import time
 from collections.abc import Iterator
@@ -20,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benches.instructions import count, count_rows
-from benches.rows import Row, publish, row
+from benches.rows import Row, bench_parser, publish, row
 from exchange.engine import Engine
 from exchange.messages import (
     COMMAND,
@@ -148,11 +147,15 @@ def rows(*, only_count: bool = False, cache: bool = False) -> Iterator[Row]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--instructions", action="store_true", help="count them, time nothing")
-    parser.add_argument("--cache", action="store_true", help="count misses of the caches too")
-    parser.add_argument("--json", action="store_true", help="one object a row")
-    parser.add_argument("--record", action="store_true", help="append to benches/history.jsonl")
+    parser = bench_parser("auction", __doc__.partition("\n")[0])
+    parser.add_argument(
+        "--instructions",
+        action="store_true",
+        help="count instructions, time nothing; needs valgrind",
+    )
+    parser.add_argument(
+        "--cache", action="store_true", help="count misses of the processor's caches as well"
+    )
     options = parser.parse_args()
     found = rows(only_count=options.instructions, cache=options.cache)
     publish(found, as_json=options.json, record=options.record)

@@ -7,7 +7,6 @@ time, each after the answer to the last; ``pipelined``, fifty at a time, a frame
 fifty at a time in one frame. Every round times all three, one after the other.
 """
 
-import argparse
 import asyncio
 import sys
 import tempfile
@@ -18,7 +17,7 @@ from typing import Final
 from aiohttp import ClientSession, ClientWebSocketResponse
 
 from benches.path import Peer, Timed, answered_by, server
-from benches.rows import Row, publish, row
+from benches.rows import Row, bench_parser, publish, row
 
 AT_ONCE: Final = 50
 REQUESTS: Final = 4_000  # of all connections, per way and round
@@ -100,11 +99,13 @@ def batch_rows(requests: int, rounds: int) -> Iterator[Row]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="bench batches", description="Time orders in batches.")
-    parser.add_argument("--json", action="store_true", help="one JSON object per row")
-    parser.add_argument("--requests", type=int, default=REQUESTS)
-    parser.add_argument("--rounds", type=int, default=ROUNDS)
-    parser.add_argument("--record", action="store_true", help="append to benches/history.jsonl")
+    parser = bench_parser("batches", "Time orders in batches.", ROUNDS)
+    parser.add_argument(
+        "--requests",
+        type=int,
+        default=REQUESTS,
+        help="of all connections, per way and round (%(default)s)",
+    )
     options = parser.parse_args(arguments)
     rows = batch_rows(options.requests, options.rounds)
     publish(rows, as_json=options.json, record=options.record)

@@ -7,7 +7,6 @@ refer to, checks every field and makes the specs. ``contracts.list`` lists a day
 are timed in the same rounds.
 """
 
-import argparse
 import sys
 import time
 import tomllib
@@ -16,7 +15,7 @@ from datetime import date
 from statistics import median
 from typing import Final
 
-from benches.rows import Row, publish, row
+from benches.rows import Row, bench_parser, publish, row
 from contracts import registry
 from contracts.references import FILES
 
@@ -57,10 +56,7 @@ def registry_rows(rounds: int = ROUNDS) -> Iterator[Row]:
 
 
 def main(arguments: Sequence[str]) -> None:
-    parser = argparse.ArgumentParser(prog="hourbook bench contracts", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=ROUNDS)
-    parser.add_argument("--record", action="store_true", help="append to benches/history.jsonl")
-    parser.add_argument("--json", action="store_true")
+    parser = bench_parser("contracts", __doc__, ROUNDS)
     chosen = parser.parse_args(arguments)
     publish(registry_rows(chosen.rounds), as_json=chosen.json, record=chosen.record)
 

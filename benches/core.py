@@ -25,7 +25,7 @@ from benches import auction
 from benches.instructions import count_rows, flow_count, prefill
 from benches.memory import memory_rows
 from benches.rivals import PACKAGES, ExternalRun, new_oracle, run_external, time_package
-from benches.rows import Row, publish, row
+from benches.rows import Row, bench_parser, publish, row
 from benches.workloads import PROFILES, workload
 from exchange.engine import Engine
 from exchange.messages import Limit
@@ -220,16 +220,25 @@ def all_rows(options: argparse.Namespace) -> Iterator[Row]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="bench core", description="Time the core.")
-    parser.add_argument("--json", action="store_true", help="one JSON object per row")
-    parser.add_argument("--flow", type=Path, help="a folder of raw flow files to time as well")
-    parser.add_argument("--rival", type=Path, help="an external engine: PATH FLOW 1 --skip N")
-    parser.add_argument("--instructions", action="store_true", help="count them, time nothing")
-    parser.add_argument("--rounds", type=int, default=ROUNDS)
-    parser.add_argument("--commands", type=int, default=COMMANDS)
+    parser = bench_parser("core", "Time the core.", ROUNDS)
+    parser.add_argument(
+        "--flow", type=Path, help="a folder of raw flow files, .bin, to time as well"
+    )
+    parser.add_argument(
+        "--rival", type=Path, help="a program to time as well; it is run as PATH FLOW 1 --skip N"
+    )
+    parser.add_argument(
+        "--instructions",
+        action="store_true",
+        help="count instructions, time nothing; needs valgrind",
+    )
+    parser.add_argument(
+        "--commands", type=int, default=COMMANDS, help="in each workload (%(default)s)"
+    )
     names = [*PROFILES, AUCTION]
-    parser.add_argument("--workloads", nargs="+", choices=names, default=names)
-    parser.add_argument("--record", action="store_true", help="append to benches/history.jsonl")
+    parser.add_argument(
+        "--workloads", nargs="+", choices=names, default=names, help="what to time (all)"
+    )
     options = parser.parse_args(arguments)
     publish(all_rows(options), as_json=options.json, record=options.record)
     return 0

@@ -6,7 +6,6 @@ place. The figures do not depend on load. ``--table FILE`` updates the table bet
 in docs/concepts/speed.md.
 """
 
-import argparse
 import sys
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -41,7 +40,7 @@ from benches.feature_flows import (
     with_requests,
 )
 from benches.instructions import count
-from benches.rows import Row, publish, row
+from benches.rows import Row, bench_parser, publish, row
 from exchange.cli.output import progress
 from exchange.messages import Breaker, CommandFlag, Limit, OrderFeature, SelfTrade, TimeInForce
 
@@ -282,11 +281,11 @@ def renew(page: Path, found: list[Cost]) -> None:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="hourbook bench features", description=__doc__)
+    parser = bench_parser("features", __doc__)
     parser.add_argument("features", nargs="*", help=f"of {', '.join(FEATURES)}; all if absent")
-    parser.add_argument("--table", type=Path, help="a page with the two marks: renew its table")
-    parser.add_argument("--json", action="store_true", help="one JSON object a row")
-    parser.add_argument("--record", action="store_true", help="append to benches/history.jsonl")
+    parser.add_argument(
+        "--table", type=Path, help="a Markdown page with the two marks, whose table is renewed"
+    )
     options = parser.parse_args()
     unknown = set(options.features) - set(FEATURES)
     if unknown:

@@ -8,7 +8,6 @@ in their queues, the day's statistics), and one per kind of channel that is join
 message is made and encoded once. Figures are CPU time.
 """
 
-import argparse
 import gc
 import sys
 import time
@@ -20,7 +19,7 @@ from typing import Final
 
 from msgspec.structs import astuple
 
-from benches.rows import Row, publish, row
+from benches.rows import Row, bench_parser, publish, row
 from exchange.engine import Engine
 from exchange.marketdata.depth import Depth
 from exchange.marketdata.feed import Feed
@@ -202,11 +201,10 @@ def snapshot_rows(opened: list[Event], rounds: int) -> Iterator[Row]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="bench feed", description="Time public data.")
-    parser.add_argument("--json", action="store_true", help="one JSON object per row")
-    parser.add_argument("--commands", type=int, default=COMMANDS)
-    parser.add_argument("--rounds", type=int, default=ROUNDS)
-    parser.add_argument("--record", action="store_true", help="append to benches/history.jsonl")
+    parser = bench_parser("feed", "Time public data.", ROUNDS)
+    parser.add_argument(
+        "--commands", type=int, default=COMMANDS, help="that make the events (%(default)s)"
+    )
     options = parser.parse_args(arguments)
     rows = feed_rows(options.commands, options.rounds)
     publish(rows, as_json=options.json, record=options.record)

@@ -8,7 +8,6 @@ structs, without hashing, verifying or adding up anything: the floor for any rea
 msgspec. Both take turns on the same log.
 """
 
-import argparse
 import sys
 import tempfile
 import time
@@ -19,7 +18,7 @@ from typing import Final
 
 import msgspec
 
-from benches.rows import Row, publish, row
+from benches.rows import Row, bench_parser, publish, row
 from contracts.goodput import compute
 from contracts.goodput import events as ev
 from contracts.goodput.keys import SigningKey
@@ -96,11 +95,8 @@ def rows(events: int, rounds: int) -> Iterator[Row]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="bench goodput", description="Time the account of a log.")
-    parser.add_argument("--json", action="store_true", help="one JSON object per row")
-    parser.add_argument("--events", type=int, default=EVENTS)
-    parser.add_argument("--rounds", type=int, default=ROUNDS)
-    parser.add_argument("--record", action="store_true", help="append to benches/history.jsonl")
+    parser = bench_parser("goodput", "Time the account of a log.", ROUNDS)
+    parser.add_argument("--events", type=int, default=EVENTS, help="in the log (%(default)s)")
     options = parser.parse_args(arguments)
     publish(rows(options.events, options.rounds), as_json=options.json, record=options.record)
     return 0

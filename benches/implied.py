@@ -8,14 +8,13 @@ books. The counts do not depend on load. Then the same three are timed in turn; 
 the median of the rounds' ratios.
 """
 
-import argparse
 import sys
 from collections.abc import Iterator
 from statistics import median
 from typing import Final
 
 from benches.instructions import count
-from benches.rows import Row, publish, row
+from benches.rows import Row, bench_parser, publish, row
 from benches.workloads import MIDDLE, Draw, Profile
 from exchange.engine import Engine
 from exchange.messages import (
@@ -148,9 +147,7 @@ def rows() -> Iterator[Row]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="hourbook bench implied", description=__doc__)
-    parser.add_argument("--json", action="store_true", help="one JSON object a row")
-    parser.add_argument("--record", action="store_true", help="append to benches/history.jsonl")
+    parser = bench_parser("implied", __doc__)
     options = parser.parse_args()
     publish(rows(), as_json=options.json, record=options.record)
     return 0

@@ -3,7 +3,6 @@
 hourbook bench index [--json] [--panel FILE] [--plot FOLDER] [--seeds N] [--record]
 """
 
-import argparse
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -11,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from benches import index_manipulation, index_panel, index_speed
-from benches.rows import Row, publish
+from benches.rows import Row, bench_parser, publish
 
 
 def rows(seeds: int, panel: Path | None, plot: Path | None) -> Iterator[Row]:
@@ -33,14 +32,11 @@ def rows(seeds: int, panel: Path | None, plot: Path | None) -> Iterator[Row]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="bench index", description="What one provider can do to the index, and its speed."
-    )
-    parser.add_argument("--json", action="store_true", help="one JSON object per row")
+    parser = bench_parser("index", "What one provider can do to the index, and its speed.")
     parser.add_argument("--panel", type=Path, help="a CSV of real observations to attack as well")
     parser.add_argument("--plot", type=Path, help="a folder for the pictures (needs matplotlib)")
-    parser.add_argument("--seeds", type=int, default=index_manipulation.SEEDS)
-    parser.add_argument("--record", action="store_true", help="append to benches/history.jsonl")
+    parser.add_argument("--seeds", type=int, default=index_manipulation.SEEDS,
+        help="made-up markets to attack (%(default)s)")  # fmt: skip
     options = parser.parse_args(arguments)
     if options.panel is not None and not options.panel.is_file():
         parser.error(f"--panel {options.panel}: there is no such file")

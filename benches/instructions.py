@@ -135,12 +135,16 @@ def count_rows(name: str, found: Count, of: int, unit: str, *, cache: bool) -> I
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("flow", type=Path)
-    parser.add_argument("--skip", type=int)
-    parser.add_argument("--commands", type=int, default=COMMANDS)
-    parser.add_argument("--cache", action="store_true", help="misses of the caches too")
-    parser.add_argument("--keep", type=Path, help="where to leave callgrind's own file")
-    parser.add_argument("--json", action="store_true")
+    parser.add_argument("flow", type=Path, help="a raw flow file, .bin")
+    parser.add_argument("--skip", type=int, help="commands before the count (those of its .json)")
+    parser.add_argument(
+        "--commands", type=int, default=COMMANDS, help="commands to count (%(default)s)"
+    )
+    parser.add_argument(
+        "--cache", action="store_true", help="count misses of the processor's caches as well"
+    )
+    parser.add_argument("--keep", type=Path, help="a file to keep callgrind's own output in")
+    parser.add_argument("--json", action="store_true", help="one JSON object per row, not text")
     options = parser.parse_args(arguments)
     skip = prefill(options.flow) if options.skip is None else options.skip
     found, commands = flow_count(

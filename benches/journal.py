@@ -24,7 +24,7 @@ from statistics import median
 from typing import Final
 
 from benches.instructions import TUNABLES
-from benches.rows import Row, publish, row
+from benches.rows import Row, bench_parser, publish, row
 from benches.workloads import workload
 from exchange.engine import Engine
 from exchange.journal import frame as frames
@@ -243,14 +243,22 @@ def all_rows(options: argparse.Namespace) -> Iterator[Row]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="bench journal", description="Time the journal.")
-    parser.add_argument("--json", action="store_true", help="one JSON object per row")
-    parser.add_argument("--commands", type=int, default=COMMANDS)
-    parser.add_argument("--rounds", type=int, default=ROUNDS)
-    parser.add_argument("--batches", type=int, nargs="+", default=list(BATCHES))
-    parser.add_argument("--disk", type=Path, help="a folder on the disk to time")
-    parser.add_argument("--no-instructions", dest="instructions", action="store_false")
-    parser.add_argument("--record", action="store_true", help="append to benches/history.jsonl")
+    parser = bench_parser("journal", "Time the journal.", ROUNDS)
+    parser.add_argument(
+        "--commands", type=int, default=COMMANDS, help="appended, each round (%(default)s)"
+    )
+    parser.add_argument(
+        "--batches",
+        type=int,
+        nargs="+",
+        default=list(BATCHES),
+        help="commands in a batch (1, 64 and 4096)",
+    )
+    parser.add_argument(
+        "--disk", type=Path, help="a folder on the disk to time (the one for temporary files)"
+    )
+    parser.add_argument("--no-instructions", dest="instructions", action="store_false",
+        help="time only: do not count the checks' instructions, which needs valgrind")  # fmt: skip
     parser.add_argument("--counted", choices=(SEAL, BARE), help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.counted:

@@ -23,7 +23,7 @@ from typing import Any, Final
 
 from msgspec.structs import astuple
 
-from benches.rows import Row, publish, row
+from benches.rows import Row, bench_parser, publish, row
 from exchange.clearing import transfer_store
 from exchange.clearing.outcomes import Outcome, Transfer
 from exchange.clearing.transfer_store import Transfers
@@ -147,16 +147,27 @@ def peak_mib() -> float:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="bench ledger", description="Time the ledger.")
-    parser.add_argument("--json", action="store_true", help="one JSON object per row")
-    parser.add_argument("--rounds", type=int, default=ROUNDS)
-    parser.add_argument("--batches", type=int, nargs="+", default=list(BATCHES))
-    parser.add_argument("--divide", type=int, default=1, help="how many times fewer transfers")
-    parser.add_argument("--disk", type=Path, help="a folder on the disk to time")
-    parser.add_argument("--day", action="store_true", help="the end of a day instead")
-    parser.add_argument("--accounts", type=int, default=10_000)
-    parser.add_argument("--instruments", type=int, default=100)
-    parser.add_argument("--record", action="store_true", help="append to benches/history.jsonl")
+    parser = bench_parser("ledger", "Time the ledger.", ROUNDS)
+    parser.add_argument(
+        "--batches",
+        type=int,
+        nargs="+",
+        default=list(BATCHES),
+        help="transfers in one durable write (1, 100, 1000 and 8000)",
+    )
+    parser.add_argument(
+        "--divide", type=int, default=1, help="make this many times fewer transfers (%(default)s)"
+    )
+    parser.add_argument(
+        "--disk", type=Path, help="a folder on the disk to time (the one for temporary files)"
+    )
+    parser.add_argument("--day", action="store_true", help="time the end of a day instead")
+    parser.add_argument(
+        "--accounts", type=int, default=10_000, help="with --day: how many (%(default)s)"
+    )
+    parser.add_argument(
+        "--instruments", type=int, default=100, help="with --day: how many (%(default)s)"
+    )
     options = parser.parse_args(arguments)
     if options.day:
         from benches import end_of_day  # noqa: PLC0415 - numpy and a large market

@@ -9,7 +9,6 @@ in CPU time of all threads. ``margin.peak`` is the memory that the scan needs in
 book. The run fails below a million positions of sixteen scenarios per second of CPU time.
 """
 
-import argparse
 import sys
 import time
 import tracemalloc
@@ -19,7 +18,7 @@ from typing import Final
 
 import numpy as np
 
-from benches.rows import Row, publish, row
+from benches.rows import Row, bench_parser, publish, row
 from exchange.clearing.margin import scan
 from exchange.clearing.margin.scan import Ints, Rates
 
@@ -105,11 +104,10 @@ def margin_rows(accounts: int = ACCOUNTS, rounds: int = ROUNDS) -> Iterator[Row]
 
 
 def main(arguments: Sequence[str]) -> None:
-    parser = argparse.ArgumentParser(prog="hourbook bench margin", description=__doc__)
-    parser.add_argument("--accounts", type=int, default=ACCOUNTS)
-    parser.add_argument("--rounds", type=int, default=ROUNDS)
-    parser.add_argument("--record", action="store_true", help="append to benches/history.jsonl")
-    parser.add_argument("--json", action="store_true")
+    parser = bench_parser("margin", __doc__, ROUNDS)
+    parser.add_argument(
+        "--accounts", type=int, default=ACCOUNTS, help="with a hundred positions each (%(default)s)"
+    )
     chosen = parser.parse_args(arguments)
     if chosen.accounts < 1 or chosen.rounds < 1:
         parser.error("--accounts and --rounds are 1 or more")

@@ -8,14 +8,13 @@ dispersion a factor explains. The data are not part of the project; docs/concept
 reports the results.
 """
 
-import argparse
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
 from benches import mlperf, normalization_faults, normalization_prices
-from benches.rows import Row, publish, row
+from benches.rows import Row, bench_parser, publish, row
 
 _LOG: Final = "log GPU-minutes x 100"
 DATA: Final = Path(__file__).parents[2] / "shared" / "data"
@@ -66,15 +65,18 @@ def rows(data: Path, plot: Path | None) -> Iterator[Row]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="bench normalization", description="The normalization against real data."
+    parser = bench_parser("normalization", "The normalization against real data.")
+    parser.add_argument(
+        "--data",
+        type=Path,
+        default=DATA,
+        help="the folder of the data files (shared/data beside the checkout)",
     )
-    parser.add_argument("--json", action="store_true", help="one JSON object per row")
-    parser.add_argument("--data", type=Path, default=DATA, help="the folder of the data files")
     parser.add_argument("--plot", type=Path, help="a folder for the pictures (needs matplotlib)")
-    parser.add_argument("--search", type=int, help="choose the model anew in so many tries")
-    parser.add_argument("--seed", type=int, default=12, help="of the search")
-    parser.add_argument("--record", action="store_true", help="append to benches/history.jsonl")
+    parser.add_argument(
+        "--search", type=int, help="choose the model anew in so many tries, and stop"
+    )
+    parser.add_argument("--seed", type=int, default=12, help="of the search (%(default)s)")
     options = parser.parse_args(arguments)
     if not (options.data / mlperf.FILE).is_file():
         wanted = f"no {mlperf.FILE} in {options.data}; name its folder with --data"

@@ -12,7 +12,6 @@ markets: one with default settings, one whose clearing runs ``apart`` in a proce
 one that is ``kept`` on one processor.
 """
 
-import argparse
 import asyncio
 import hmac
 import json
@@ -30,7 +29,7 @@ from typing import Any, Final
 
 from aiohttp import ClientSession, ClientWebSocketResponse
 
-from benches.rows import Row, publish, row
+from benches.rows import Row, bench_parser, publish, row
 from exchange.app import processors
 from exchange.journal.room import make_room
 from exchange.journal.storage import File, LocalStorage
@@ -396,12 +395,16 @@ def _rate_rows(name: str, timed: list[tuple[Timed, Timed]]) -> Iterator[Row]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="bench path", description="Time the path of an order.")
-    parser.add_argument("--json", action="store_true", help="one JSON object per row")
-    parser.add_argument("--requests", type=int, default=REQUESTS)
-    parser.add_argument("--rounds", type=int, default=ROUNDS)
-    parser.add_argument("--connections", type=int, default=CONNECTIONS, help="an even number")
-    parser.add_argument("--record", action="store_true", help="append to benches/history.jsonl")
+    parser = bench_parser("path", "Time the path of an order.", ROUNDS)
+    parser.add_argument(
+        "--requests",
+        type=int,
+        default=REQUESTS,
+        help="of all connections, each round (%(default)s)",
+    )
+    parser.add_argument(
+        "--connections", type=int, default=CONNECTIONS, help="an even number (%(default)s)"
+    )
     options = parser.parse_args(arguments)
     rows = path_rows(options.requests, options.rounds, options.connections)
     publish(rows, as_json=options.json, record=options.record)

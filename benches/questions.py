@@ -6,7 +6,6 @@ The market directory is written by the sequencer itself. Every round then runs e
 after a plain replay: a search, the life of an order, other parameters, every export.
 """
 
-import argparse
 import asyncio
 import csv
 import io
@@ -23,7 +22,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from benches.replay import write_log
-from benches.rows import Row, publish, row
+from benches.rows import Row, bench_parser, publish, row
 from benches.workloads import PROFILES, workload
 from exchange.cli.export import exporting
 from exchange.history import walk
@@ -178,13 +177,22 @@ def question_rows(name: str, commands: int, rounds: int, asked: Sequence[str]) -
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="bench questions", description="Time questions to a log.")
-    parser.add_argument("--json", action="store_true", help="one JSON object per row")
-    parser.add_argument("--workloads", nargs="+", choices=PROFILES, default=["single"])
-    parser.add_argument("--questions", nargs="+", choices=QUESTIONS, default=list(QUESTIONS))
-    parser.add_argument("--commands", type=int, default=COMMANDS)
-    parser.add_argument("--rounds", type=int, default=ROUNDS)
-    parser.add_argument("--record", action="store_true", help="append to benches/history.jsonl")
+    parser = bench_parser("questions", "Time questions to a log.", ROUNDS)
+    parser.add_argument(
+        "--workloads",
+        nargs="+",
+        choices=PROFILES,
+        default=["single"],
+        help="flows to ask about (single)",
+    )
+    parser.add_argument(
+        "--questions",
+        nargs="+",
+        choices=QUESTIONS,
+        default=list(QUESTIONS),
+        help="questions to time (all)",
+    )
+    parser.add_argument("--commands", type=int, default=COMMANDS, help="in the log (%(default)s)")
     options = parser.parse_args(arguments)
     rows = (
         one

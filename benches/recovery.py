@@ -23,7 +23,7 @@ from pathlib import Path
 from statistics import median
 from typing import Final
 
-from benches.rows import Row, publish, row
+from benches.rows import Row, bench_parser, publish, row
 from benches.workloads import Draw, Profile
 from exchange.engine import Engine
 from exchange.journal import sealed, snapshots
@@ -277,12 +277,11 @@ def rows(options: argparse.Namespace) -> Iterator[Row]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="bench recovery", description="Time snapshots.")
-    parser.add_argument("--json", action="store_true", help="one JSON object per row")
-    parser.add_argument("--orders", type=int, default=ORDERS, help="that rest")
-    parser.add_argument("--tail", type=int, default=TAIL, help="commands behind the snapshot")
-    parser.add_argument("--rounds", type=int, default=ROUNDS)
-    parser.add_argument("--record", action="store_true", help="append to benches/history.jsonl")
+    parser = bench_parser("recovery", "Time snapshots.", ROUNDS)
+    parser.add_argument("--orders", type=int, default=ORDERS, help="orders that rest (%(default)s)")
+    parser.add_argument(
+        "--tail", type=int, default=TAIL, help="commands behind the snapshot (%(default)s)"
+    )
     for hidden in ("--open", "--snapshots"):
         parser.add_argument(hidden, type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--from-start", action="store_true", help=argparse.SUPPRESS)

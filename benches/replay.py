@@ -7,7 +7,6 @@ verifying each frame and comparing each recorded digest, and applies the same co
 straight from memory.
 """
 
-import argparse
 import asyncio
 import sys
 import tempfile
@@ -17,7 +16,7 @@ from pathlib import Path
 from statistics import median
 from typing import Final
 
-from benches.rows import Row, publish, row
+from benches.rows import Row, bench_parser, publish, row
 from benches.workloads import PROFILES, workload
 from exchange.engine import Engine
 from exchange.messages import COMMAND_BYTES
@@ -79,12 +78,10 @@ def _count(batches: list[bytes]) -> int:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="bench replay", description="Time a replay of a log.")
-    parser.add_argument("--json", action="store_true", help="one JSON object per row")
-    parser.add_argument("--workloads", nargs="+", choices=PROFILES, default=["single", "xc"])
-    parser.add_argument("--commands", type=int, default=COMMANDS)
-    parser.add_argument("--rounds", type=int, default=ROUNDS)
-    parser.add_argument("--record", action="store_true", help="append to benches/history.jsonl")
+    parser = bench_parser("replay", "Time a replay of a log.", ROUNDS)
+    parser.add_argument("--workloads", nargs="+", choices=PROFILES, default=["single", "xc"],
+        help="flows to time (single and xc)")  # fmt: skip
+    parser.add_argument("--commands", type=int, default=COMMANDS, help="in each log (%(default)s)")
     options = parser.parse_args(arguments)
     rows = (
         one

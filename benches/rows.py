@@ -1,5 +1,6 @@
 """The output of every bench: one row per figure, as text or JSON; and the history file."""
 
+import argparse
 import json
 import subprocess
 from collections.abc import Iterable
@@ -34,6 +35,20 @@ def row(name: str, value: float, unit: str, base: float | None = None, to: str =
     digits."""
     ratio = None if base is None else float(f"{value / base:.4g}")
     return Row(name, float(f"{value:.6g}"), unit, ratio, None if base is None else to)
+
+
+def bench_parser(name: str, description: str | None, rounds: int = 0) -> argparse.ArgumentParser:
+    """Return the parser of ``hourbook bench NAME`` with what every bench takes. ``rounds``: its
+    own number of them; 0 if it has none."""
+    parser = argparse.ArgumentParser(prog=f"hourbook bench {name}", description=description)
+    parser.add_argument("--json", action="store_true", help="one JSON object per row, not text")
+    parser.add_argument(
+        "--record", action="store_true", help="append the rows to benches/history.jsonl"
+    )
+    if rounds:
+        text = "times that all is done; figures are medians over them (%(default)s)"
+        parser.add_argument("--rounds", type=int, default=rounds, help=text)
+    return parser
 
 
 def publish(rows: Iterable[Row], *, as_json: bool, record: bool) -> None:

@@ -23,7 +23,7 @@ from weakref import WeakKeyDictionary
 
 import msgspec
 
-from benches.rows import Row, publish, row
+from benches.rows import Row, bench_parser, publish, row
 from clients.aio import AsyncClient
 from clients.errors import ConnectionLost, NotConnected, OutcomeUnknown
 from exchange.app import asking
@@ -255,13 +255,13 @@ def draw(samples: list[Sample], folder: Path) -> Path:
 
 
 def options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="hourbook bench soak", description=__doc__)
-    parser.add_argument("--seconds", type=float, default=3600, help="how long (3600)")
-    parser.add_argument("--rate", type=float, default=RATE, help=f"orders a second ({RATE})")
+    parser = bench_parser("soak", __doc__)
+    parser.add_argument("--seconds", type=float, default=3600, help="how long (%(default)s)")
+    parser.add_argument(
+        "--rate", type=float, default=RATE, help="orders a second, of all clients (%(default)s)"
+    )
     parser.add_argument("--plot", type=Path, help="a folder for the picture (needs matplotlib)")
-    parser.add_argument("--samples", type=Path, help="a file for every sample, JSON lines")
-    parser.add_argument("--record", action="store_true", help="append to benches/history.jsonl")
-    parser.add_argument("--json", action="store_true", help="one JSON object a row")
+    parser.add_argument("--samples", type=Path, help="a file for every sample, as JSON lines")
     return parser.parse_args()
 
 

@@ -22,7 +22,14 @@ from contracts import cycle, references, symbol
 from contracts.calendar import Calendar, CalendarError, Month
 from contracts.references import IndexFacts
 from contracts.rules import Fault, FilesRefused
-from contracts.spec import Combination, ContractSpec, Instrument, Listed, combination
+from contracts.spec import (
+    LISTED_MONTHS_MAX,
+    Combination,
+    ContractSpec,
+    Instrument,
+    Listed,
+    combination,
+)
 from contracts.spec_file import file_name, read_file
 
 SPEC_HASH_BYTES: Final = 32
@@ -58,31 +65,32 @@ class Registry(msgspec.Struct, frozen=True):
         canonical = msgspec.json.encode(plain, order="sorted")
         return hashlib.blake2b(canonical, digest_size=SPEC_HASH_BYTES, person=_PERSON).digest()
 
-    def listing(self, on: date, months: int | None = None) -> list[Instrument]:
+    def listing(self, on: date, months: int = LISTED_MONTHS_MAX) -> list[Instrument]:
         """Return the expiries in the listing cycle of a day, by product and expiry.
 
-        ``months`` overrides the number of expiries in the specs. A product whose first version is
-        not yet in force has none.
+        ``months``: at most so many of each product. A product whose first version is not yet in
+        force has none. Raises CalendarError if one of them has days outside its calendar.
         """
-        return list(self._cycle(on, lambda spec: spec.listed_months if months is None else months))
+        return list(self._cycle(on, lambda spec: min(spec.listed_months, months)))
 
     def opening(self, on: date) -> list[Instrument]:
         """Return those of the cycle that a market opens by itself: ``opened_months`` per
         product."""
         return list(self._cycle(on, lambda spec: spec.opened_months))
 
-    def combinations(self, on: date) -> list[Combination]:
+    def combinations(self, on: date, months: int = LISTED_MONTHS_MAX) -> list[Combination]:
         """Return the combinations of a day's cycle: per product spreads, then quarters, then years.
+        ``months`` as in ``listing``.
 
         A spread has two consecutive months. A combination is listed while all its months are.
         Months with different price grids are not combined.
         """
         listed: list[Combination] = []
-        expiries = {expiry.code: expiry for expiry in self.listing(on)}
+        expiries = {expiry.code: expiry for expiry in self.listing(on, months)}
         for product in self.products:
-            months = [code for code, expiry in expiries.items() if expiry.product == product]
-            wanted = self.spec(product, on).combinations if months else ()
-            for named in _combinations(months):
+            codes = [code for code, expiry in expiries.items() if expiry.product == product]
+            wanted = self.spec(product, on).combinations if codes else ()
+            for named in _combinations(codes):
                 legs = [expiries.get(str(leg)) for leg in named.legs]
                 found = [leg for leg in legs if leg is not None]
                 if len(found) < len(legs) or len({_grid(leg) for leg in found}) > 1:

@@ -20,7 +20,8 @@ from contracts.calendar import Calendar, Month, delivery_period
 
 PRICE_DECIMALS: Final = 6  # of a clearing price
 PAR_FACTOR: Final = 10_000  # conversion factors are integers at 1e-4
-PHYSICAL_MONTHS_MAX: Final = 24  # of a listing cycle: a listed month keeps its rules for factors
+LISTED_MONTHS_MAX: Final = 60  # of a listing cycle
+PHYSICAL_MONTHS_MAX: Final = 24  # of a physical one: a listed month keeps its rules for factors
 PRICE_UNIT: Final = "USD per GPU-hour"
 CASH: Final = "cash"
 PHYSICAL: Final = "physical"

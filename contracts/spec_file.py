@@ -29,6 +29,7 @@ from contracts.rules import (
 )
 from contracts.spec import (
     CASH,
+    LISTED_MONTHS_MAX,
     PAR_FACTOR,
     PHYSICAL,
     PHYSICAL_MONTHS_MAX,
@@ -99,7 +100,7 @@ _VERSION: Final = {
 }
 _GROUPS: Final = {
     "listing": {
-        "listed_months": number(1, 60),
+        "listed_months": number(1, LISTED_MONTHS_MAX),
         "opened_months": number(0, 60),
         "combinations": _words(
             f"must be a list of {', '.join(_COMBINATIONS)}, or empty",

@@ -10,7 +10,7 @@ INTERRUPTED: Final = 130  # Exit.INTERRUPTED of cli.output, which is not importe
 def main() -> None:
     """Run the command line."""
     try:
-        from exchange.cli import main as command  # noqa: PLC0415
+        from exchange.cli.root import main as command  # noqa: PLC0415
 
         command()
     except KeyboardInterrupt:

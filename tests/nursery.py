@@ -18,7 +18,7 @@ STOP_SECONDS: Final = 30.0
 _CODE: Final = """
 import json, os, signal, sys
 import exchange.app.collector, exchange.sim.demo
-from exchange.cli import app
+from exchange.cli.root import app
 signal.signal(signal.SIGCHLD, signal.SIG_IGN)
 for line in sys.stdin:
     if os.fork():

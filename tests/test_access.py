@@ -36,7 +36,7 @@ from exchange.app.logs import JsonLines
 from exchange.app.market import Within
 from exchange.app.settings import Serve, Settings
 from exchange.app.wishes import RequestRefused
-from exchange.cli import app
+from exchange.cli.root import app
 from exchange.gateway import access, auth, lockouts, seats, server, session
 from exchange.gateway.decode import Refused
 from exchange.messages import Reason, wire

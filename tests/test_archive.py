@@ -13,8 +13,8 @@ import pytest
 from recorded import crashed_copy, deposits, open_sequencer, read_log, record, running, say
 from typer.testing import CliRunner
 
-from exchange.cli import app
 from exchange.cli import archive as archiving
+from exchange.cli.root import app
 from exchange.engine import Engine
 from exchange.journal import archive, retention
 from exchange.journal.archive import DamagedArchive, NotArchivable

@@ -9,6 +9,7 @@ import signal
 import struct
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -19,7 +20,7 @@ import today
 import typer.main
 from served import CHECKOUT, COMMAND, serving
 
-from exchange.cli import app
+from exchange.cli.root import app
 
 CODE = today.code()
 
@@ -64,13 +65,14 @@ def test_every_command_has_help_and_a_place_in_the_reference(path: tuple[str, ..
     for name in path:
         command = command.commands[name]
     assert command.help
+    assert [one.name for one in command.params if not one.help] == []
     for option in (o for p in command.params for o in p.opts if o.startswith("--")):
         assert option in page, option
 
 
 def test_help_does_not_load_the_market() -> None:
     heavy = "{'aiohttp', 'sqlite_utils', 'rich', 'exchange.engine.core'}"
-    code = f"import exchange.cli, sys; print(sorted({heavy} & set(sys.modules)))"
+    code = f"import exchange.cli.root, sys; print(sorted({heavy} & set(sys.modules)))"
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=CHECKOUT, capture_output=True, text=True, check=True
     )
@@ -107,6 +109,16 @@ def test_contracts_are_listed_and_shown() -> None:
     assert [step["phase"] for step in planned["steps"]][0::4] == ["pre-open", "closed"]
 
 
+def test_a_cycle_that_is_longer_than_the_calendar_is_listed_as_far_as_it_goes() -> None:
+    """Whoever takes the list has less of it; stderr says so, and why."""
+    for day, months in (("2038-11-01", 24), ("2038-12-01", 23), ("2039-06-01", 17)):
+        done = run_hourbook("contracts", "list", "--on", day, "--product", "H100", "--json")
+        kinds = Counter(one["kind"] for one in json.loads(done.stdout))
+        assert (done.returncode, kinds["outright"], kinds["spread"]) == (0, months, months - 1)
+        note = f"hourbook: the first {months} months only: calendar US knows 2025 to 2040"
+        assert done.stderr.startswith(note) if months < 24 else done.stderr == ""
+
+
 def test_contract_files_are_checked_and_compared(tmp_path: Path) -> None:
     assert result("contracts", "check") == {"versions": 12, "faults": []}
     shipped = CHECKOUT / "contracts/data/h100.toml"
@@ -137,7 +149,8 @@ def test_contract_files_are_checked_and_compared(tmp_path: Path) -> None:
     assert "last_trading_day" in run_hourbook("contracts", "diff", "H100Z26", "H100PZ26").stdout
     assert "no file" in hourbook("contracts", "check", tmp_path / "none", code=3)
     assert "at most 65536 bytes" in run_hourbook("contracts", "check", "/dev/zero").stdout
-    assert "2025 to 2040" in hourbook("contracts", "list", "--on", "2041-01-02", code=1)
+    for day in ("2040-12-31", "2041-01-02"):
+        assert "2025 to 2040" in hourbook("contracts", "list", "--on", day, code=1)
     mine.write_text("tick")
     assert "contracts check" in hourbook("contracts", "diff", shipped, mine, code=1)
     pages = result("contracts", "pages", tmp_path / "pages", "--on", "2026-12-01")
@@ -164,6 +177,9 @@ def test_a_served_market_is_operated_and_stopped(tmp_path: Path) -> None:
         assert "another person" in hourbook("admin", "approve", proposal, *by_url, code=1)
         other = ("--url", server.ready["http"], "--key", second)
         assert result("admin", "approve", proposal, *other)["price"] == "3.100000"
+        lift = ("admin", "kill", "5", "--lift", "--reason", "a slip", *by_url)
+        assert "killed    yes" in hourbook(*lift[:3], *data)
+        assert "another person has to approve it: hourbook admin approve" in hourbook(*lift)
         assert result("clear", "settle", *data)["settlement_prices"][CODE] == "3.100000"
         last = json.loads(server.stop())
     assert last["stopped"]

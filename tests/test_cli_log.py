@@ -20,7 +20,7 @@ from history_market import DAYS, Script, two_days
 from served import CHECKOUT, COMMAND
 from test_history_divergence import NoPostOnly, rechained
 
-from exchange.cli import main
+from exchange.cli.root import main
 from exchange.gateway.decode import ORDER, digest
 from exchange.history import walk
 from exchange.history.table import COLUMNS, SCHEMA
@@ -122,7 +122,7 @@ def test_replay_exports_the_same_rows_to_both_formats(market: Path, tmp_path: Pa
 
 def test_replay_without_pyarrow_says_what_to_install(market: Path, tmp_path: Path) -> None:
     code = (
-        "import sys; sys.modules['pyarrow'] = None; from exchange.cli import main;"
+        "import sys; sys.modules['pyarrow'] = None; from exchange.cli.root import main;"
         f" sys.argv = ['hourbook', 'replay', {str(market)!r}, '--export',"
         f" {str(tmp_path / 'log.parquet')!r}]; main()"
     )

@@ -24,8 +24,8 @@ from contracts.decimal_text import (
 )
 from contracts.registry import CalendarError, UnknownContractError
 from contracts.spec import Instrument
-from exchange.cli import app
 from exchange.cli.output import Failure
+from exchange.cli.root import app
 
 CLASSES = ("A100", "B200", "GB200", "H100", "H200", "MI300")
 PRODUCTS = tuple(f"{root}{end}" for root in CLASSES for end in ("", "P"))
@@ -289,8 +289,7 @@ def test_the_hours_of_combinations() -> None:
     ],
 )
 def test_the_front_month(on: str, front: str, count: int) -> None:
-    months = None if count == 24 else count
-    listed = registry.load().listing(date.fromisoformat(on), months)
+    listed = registry.load().listing(date.fromisoformat(on), count)
     codes = [i.code for i in listed if i.product == "A100"]
     assert len(codes) == count
     assert codes[:1] == ([f"A100{front}"] if count else [])

@@ -30,7 +30,7 @@ from exchange.app.wishes import RequestRefused, Wish
 from exchange.clearing import records
 from exchange.clearing.delivery import page, story
 from exchange.clearing.delivery.slices import DAY_S
-from exchange.cli import app
+from exchange.cli.root import app
 from exchange.messages import Command, CommandKind, Side
 
 CODE: Final = "H100PZ26"

@@ -50,7 +50,7 @@ from test_sequencer import Gate
 from typer.testing import CliRunner
 
 from exchange.app import alarms, capacity
-from exchange.cli import app
+from exchange.cli.root import app
 from exchange.engine import Engine
 from exchange.journal.errors import (
     BrokenChain,
@@ -228,7 +228,7 @@ async def test_f07_a_sync_that_fails_once_is_the_end_of_the_process(tmp_path: Pa
 SERVE = """
 import os, sys
 from pathlib import Path
-from exchange.cli import main
+from exchange.cli.root import main
 from exchange.journal.storage import LocalFile
 sync, bad = LocalFile.sync, Path(sys.argv[3]) / "bad"
 def once(file):

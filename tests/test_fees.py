@@ -19,7 +19,7 @@ from exchange.clearing import Clearing, records
 from exchange.clearing.fees import NO_TIER, AdoptFees, Tier, month_after, month_before
 from exchange.clearing.ledger import Movement
 from exchange.clearing.reading import Reading
-from exchange.cli import app
+from exchange.cli.root import app
 from exchange.messages import (
     EVENT,
     INDEX_BITS,

@@ -26,9 +26,9 @@ from contracts.grades import measure, table
 from contracts.grades import roster as rosters
 from contracts.grades.schedule import schedule
 from contracts.refusals import Refused
-from exchange import cli
 from exchange.app import Market, requests
 from exchange.app.wishes import RequestRefused
+from exchange.cli import root as cli
 
 DAY = 86_400 * SECOND
 DAYS = schedule(attested.EXPIRY, rules())

@@ -27,7 +27,7 @@ from typer.testing import CliRunner
 
 from exchange.app import Market
 from exchange.app.settings import Serve, Settings
-from exchange.cli import app
+from exchange.cli.root import app
 from exchange.engine import Engine
 from exchange.journal import heads as signed
 from exchange.journal.errors import BrokenChain, DamagedHead, DamagedLog, NewerVersion

@@ -36,9 +36,9 @@ from contracts.index.run import end_ns, fix_through, recompute, reproduce, revis
 from contracts.index.settlement import FinalPrice, MonthIncomplete, Step, final_price
 from contracts.index.tape import Tape, TapeError
 from exchange.app import requests, wishes
-from exchange.cli import app
 from exchange.cli.access import operate
 from exchange.cli.output import Failure
+from exchange.cli.root import app
 
 NOW = BASE_DAYS
 LATER_NS = end_ns(day(NOW + 5))

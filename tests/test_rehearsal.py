@@ -24,7 +24,8 @@ from clients.sync import Client
 from exchange.app import asking, requests
 from exchange.app.bookkeeping import LEDGER_NAME
 from exchange.clearing import Clearing
-from exchange.cli import app
+from exchange.clearing.statements import dollars
+from exchange.cli.root import app
 
 PAGE: Final = CHECKOUT / "docs" / "howto" / "manage-a-default.md"
 CODE: Final = today.dated("H100Z26")  # of the page; the server has the machine's own date
@@ -98,6 +99,7 @@ def judge(said: dict[str, str], data: Path) -> None:
     (loss,) = [json.loads(text) for name, text in said.items() if " allocate " in name]
     assert sum(loss["layers"].values()) == loss["loss"] > 0
     assert loss["layers"]["own_capital"] == 2_000_000_000
+    assert f"{dollars(loss['loss'])} USD\n" in "".join(said.values())  # what the approval says
     assert loss["junior"] == [30, 40]  # 30 bid for too little, 40 for nothing
     assert "lots        15\n" in next(text for name, text in said.items() if " hedge " in name)
     (torn,) = [json.loads(text) for name, text in said.items() if " tear-up " in name]
@@ -191,7 +193,7 @@ def run(
         arguments, _, file = " ".join(map(shlex.quote, words[1:])).partition(" '>' ")
         done = CliRunner().invoke(app, shlex.split(arguments))
         until = time.monotonic() + 30
-        while "'limit': 'moved'" in str(done.exception) and time.monotonic() < until:
+        while "limit moved" in str(done.exception) and time.monotonic() < until:
             time.sleep(0.5)  # the awards are still on their way
             done = CliRunner().invoke(app, shlex.split(arguments))
         assert done.exit_code == 0, (line, done.output, done.exception)

@@ -33,8 +33,8 @@ from clients.keys import Key
 from clients.rest import Rest
 from clients.sync import Client
 from exchange.app.requests import Halt, Resume
-from exchange.cli import app
 from exchange.cli.output import Failure
+from exchange.cli.root import app
 from exchange.engine import Engine
 from exchange.gateway.auth import create_key
 from exchange.gateway.faults import KINDS, Rates, without_changes

@@ -20,6 +20,7 @@ from exchange.app.settings import (
     load,
     variable,
 )
+from exchange.cli.config import setting_text
 
 
 def written(folder: Path, text: str) -> Path:
@@ -119,8 +120,7 @@ def test_the_reference_has_every_setting_and_limit_with_its_value() -> None:
     told = {name: (value, key, text) for name, value, key, text in rows}
     wanted = {}
     for entry in load().entries():
-        value = ",".join(entry.value) if isinstance(entry.value, tuple) else str(entry.value)
-        wanted[entry.name] = (value, entry.variable, entry.text)
+        wanted[entry.name] = (setting_text(entry.value), entry.variable, entry.text)
     assert told == wanted
     assert len(wanted) == len(FIELDS) + len(fixed())
 

@@ -19,8 +19,8 @@ from served import CHECKOUT, COMMAND, serving
 from test_journal import reseal
 
 from exchange.app import Market, asking, requests
-from exchange.cli import app
 from exchange.cli.output import Exit, Failure
+from exchange.cli.root import app
 from exchange.engine import Engine
 from exchange.journal import frame as frames
 from exchange.journal import sealed, snapshots

@@ -20,8 +20,8 @@ from linearizable import check, frames_of
 from served import CHECKOUT, COMMAND
 from typer.testing import CliRunner
 
-from exchange.cli import app
 from exchange.cli.output import Exit, Failure
+from exchange.cli.root import app
 from exchange.journal.reader import LogReader
 from exchange.sim.bugs import BUGS
 from exchange.sim.loop import Process, SimLoop, Stuck

@@ -24,11 +24,19 @@ def package_of(product: str, month: str, worth: int) -> Package:
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command line's arguments."""
-    parser.add_argument("--product", default="H100")
+    parser.add_argument(
+        "--product", default="H100", help="code of the cash-settled contract (%(default)s)"
+    )
     parser.add_argument("--month", required=True, help="of both contracts, such as Z26")
-    parser.add_argument("--worth", type=int, default=0, help="ticks that delivery is worth more")
-    parser.add_argument("--edge", type=int, default=5, help="ticks of the gap beyond that")
-    parser.add_argument("--most", type=options.whole(0), default=10, help="lots held of each")
+    parser.add_argument(
+        "--worth", type=int, default=0, help="ticks that delivery is worth more (%(default)s)"
+    )
+    parser.add_argument(
+        "--edge", type=int, default=5, help="ticks of the gap beyond that (%(default)s)"
+    )
+    parser.add_argument(
+        "--most", type=options.whole(0), default=10, help="most lots held of each (%(default)s)"
+    )
 
 
 async def bot(client: AsyncClient, chosen: argparse.Namespace, stop: asyncio.Event) -> None:

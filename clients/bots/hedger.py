@@ -124,12 +124,24 @@ def _is_within(price: Decimal, worst: Decimal | None, sign: int) -> bool:
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command line's arguments."""
-    parser.add_argument("--product", default="H100")
-    parser.add_argument("--side", choices=("buy", "sell"), default="sell")
     parser.add_argument(
-        "--hours", type=options.whole(0), default=876_000, help="GPU-hours over the strip"
+        "--product", default="H100", help="code of the months' contract (%(default)s)"
     )
-    parser.add_argument("--months", type=options.whole(1), default=MONTHS)
+    parser.add_argument(
+        "--side", choices=("buy", "sell"), default="sell", help="of the hours (%(default)s)"
+    )
+    parser.add_argument(
+        "--hours",
+        type=options.whole(0),
+        default=876_000,
+        help="GPU-hours over all months (%(default)s)",
+    )
+    parser.add_argument(
+        "--months",
+        type=options.whole(1),
+        default=MONTHS,
+        help="from the front month on (%(default)s)",
+    )
     parser.add_argument(
         "--worst-price", type=options.number, help="dollars per GPU-hour; none: any price shown"
     )

@@ -190,10 +190,17 @@ class _Quoter:
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command line's arguments."""
     parser.add_argument("instruments", nargs="*", help="codes such as H100Z26; none: every one")
-    parser.add_argument("--lots", type=options.whole(1), default=5)
-    parser.add_argument("--half-spread", type=options.whole(0), default=10, help="ticks")
     parser.add_argument(
-        "--skew", type=options.whole(0), default=2, help="ticks per LOTS of position"
+        "--lots", type=options.whole(1), default=5, help="lots of each quote (%(default)s)"
+    )
+    parser.add_argument(
+        "--half-spread",
+        type=options.whole(0),
+        default=10,
+        help="ticks from the reference price (%(default)s)",
+    )
+    parser.add_argument(
+        "--skew", type=options.whole(0), default=2, help="ticks per LOTS of position (%(default)s)"
     )
 
 

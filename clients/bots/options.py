@@ -33,7 +33,9 @@ INTERRUPTED: Final = 130
 def parser(question: str, arguments: Arguments | None = None) -> argparse.ArgumentParser:
     """Return a parser of the market's address, the key, and the bot's own arguments."""
     made = argparse.ArgumentParser(description=question)
-    made.add_argument("--url", default="ws://localhost:8000/ws", help="address of the market")
+    made.add_argument(
+        "--url", default="ws://localhost:8000/ws", help="address of the market (%(default)s)"
+    )
     made.add_argument("--key", default="", help="key file; none: the environment's (HOURBOOK_KEY)")
     made.add_argument("--private-key", default="", help="PEM file of an Ed25519 key")
     if arguments is not None:

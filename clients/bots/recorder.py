@@ -205,7 +205,12 @@ def _pyarrow() -> tuple[Any, Any]:
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command line's arguments."""
     parser.add_argument("instruments", nargs="+", help="codes such as H100Z26")
-    parser.add_argument("--file", type=Path, default=Path("tape.parquet"), help="Parquet file")
+    parser.add_argument(
+        "--file",
+        type=Path,
+        default=Path("tape.parquet"),
+        help="Parquet file to write (%(default)s)",
+    )
 
 
 async def bot(client: AsyncClient, chosen: argparse.Namespace, stop: asyncio.Event) -> None:

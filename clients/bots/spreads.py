@@ -36,9 +36,12 @@ async def run(
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command line's arguments."""
     parser.add_argument("spread", help="code such as H100Z26-H100F27")
-    parser.add_argument("--edge", type=int, default=5, help="ticks gained on a lot")
+    parser.add_argument("--edge", type=int, default=5, help="ticks gained on a lot (%(default)s)")
     parser.add_argument(
-        "--most", type=options.whole(0), default=10, help="lots of the spread, either way"
+        "--most",
+        type=options.whole(0),
+        default=10,
+        help="lots of the spread, either way (%(default)s)",
     )
 
 

@@ -62,10 +62,14 @@ def choose(chance: random.Random) -> SideText:
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command line's arguments."""
     parser.add_argument("instruments", nargs="+", help="codes such as H100Z26")
-    parser.add_argument("--lots", type=options.whole(1), default=4, help="most lots of one order")
-    parser.add_argument("--seconds", type=options.number, default=0.5, help="between orders")
-    parser.add_argument("--orders", type=options.whole(0), help="stop after so many")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--lots", type=options.whole(1), default=4, help="most lots of one order (%(default)s)"
+    )
+    parser.add_argument(
+        "--seconds", type=options.number, default=0.5, help="between orders (%(default)s)"
+    )
+    parser.add_argument("--orders", type=options.whole(0), help="stop after so many; none: go on")
+    parser.add_argument("--seed", type=int, default=0, help="draws sides and lots (%(default)s)")
 
 
 async def bot(client: AsyncClient, chosen: argparse.Namespace, stop: asyncio.Event) -> None:

@@ -89,7 +89,7 @@ class Clerk:
         result: dict[str, Any] = {"sequence": sequence, "rulings": rulings}
         for ruling in (ruling for ruling in rulings if ruling["operation"] == operation):
             if ruling["outcome"] != ACCEPTED:
-                raise RequestRefused(f"refused {ruling['outcome']}: {ruling['facts']}")
+                raise _refusal(ruling["outcome"], ruling["facts"])
         if refused := await self._perform_dues():
             result["dues_refused"] = refused
         return result
@@ -100,7 +100,7 @@ class Clerk:
         await self.cleared()
         ruling = self._clearing.would(text)
         if ruling.outcome != ACCEPTED:
-            raise RequestRefused(f"refused {ruling.outcome}: {ruling.facts}")
+            raise _refusal(ruling.outcome, ruling.facts)
         return ruling.facts
 
     def check_member(self, member: int) -> None:
@@ -108,7 +108,7 @@ class Clerk:
         self._clearing.recall()
         if member in self._clearing.gone():
             ruling = matters.refused("open_account", Denial.UNKNOWN_MEMBER, 0, member)
-            raise RequestRefused(f"refused {ruling.outcome}: {ruling.facts}")
+            raise _refusal(ruling.outcome, ruling.facts)
 
     async def perform_dues(self) -> int | None:
         """Perform clearing's dues, unless clearing is behind the log, for example while its ledger
@@ -305,6 +305,12 @@ class Clerk:
         await self.cleared()
         await self._perform_dues()
         return {"code": listed.code, "price": micros_text(price), **facts}
+
+
+def _refusal(outcome: str, facts: dict[str, Any]) -> RequestRefused:
+    """Return a refusal by clearing, with its number, limit and observed value."""
+    told = ", ".join(f"{name} {fact}" for name, fact in facts.items())
+    return RequestRefused(f"refused {outcome}: {told}")
 
 
 def stamp_text(stamp: int) -> str:

@@ -233,7 +233,8 @@ def _from_file(path: Path) -> Iterator[tuple[str, object]]:
     try:
         document = tomllib.loads(path.read_text())
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise SettingsError(f"{path} cannot be read: {error}") from error
+        why = error.strerror if isinstance(error, OSError) else error
+        raise SettingsError(f"{path} cannot be read: {why}") from error
     for section, values in document.items():
         if section not in _SECTIONS:
             raise SettingsError(

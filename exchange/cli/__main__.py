@@ -1,5 +1,5 @@
 """``python -m exchange.cli`` is ``hourbook``."""
 
-from exchange.cli import main
+from exchange.command import main
 
 main()

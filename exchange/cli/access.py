@@ -24,9 +24,16 @@ if TYPE_CHECKING:
 
 DATA_HELP = "The market's data directory."
 Data = Annotated[Path, typer.Option("--data", help=DATA_HELP)]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-Url = Annotated[str, typer.Option("--url", help="A serving market: http://HOST:PORT.")]
-KeyFile = Annotated[Path | None, typer.Option("--key", help="File with the admin key, for --url.")]
+Json = Annotated[bool, typer.Option("--json", help="One line of JSON, not text for people.")]
+Url = Annotated[str, typer.Option("--url", help="Address of a serving market, http://HOST:PORT.")]
+KeyFile = Annotated[
+    Path | None,
+    typer.Option("--key", help="File with the admin key, for --url; DIR/admin.key if absent."),
+]
+Account = Annotated[
+    int, typer.Argument(help="The account's number; `hourbook clear fees --json` lists them.")
+]
+Expiry = Annotated[str, typer.Argument(metavar="CODE", help="An instrument, as H100Z26.")]
 DEFAULT_DATA = Path("market")
 DATABASES: Final = {
     "ledger.db": "the next start makes it of the log",

@@ -37,7 +37,7 @@ def run(
         typer.Option(help="The last sequence that may go; the newest good snapshot's if absent."),
     ] = None,
     to: Annotated[
-        Path | None, typer.Option(help="Another directory to archive into, and not beside the log.")
+        Path | None, typer.Option(help="Directory to archive into; beside the log if absent.")
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -131,7 +131,7 @@ def restore(
 @heads.command("verify")
 def verify(
     directory: Directory,
-    place: Annotated[Path, typer.Option("--heads", help="Where the heads are kept.")],
+    place: Annotated[Path, typer.Option("--heads", help="Directory of the signed heads.")],
     key: Annotated[
         str, typer.Option(help="The id of the only key that you trust, as another told you.")
     ] = "",
@@ -159,9 +159,9 @@ def verify(
         "heads": len(found),
         "signed_upto": found[-1].sequence if found else 0,
         "log_upto": reader.next_sequence - 1,
-        "keys": ", ".join(keys),
+        "keys": keys,
     }
-    show_json(facts | {"keys": keys}) if as_json else show_facts(facts, False)
+    show_facts(facts, as_json)
 
 
 def tape(directory: Directory, as_json: Json = False) -> None:

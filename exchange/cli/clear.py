@@ -10,7 +10,9 @@ import typer
 
 from exchange.cli.access import (
     DEFAULT_DATA,
+    Account,
     Data,
+    Expiry,
     Json,
     KeyFile,
     Url,
@@ -26,9 +28,11 @@ from exchange.cli.output import (
     show_facts,
     show_json,
     show_table,
+    why,
     write_text,
     written,
 )
+from exchange.cli.rulings import show_proposed, show_rulings
 
 if TYPE_CHECKING:
     from exchange.app import requests
@@ -86,18 +90,6 @@ def _show_settled(result: dict[str, Any], as_json: bool) -> None:
         fail("clearing differs from the engine: the market is cancel-only; keep its directory")
 
 
-def show_rulings(result: dict[str, Any], as_json: bool) -> None:
-    """Show the clearing house's rulings, and what the engine refused of them."""
-    if as_json:
-        show_json(result)
-        return
-    for ruling in result["rulings"]:
-        facts = ", ".join(f"{name} {value}" for name, value in ruling["facts"].items())
-        print(f"{ruling['operation']} {ruling['outcome']}: {facts}")
-    for id, why in result.get("dues_refused", {}).items():
-        print(f"not done yet: {id}: {why}")
-
-
 @market_command(app, "schedule", show=show_rulings)
 def schedule(
     times: Annotated[
@@ -112,11 +104,13 @@ def schedule(
     return requests.PutRecord(record=write(ScheduleCycles(times=tuple(times or ()))))
 
 
-@market_command(app, "propose-price")
+@market_command(app, "propose-price", show=show_proposed)
 def propose_price(
-    code: str,
+    code: Expiry,
     price: Annotated[str, typer.Argument(help="Dollars per GPU-hour, as 2.650.")],
-    reason: Annotated[str, typer.Option(help="Why the computed price will not do.")],
+    reason: Annotated[
+        str, typer.Option(help="Why the computed price will not do: it goes into the log.")
+    ],
     correction: Annotated[
         bool, typer.Option("--correction", help="Of a date that is settled already.")
     ] = False,
@@ -129,7 +123,12 @@ def propose_price(
 
 @market_command(app, "record", show=show_rulings)
 def record(
-    file: Annotated[Path, typer.Argument(metavar="FILE.json", help="One record.")],
+    file: Annotated[
+        Path,
+        typer.Argument(
+            metavar="FILE.json", help="One record, as docs/reference/clearing.md has them."
+        ),
+    ],
     request_id: Annotated[
         str, typer.Option("--request-id", help="Makes a repeat harmless: it is recorded once.")
     ] = "",
@@ -140,7 +139,7 @@ def record(
     try:
         text = file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        fail(f"{file}: {error}", Exit.USAGE)
+        fail(f"{file}: {why(error)}", Exit.USAGE)
     return requests.PutRecord(record=text, request_id=request_id)
 
 
@@ -156,7 +155,7 @@ def trial_balance(data: Data = DEFAULT_DATA, as_json: Json = False) -> None:
 
 @app.command("export")
 def export(
-    file: Annotated[Path, typer.Argument(metavar="FILE.beancount", help="Where it goes.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE.beancount", help="The file to write.")],
     data: Data = DEFAULT_DATA,
     as_json: Json = False,
 ) -> None:
@@ -172,13 +171,13 @@ def export(
                 out.write(line + "\n")
                 count += line.count("\n") + 1
     except OSError as error:
-        fail(str(error), Exit.USAGE)
+        fail(f"{file}: {why(error)}", Exit.USAGE)
     show_facts({"file": str(file), "lines": count}, as_json)
 
 
 @app.command("statement")
 def statement(
-    account: int,
+    account: Account,
     data: Data = DEFAULT_DATA,
     day: Annotated[
         int | None, typer.Option("--date", help="Business date yyyymmdd; all if absent.")

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from exchange.cli.access import market_command
-from exchange.cli.output import show_facts, show_json, show_table
+from exchange.cli.output import plain, show_json, show_table
+from exchange.cli.rulings import show_proposed
 
 if TYPE_CHECKING:
     from exchange.app import requests
@@ -19,22 +20,13 @@ Target = Annotated[
     str,
     typer.Argument(metavar="CODE", help="An instrument, H100Z26; or a product, H100: all of it."),
 ]
-Off = Annotated[bool, typer.Option("--off", help="Take it off again.")]
+Off = Annotated[bool, typer.Option("--off", help="Turn it off again.")]
+Feature = Literal[
+    "reduce_only", "groups", "stops", "icebergs", "bands", "circuit_breaker", "velocity",
+    "accountability", "order_value", "all_months_limit", "loss_limit",
+]  # fmt: skip
 WEEK = 604_800  # seconds
 _MS_PER_SECOND = 1_000
-
-
-def _show_changed(result: dict[str, Any], as_json: bool) -> None:
-    if not as_json:
-        result = result | {"changed": " ".join(result["changed"])}
-    show_facts(result, as_json)
-
-
-def _show_resumed(result: dict[str, Any], as_json: bool) -> None:
-    """Show a state, or the proposal that was made instead."""
-    _show_changed(result, as_json)
-    if "proposal" in result and not as_json:
-        print("another person has to approve it: hourbook admin approve", result["proposal"])
 
 
 def _show_indicative(result: dict[str, Any], as_json: bool) -> None:
@@ -42,13 +34,13 @@ def _show_indicative(result: dict[str, Any], as_json: bool) -> None:
         show_json(result)
         return
     rows = [
-        (one["code"], one["price"] or "none", str(one["quantity"]), str(one["surplus"]))
+        (one["code"], plain(one["price"]), str(one["quantity"]), str(one["surplus"]))
         for one in result["indicative"]
     ]
     show_table(("code", "price", "lots", "surplus"), rows)
 
 
-@market_command(app, "halt", show=_show_changed)
+@market_command(app, "halt")
 def halt(code: Target) -> "requests.Halt":
     """Stop trading; orders stay and may be cancelled."""
     from exchange.app import requests  # noqa: PLC0415
@@ -56,7 +48,7 @@ def halt(code: Target) -> "requests.Halt":
     return requests.Halt(code=code)
 
 
-@market_command(app, "resume", show=_show_resumed)
+@market_command(app, "resume", show=show_proposed)
 def resume(
     code: Target,
     reason: Annotated[str, typer.Option(help="Why a breaker's halt may end: for the log.")] = "",
@@ -70,7 +62,7 @@ def resume(
     return requests.Resume(code=code, reason=reason, auction=auction)
 
 
-@market_command(app, "pre-open", show=_show_changed)
+@market_command(app, "pre-open")
 def pre_open(code: Target) -> "requests.PreOpen":
     """Collect orders for an opening auction."""
     from exchange.app import requests  # noqa: PLC0415
@@ -78,11 +70,12 @@ def pre_open(code: Target) -> "requests.PreOpen":
     return requests.PreOpen(code=code)
 
 
-@market_command(app, "auction", show=_show_changed)
+@market_command(app, "auction")
 def auction(
     code: Target,
     cause: Annotated[
-        Literal["opening", "closing", "volatility"], typer.Option(help="What it is for.")
+        Literal["opening", "closing", "volatility"],
+        typer.Option(help="The cause that is published."),
     ] = "volatility",
 ) -> "requests.Auction":
     """Collect orders for an auction; `resume` or `close` trades them at one price."""
@@ -91,7 +84,7 @@ def auction(
     return requests.Auction(code=code, cause=cause)
 
 
-@market_command(app, "close", show=_show_changed)
+@market_command(app, "close")
 def close(code: Target) -> "requests.Close":
     """End trading; what an auction has collected trades at its price."""
     from exchange.app import requests  # noqa: PLC0415
@@ -109,7 +102,9 @@ def indicate(code: Target) -> "requests.Indicate":
 
 @market_command(app, "list")
 def list_contract(
-    code: str,
+    code: Annotated[
+        str, typer.Argument(help="An expiry, H100PZ26, or a combination, H100Z26-H100F27.")
+    ],
     price: Annotated[
         str, typer.Argument(help="First mark of an expiry: dollars per GPU-hour, as 2.650.")
     ] = "",
@@ -120,9 +115,11 @@ def list_contract(
     return requests.ListContract(code=code, price=price)
 
 
-@market_command(app, "implied", show=_show_changed)
+@market_command(app, "implied")
 def implied(
-    code: Annotated[str, typer.Argument(help="A combination; every one if absent.")] = "",
+    code: Annotated[
+        str, typer.Argument(help="A combination, H100Z26-H100F27; every one if absent.")
+    ] = "",
     off: Off = False,
 ) -> "requests.SetImplied":
     """Let a combination and its legs imply each other's prices."""
@@ -133,8 +130,12 @@ def implied(
 
 @market_command(app, "protect")
 def protect(
-    code: Annotated[str, typer.Argument(help="An instrument or a product; all if absent.")] = "",
-    band: Annotated[str | None, typer.Option(help="Dollars through the reference price.")] = None,
+    code: Annotated[
+        str, typer.Argument(help="An instrument, H100Z26, or a product, H100; all if absent.")
+    ] = "",
+    band: Annotated[
+        str | None, typer.Option(help="Price band: dollars through the reference price.")
+    ] = None,
     order_value: Annotated[str | None, typer.Option(help="Most dollars of one order.")] = None,
     accountability: Annotated[
         int | None, typer.Option(help="Lots of an account in an expiry that are reported.")
@@ -157,14 +158,14 @@ def protect(
     )
 
 
-@market_command(app, "breaker", show=_show_changed)
+@market_command(app, "breaker")
 def breaker(
     code: Target,
     variation: Annotated[
         str, typer.Argument(help="Dollars that its price may move within the span; 0: any.")
     ],
     window: Annotated[
-        Literal["circuit", "velocity"], typer.Option(help="Which of its two windows.")
+        Literal["circuit", "velocity"], typer.Option(help="Which of the instrument's two breakers.")
     ] = "circuit",
     span: Annotated[
         float, typer.Option(min=0.001, max=WEEK, help="Seconds that the window looks back.")
@@ -194,7 +195,7 @@ def breaker(
 
 @market_command(app, "limits")
 def limits(
-    code: str,
+    code: Annotated[str, typer.Argument(help="An instrument, H100Z26 or H100Z26-H100F27.")],
     low: Annotated[str | None, typer.Option(help="Lowest price of an order, dollars.")] = None,
     high: Annotated[str | None, typer.Option(help="Highest price of an order, dollars.")] = None,
     position: Annotated[
@@ -216,17 +217,10 @@ def limits(
 
 @market_command(app, "feature")
 def feature(
-    name: Annotated[str, typer.Argument(help="Its name, as in the admin protocol.")],
+    name: Annotated[Feature, typer.Argument(help="What is turned off for everybody.")],
     on: Annotated[bool, typer.Option("--on", help="Turn it on again.")] = False,
 ) -> "requests.SetFeature":
     """Turn a feature of the whole market off without a restart."""
-    import msgspec  # noqa: PLC0415
-
     from exchange.app import requests  # noqa: PLC0415
 
-    try:
-        return msgspec.convert(
-            {"operation": "feature", "feature": name, "on": on}, requests.SetFeature
-        )
-    except msgspec.ValidationError as error:
-        raise typer.BadParameter(f"no feature {name}: {error}") from error
+    return requests.SetFeature(feature=name, on=on)

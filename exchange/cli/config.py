@@ -47,9 +47,12 @@ def show_settings(effective: "Effective", as_json: bool) -> None:
     if as_json:
         show_json({entry.name: entry._asdict() for entry in entries})
         return
-    rows = [(entry.name, _shown(entry.value), entry.source, entry.text) for entry in entries]
+    rows = [(entry.name, setting_text(entry.value), entry.source, entry.text) for entry in entries]
     show_table(("setting", "value", "source", "meaning"), rows, left=4)
 
 
-def _shown(value: object) -> str:
+def setting_text(value: object) -> str:
+    """Return a setting as TOML and the environment have it."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
     return ",".join(value) if isinstance(value, tuple) else str(value)

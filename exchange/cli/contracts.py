@@ -1,7 +1,8 @@
 """``hourbook contracts``: the traded contracts."""
 
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final, Literal
@@ -23,18 +24,35 @@ app = group("What is traded.")
 LIST_HINT: Final = "`hourbook contracts list` shows what is listed"
 Kind = Literal["outright", "spread", "quarter", "year"]
 On = Annotated[
-    datetime | None, typer.Option("--on", formats=["%Y-%m-%d"], help="The day; today if absent.")
+    datetime | None,
+    typer.Option(
+        "--on",
+        formats=["%Y-%m-%d"],
+        metavar="YYYY-MM-DD",
+        help="As of this day; today, UTC, if absent.",
+    ),
 ]
-Files = Annotated[list[Path] | None, typer.Argument(help="Contract files, or folders of them.")]
+Code = Annotated[
+    str, typer.Argument(help="An instrument, H100Z26; a combination, H100-1Q27; a product, H100P.")
+]
+Compared = Annotated[str, typer.Argument(help="A code, a product, a file or a folder of files.")]
+Files = Annotated[
+    list[Path] | None,
+    typer.Argument(help="Contract files, or folders of them; the shipped ones if absent."),
+]
 
 
 @app.command("list")
 def list_(
     on: On = None,
-    product: Annotated[str, typer.Option("--product", help="This product alone: H100.")] = "",
-    kind: Annotated[Kind | None, typer.Option("--kind", help="This kind alone.")] = None,
+    product: Annotated[
+        str, typer.Option("--product", help="Only this product, as H100; all if absent.")
+    ] = "",
+    kind: Annotated[
+        Kind | None, typer.Option("--kind", help="Only this kind; all if absent.")
+    ] = None,
     opened: Annotated[
-        bool, typer.Option("--opened", help="What a new market opens by itself alone.")
+        bool, typer.Option("--opened", help="Only what a new market opens by itself.")
     ] = False,
     as_json: Json = False,
 ) -> None:
@@ -46,10 +64,8 @@ def list_(
     if product and product not in specs.products:
         fail(f"no product {product[:16]!a}; there are {', '.join(specs.products)}")
     with _known_days():
-        expiries = [] if kind not in (None, "outright") else _outrights(specs, day, opened=opened)
-        combined = [] if opened else [c for c in specs.combinations(day) if kind in (None, c.kind)]
-    every: list[Listed] = [*expiries, *combined]
-    listed = [one for one in every if product in ("", one.product)]
+        every: list[Listed] = [*specs.opening(day)] if opened else _cycle(specs, day)
+    listed = [one for one in every if product in ("", one.product) and kind in (None, _kind(one))]
     if as_json:
         show_json([{"kind": "outright", **msgspec.to_builtins(one)} for one in listed])
         return
@@ -57,22 +73,43 @@ def list_(
     show_table(heads, [_line(one) for one in listed])
 
 
-def _outrights(specs: "Registry", day: date, *, opened: bool) -> "list[Instrument]":
-    return specs.opening(day) if opened else specs.listing(day)
+def _cycle(specs: "Registry", day: date) -> "list[Listed]":
+    """Return the cycle of a day; if it is longer than the calendars, as much as they cover, with a
+    note of that. CalendarError if they cover nothing of it."""
+    from contracts.calendar import CalendarError  # noqa: PLC0415
+    from contracts.spec import LISTED_MONTHS_MAX  # noqa: PLC0415
+
+    def first(months: int) -> "list[Listed]":
+        return [*specs.listing(day, months), *specs.combinations(day, months)]
+
+    try:
+        return first(LISTED_MONTHS_MAX)
+    except CalendarError as beyond:
+        for months in range(LISTED_MONTHS_MAX - 1, 0, -1):
+            with suppress(CalendarError):
+                listed = first(months)
+                print(f"hourbook: the first {months} months only: {beyond}", file=sys.stderr)
+                return listed
+        raise
+
+
+def _kind(one: "Listed") -> str:
+    return getattr(one, "kind", "outright")
 
 
 def _line(one: "Listed") -> tuple[str, ...]:
     from contracts.spec import Instrument  # noqa: PLC0415
 
     if isinstance(one, Instrument):
-        kind, delivery, hours = "outright", one.expiry, one.multiplier
+        delivery, hours = one.expiry, one.multiplier
     else:
-        kind, delivery, hours = one.kind, f"{len(one.legs)} months", one.net_hours
-    return (one.code, kind, delivery, str(hours), one.tick, f"{one.last_trading_day}", one.name)
+        delivery, hours = f"{len(one.legs)} months", one.net_hours
+    last = str(one.last_trading_day)
+    return (one.code, _kind(one), delivery, str(hours), one.tick, last, one.name)
 
 
 @app.command("show")
-def show(code: str, on: On = None, as_json: Json = False) -> None:
+def show(code: Code, on: On = None, as_json: Json = False) -> None:
     """Show the terms of an instrument (H100Z26), a combination (H100-1Q27) or a product (H100)."""
     from contracts import registry, sheet  # noqa: PLC0415
     from contracts.pages import product_sheet  # noqa: PLC0415
@@ -90,10 +127,15 @@ def show(code: str, on: On = None, as_json: Json = False) -> None:
 
 @app.command("schedule")
 def schedule(
-    code: str,
+    code: Code,
     on: Annotated[
         datetime | None,
-        typer.Option("--date", formats=["%Y-%m-%d"], help="The business date; today if absent."),
+        typer.Option(
+            "--date",
+            formats=["%Y-%m-%d"],
+            metavar="YYYY-MM-DD",
+            help="The business date; today, UTC, if absent.",
+        ),
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -173,7 +215,7 @@ def _print_check(count: int, faults: "list[Fault]") -> None:
 
 
 @app.command("diff")
-def diff(before: str, after: str, on: On = None, as_json: Json = False) -> None:
+def diff(before: Compared, after: Compared, on: On = None, as_json: Json = False) -> None:
     """Show the fields in which two things differ: codes, products, files or folders of files."""
     from contracts import compare, registry  # noqa: PLC0415
 
@@ -194,13 +236,17 @@ def diff(before: str, after: str, on: On = None, as_json: Json = False) -> None:
         show_json(found)
     else:
         rows = [(f"{one.what} {one.field}".strip(), one.before, one.after) for one in found]
-        show_table(("field", before, after), rows)
+        show_table(("field", before, after), rows) if rows else print("no difference")
     if found:
         raise typer.Exit(Exit.NO)
 
 
 @app.command("pages")
-def pages(folder: Path, on: On = None, as_json: Json = False) -> None:
+def pages(
+    folder: Annotated[Path, typer.Argument(help="Where PRODUCT.md goes; made if need be.")],
+    on: On = None,
+    as_json: Json = False,
+) -> None:
     """Write a Markdown page per product into a folder, which is made if need be."""
     from contracts import registry  # noqa: PLC0415
     from contracts.pages import page  # noqa: PLC0415

@@ -5,9 +5,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import msgspec
 import typer
 
-from exchange.cli.access import DEFAULT_DATA, Data, Json, market_command
-from exchange.cli.clear import ledger, show_rulings
-from exchange.cli.output import Exit, fail, group, show_json, show_table
+from exchange.cli.access import DEFAULT_DATA, Data, Expiry, Json, market_command
+from exchange.cli.clear import ledger
+from exchange.cli.output import Exit, fail, group, plain, show_json, show_table
+from exchange.cli.rulings import show_proposed, show_rulings
 
 if TYPE_CHECKING:
     from exchange.app import requests
@@ -15,7 +16,9 @@ if TYPE_CHECKING:
 
 app = group("The default fund, and a member's default.")
 
-Number = Annotated[int, typer.Argument(metavar="DEFAULT", help="Its number; `show` lists them.")]
+Number = Annotated[
+    int, typer.Argument(metavar="DEFAULT", help="Number of the default; `show` lists them.")
+]
 Person = Annotated[str, typer.Option(help="Who does it: it goes into the log.")]
 Reason = Annotated[str, typer.Option(help="Why: it goes into the log.")]
 
@@ -36,7 +39,8 @@ def _by_two(operation: str, reason: str, **facts: object) -> "requests.ByTwo":
 
 @market_command(app, "capital", show=show_rulings, negative=True)
 def capital(
-    usd: Annotated[str, typer.Argument(help="Dollars; below 0: out.")], person: Person
+    usd: Annotated[str, typer.Argument(help="Dollars paid in, as 2000; below 0: out.")],
+    person: Person,
 ) -> "requests.PutRecord":
     """Pay the house's own capital at risk in, or out."""
     return _put("pay_capital", amount=usd, person=person)
@@ -49,12 +53,16 @@ def size_fund(person: Person) -> "requests.PutRecord":
 
 
 @market_command(app, "declare", show=show_rulings)
-def declare(member: int, person: Person, reason: Reason) -> "requests.PutRecord":
+def declare(
+    member: Annotated[int, typer.Argument(help="Number of the clearing member.")],
+    person: Person,
+    reason: Reason,
+) -> "requests.PutRecord":
     """Declare a member's default: its own accounts are frozen, their orders cancelled."""
     return _put("declare_default", member=member, person=person, reason=reason)
 
 
-@market_command(app, "port")
+@market_command(app, "port", show=show_proposed)
 def port(
     default: Number,
     account: Annotated[int, typer.Argument(help="The client's account.")],
@@ -68,9 +76,9 @@ def port(
 @market_command(app, "hedge")
 def hedge(
     default: Number,
-    code: str,
-    side: Annotated[Literal["buy", "sell"], typer.Argument()],
-    lots: int,
+    code: Expiry,
+    side: Annotated[Literal["buy", "sell"], typer.Argument(help="What the defaulter does.")],
+    lots: Annotated[int, typer.Argument(help="Lots to trade at most, 1 or more.")],
     price: Annotated[str, typer.Argument(help="The limit, dollars per GPU-hour, as 2.650.")],
     request_id: Annotated[
         str, typer.Option("--request-id", help="Makes a repeat harmless: it is traded once.")
@@ -87,9 +95,9 @@ def hedge(
 @market_command(app, "auction", show=show_rulings)
 def auction(
     default: Number,
-    code: str,
+    code: Expiry,
     person: Person,
-    seconds: Annotated[int, typer.Option(min=1, help="Until the bids are opened.")] = 3_600,
+    seconds: Annotated[int, typer.Option(min=1, help="Seconds until the bids are opened.")] = 3_600,
 ) -> "requests.PutRecord":
     """Offer a defaulter's position in an instrument to the members."""
     return _put(
@@ -99,22 +107,24 @@ def auction(
 
 @market_command(app, "bid", show=show_rulings)
 def bid(
-    number: Annotated[int, typer.Argument(metavar="AUCTION", help="`show` lists them.")],
-    account: int,
-    lots: int,
+    number: Annotated[
+        int, typer.Argument(metavar="AUCTION", help="Number of the auction; `show` lists them.")
+    ],
+    account: Annotated[int, typer.Argument(help="The account of a member that bids.")],
+    lots: Annotated[int, typer.Argument(help="Lots bid for, at most those offered.")],
     price: Annotated[str, typer.Argument(help="Dollars per GPU-hour, as 2.650.")],
 ) -> "requests.PutRecord":
     """Put a member's sealed bid in. The best price wins; everybody pays the price bid."""
     return _put("auction_bid", auction=number, account=account, lots=lots, price=price)
 
 
-@market_command(app, "tear-up")
-def tear_up(default: Number, code: str, reason: Reason) -> "requests.ByTwo":
+@market_command(app, "tear-up", show=show_proposed)
+def tear_up(default: Number, code: Expiry, reason: Reason) -> "requests.ByTwo":
     """Propose to end what nobody bid for, against those on the other side; another approves."""
     return _by_two("tear_up", reason, default=default, instrument=code)
 
 
-@market_command(app, "allocate")
+@market_command(app, "allocate", show=show_proposed)
 def allocate(
     default: Number,
     reason: Reason,
@@ -131,13 +141,13 @@ def allocate(
     return _by_two("allocate", reason, default=default, gains=gains, assessment_cap_pct=assessment)
 
 
-@market_command(app, "close")
+@market_command(app, "close", show=show_proposed)
 def close(default: Number, reason: Reason) -> "requests.ByTwo":
     """Propose to end a default: repay who bore the loss, write off the rest; another approves."""
     return _by_two("close_default", reason, default=default)
 
 
-@market_command(app, "distribute")
+@market_command(app, "distribute", show=show_proposed)
 def distribute(default: Number, reason: Reason) -> "requests.ByTwo":
     """Propose to distribute what has come in since a default ended; another person approves."""
     return _by_two("distribute_recovery", reason, default=default)
@@ -170,7 +180,8 @@ def fund(data: Data = DEFAULT_DATA, as_json: Json = False) -> None:
 @app.command("show")
 def show(
     default: Annotated[
-        int | None, typer.Argument(metavar="[DEFAULT]", help="Its number; all if absent.")
+        int | None,
+        typer.Argument(metavar="[DEFAULT]", help="Number of the default; all if absent."),
     ] = None,
     data: Data = DEFAULT_DATA,
     as_json: Json = False,
@@ -212,7 +223,7 @@ def _show_default(
         state = f"until {_time(auction['deadline'])}, {len(auction['bids'])} bids"
         if auction["closed"]:
             sold = sum(lots for _, _, lots, _ in auction["awards"])
-            state = f"{sold} awarded, {auction['unsold']} unsold, junior {auction['junior']}"
+            state = f"{sold} awarded, {auction['unsold']} unsold, junior {plain(auction['junior'])}"
         code = codes[auction["instrument"]]
         print(f"  auction {auction['id']}: {auction['net']:+,} {code}, {state}")
 

@@ -7,14 +7,17 @@ import msgspec
 import typer
 
 from exchange.cli.access import DEFAULT_DATA, Data, Json, operate
-from exchange.cli.clear import ledger, show_rulings
+from exchange.cli.clear import ledger
 from exchange.cli.output import Exit, fail, show_json, show_table, write_text
+from exchange.cli.rulings import show_rulings
 
 app = typer.Typer()  # listed among the commands of `clear`
 
 DAY_NS: Final = 86_400 * 10**9
 _SHADES: Final = ".-=+#"  # characters for a day, from no hours delivered to all
-Number = Annotated[int, typer.Argument(metavar="DELIVERY", help="`deliveries` lists them.")]
+Number = Annotated[
+    int, typer.Argument(metavar="DELIVERY", help="Number of the delivery; `deliveries` lists them.")
+]
 
 
 @app.command("deliveries")
@@ -70,9 +73,11 @@ def delivery(
 @app.command("attest")
 def attest(
     number: Number,
-    day: Annotated[int, typer.Argument(min=1, max=31, help="Of the delivery month, from 1.")],
+    day: Annotated[int, typer.Argument(min=1, max=31, help="Day of the delivery month, from 1.")],
     logs: Annotated[list[Path], typer.Argument(help="The nodes' attestation logs of that day.")],
-    account: Annotated[int, typer.Option(help="Who says so: the seller, the buyer, or 0.")],
+    account: Annotated[
+        int, typer.Option(help="Whose figure it is: the seller's account, the buyer's, or 0.")
+    ],
     roster: Annotated[Path, typer.Option(help="The roster with the site's nodes and their keys.")],
     data: Data = DEFAULT_DATA,
     as_json: Json = False,

@@ -34,14 +34,18 @@ app = group("Attested goodput and MFU, and the conversion factors made from them
 DEFAULT_KEY = Path("node.key")
 PublicKey = Annotated[
     str | None,
-    typer.Option("--key", help="Public key that must have signed; the file's own if absent."),
+    typer.Option(
+        "--key", help="Public key, in hexadecimal, that must have signed; the file's own if absent."
+    ),
 ]
 SigningFile = Annotated[
     Path, typer.Option("--key-file", help="File with the secret key; made if absent, mode 0600.")
 ]
 Now = Annotated[
     datetime | None,
-    typer.Option("--now", help="The clock, UTC: 2026-11-16T12:00:00; now if absent."),
+    typer.Option(
+        "--now", metavar="TIME", help="The clock, UTC: 2026-11-16T12:00:00; now if absent."
+    ),
 ]
 Price = Annotated[str, typer.Option("--price", help="Dollars per GPU-hour, as 2.650.")]
 
@@ -60,7 +64,7 @@ def refusals() -> Iterator[None]:
 
 @app.command("compute")
 def compute(
-    file: Path,
+    file: Annotated[Path, typer.Argument(help="An attestation log, JSON lines.")],
     key: PublicKey = None,
     against: Annotated[
         Path | None, typer.Option("--against", help="The other side's log of the same hours.")
@@ -176,7 +180,8 @@ def probe(
         str, typer.Option("--node", help="This node's name; its host name if absent.")
     ] = "",
     rounds: Annotated[
-        int, typer.Option("--rounds", min=1, max=1000, help="Rounds to measure.")
+        int,
+        typer.Option("--rounds", min=1, max=1000, help="Rounds to measure; their median counts."),
     ] = 5,
     key_file: SigningFile = DEFAULT_KEY,
     out: Annotated[Path | None, typer.Option("--out", help="Write the signed report here.")] = None,
@@ -260,7 +265,7 @@ def grades_(as_json: Json = False) -> None:
 
 @app.command("draw")
 def draw(
-    roster: Annotated[Path, typer.Argument(help="The roster: sites, nodes, keys, GPUs.")],
+    roster: Annotated[Path, typer.Argument(help="The roster, JSON: sites, nodes, keys, GPUs.")],
     as_json: Json = False,
 ) -> None:
     """Show which nodes and hours the previous fixing's hash draws, and the table's days."""
@@ -300,14 +305,16 @@ def _hour(at_ns: int) -> str:
 
 @app.command("factors")
 def factors(
-    roster: Annotated[Path, typer.Argument(help="The roster: sites, nodes, keys, GPUs.")],
+    roster: Annotated[Path, typer.Argument(help="The roster, JSON: sites, nodes, keys, GPUs.")],
     logs: Annotated[list[Path], typer.Argument(help="The drawn nodes' attestation logs.")],
     out: Annotated[Path | None, typer.Option("--out", help="Write the signed table here.")] = None,
     key_file: SigningFile = Path("factors.key"),
     before: Annotated[
         Path | None, typer.Option("--before", help="The published version that this one replaces.")
     ] = None,
-    dispute: Annotated[str, typer.Option("--dispute", help="What the new version answers.")] = "",
+    dispute: Annotated[
+        str, typer.Option("--dispute", help="With --before: what was disputed, in words.")
+    ] = "",
     check: Annotated[
         Path | None, typer.Option("--check", help="Compare with this published table instead.")
     ] = None,

@@ -27,26 +27,41 @@ DEFAULT_TAPE: Final = Path("index.tape")
 REJECTED_SHOWN: Final = 20
 _DAY: Final = ["%Y-%m-%d"]
 
-TapeFile = Annotated[Path, typer.Option("--tape", help="The file that keeps every fixing.")]
+TapeFile = Annotated[Path, typer.Option("--tape", help="The file of all fixings.")]
 Code = Annotated[str, typer.Argument(help="An index, as HBX-H100; `index rules` lists them.")]
 Codes = Annotated[
-    list[str] | None, typer.Option("--index", help="Only this index (repeatable); all if absent.")
+    list[str] | None,
+    typer.Option("--index", metavar="CODE", help="Only this index (repeatable); all if absent."),
 ]
 Known = Annotated[
     datetime | None,
-    typer.Option("--known", help="As it was known then, UTC: 2026-08-03T12:00:00."),
+    typer.Option("--known", metavar="TIME", help="As it was known then, UTC: 2026-08-03T12:00:00."),
 ]
 
 
 @app.command("fix")
 def fix(
-    file: Annotated[Path, typer.Argument(help="A CSV of price observations.")],
+    file: Annotated[
+        Path,
+        typer.Argument(help="A CSV of price observations (docs/reference/index-methodology.md)."),
+    ],
     on: Annotated[
-        datetime, typer.Option("--date", formats=_DAY, help="The day; with those before it.")
+        datetime,
+        typer.Option(
+            "--date",
+            formats=_DAY,
+            metavar="YYYY-MM-DD",
+            help="The day to fix, with those before it that the tape lacks.",
+        ),
     ],
     first: Annotated[
         datetime | None,
-        typer.Option("--from", formats=_DAY, help="On an empty tape: fix no day before this one."),
+        typer.Option(
+            "--from",
+            formats=_DAY,
+            metavar="YYYY-MM-DD",
+            help="On an empty tape: fix no day before this one.",
+        ),
     ] = None,
     codes: Codes = None,
     revise: Annotated[
@@ -96,7 +111,8 @@ def fix(
 def show(
     code: Code,
     on: Annotated[
-        datetime | None, typer.Option("--date", formats=_DAY, help="One day, with its votes.")
+        datetime | None,
+        typer.Option("--date", formats=_DAY, metavar="YYYY-MM-DD", help="One day, with its votes."),
     ] = None,
     month: Annotated[str, typer.Option("--month", help="One month, as 2026-08.")] = "",
     known: Known = None,
@@ -218,7 +234,11 @@ def settle(
     month: Annotated[str, typer.Argument(help="The delivery month, as 2026-08.")],
     market: Annotated[
         list[str] | None,
-        typer.Option("--market", help="The contract's last settlement prices, in order."),
+        typer.Option(
+            "--market",
+            metavar="PRICE",
+            help="Last settlement prices of the contract, in order, as 2.650; repeatable.",
+        ),
     ] = None,
     known: Known = None,
     tape_file: TapeFile = DEFAULT_TAPE,
@@ -263,7 +283,10 @@ def settle(
 @app.command("record")
 def record(
     code: Code,
-    on: Annotated[datetime, typer.Option("--date", formats=_DAY, help="The day.")],
+    on: Annotated[
+        datetime,
+        typer.Option("--date", formats=_DAY, metavar="YYYY-MM-DD", help="The day of the fixing."),
+    ],
     tape_file: TapeFile = DEFAULT_TAPE,
     data: Data = DEFAULT_DATA,
     url: Url = "",

@@ -34,7 +34,9 @@ def why(
     order_id: Annotated[
         int | None, typer.Argument(min=0, max=_ID_MAX, help="The exchange's order id.")
     ] = None,
-    account: Annotated[int | None, typer.Option(help="With --client-id: whose order.")] = None,
+    account: Annotated[
+        int | None, typer.Option(help="With --client-id: whose order it is.")
+    ] = None,
     client_id: Annotated[str, typer.Option(help="The client order id it was entered with.")] = "",
     as_json: Json = False,
 ) -> None:
@@ -103,14 +105,28 @@ def diff(
 @app.command("grep")
 def grep(
     directory: Directory,
-    account: Annotated[int | None, typer.Option(help="On either side of a trade.")] = None,
-    instrument: Annotated[str, typer.Option(metavar="CODE", help="An instrument.")] = "",
-    reason: Annotated[str, typer.Option(help="A reject or cancel reason, as MARGIN.")] = "",
+    account: Annotated[
+        int | None, typer.Option(help="Only of this account, on either side of a trade.")
+    ] = None,
+    instrument: Annotated[
+        str, typer.Option(metavar="CODE", help="Only of this instrument, as H100Z26.")
+    ] = "",
+    reason: Annotated[
+        str, typer.Option(help="Only rejects and cancels for this reason, as MARGIN.")
+    ] = "",
     kind: Annotated[
-        list[str] | None, typer.Option(help="Of events or commands, as TRADE; repeatable.")
+        list[str] | None,
+        typer.Option(
+            metavar="KIND", help="Only of this kind of event or command, as TRADE; repeatable."
+        ),
     ] = None,
     since: Annotated[
-        str, typer.Option("--from", metavar="SEQ|TIME", help="Begin with this one.")
+        str,
+        typer.Option(
+            "--from",
+            metavar="SEQ|TIME",
+            help="Begin with this sequence, or at this time (ISO 8601, UTC).",
+        ),
     ] = "",
     until: Annotated[str, typer.Option(metavar="SEQ|TIME", help=UNTIL_HELP)] = "",
     limit: Annotated[int, typer.Option(min=0, help="Lines printed; all are counted.")] = 1_000,
@@ -162,7 +178,8 @@ def _query(
             query.event_kinds |= events
             query.command_kinds |= commands - ({0} if events else set())
     except KeyError as unknown:
-        fail(f"no kind or reason is named {unknown.args[0]}; see docs/reference", Exit.USAGE)
+        fail(f"no kind or reason is named {unknown.args[0]}; docs/reference/engine.md has the"
+             " kinds, rejects.md the reasons", Exit.USAGE)  # fmt: skip
     if since:
         sequence, query.first_stamp = named(since)
         query.first_sequence = sequence or 0
@@ -184,17 +201,24 @@ def what_if(
     directory: Directory,
     margin: Annotated[
         list[str] | None,
-        typer.Option(metavar="CODE=PERCENT", help="Margin rates in per cent of the log's."),
+        typer.Option(
+            metavar="CODE=PERCENT",
+            help="Margin rates in per cent of the log's, as 'H100*=150'; repeatable.",
+        ),
     ] = None,
     limits: Annotated[
         list[str] | None,
-        typer.Option(metavar="CODE=PERCENT", help="Price limits, so far either side of the mark."),
+        typer.Option(
+            metavar="CODE=PERCENT",
+            help="Price limits, per cent either side of the mark; repeatable.",
+        ),
     ] = None,
     position_limit: Annotated[
-        list[str] | None, typer.Option(metavar="CODE=LOTS", help="Position limits.")
+        list[str] | None,
+        typer.Option(metavar="CODE=LOTS", help="Most lots of an account; repeatable."),
     ] = None,
     without: Annotated[
-        list[int] | None, typer.Option(metavar="ACCOUNT", help="Its orders never enter.")
+        list[int] | None, typer.Option(metavar="ACCOUNT", help="Leave its orders out; repeatable.")
     ] = None,
     as_json: Json = False,
 ) -> None:

@@ -17,6 +17,7 @@ from exchange.cli.output import (
     show_facts,
     show_json,
     show_table,
+    why,
     write_text,
 )
 
@@ -43,7 +44,8 @@ Plot = Annotated[Path | None, typer.Option("--plot", help="Draw what was found: 
 def margin(
     data: Data = DEFAULT_DATA,
     account: Annotated[
-        list[int] | None, typer.Option("--account", help="Only this account; repeatable.")
+        list[int] | None,
+        typer.Option("--account", metavar="ACCOUNT", help="Only this account; repeatable."),
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -84,7 +86,11 @@ def limits(
     data: Data = DEFAULT_DATA,
     supply: Annotated[
         list[str] | None,
-        typer.Option("--supply", help="CODE=LOTS that can be delivered; repeatable."),
+        typer.Option(
+            "--supply",
+            metavar="CODE=LOTS",
+            help="Lots of an expiry that can be delivered; repeatable.",
+        ),
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -123,7 +129,12 @@ def limits(
 def calibrate(
     effective: Annotated[
         datetime | None,
-        typer.Option("--effective", formats=["%Y-%m-%d"], help="Business date; today if absent."),
+        typer.Option(
+            "--effective",
+            formats=["%Y-%m-%d"],
+            metavar="YYYY-MM-DD",
+            help="Business date; today if absent.",
+        ),
     ] = None,
     prices: Prices = None,
     data: Annotated[
@@ -183,7 +194,7 @@ def adopt(
     try:
         text = file.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        fail(f"{file} cannot be read: {error}", Exit.USAGE)
+        fail(f"{file} cannot be read: {why(error)}", Exit.USAGE)
     show_facts(operate(requests.AdoptMargin(parameters=text), data, url, key), as_json)
 
 
@@ -234,7 +245,7 @@ def _history(path: Path | None) -> tuple[bytes, "History"]:
         content = history.shipped() if path is None else path.read_bytes()
         return content, history.read(content)
     except (OSError, *UNREADABLE) as error:
-        fail(f"{path} is no price history: {error}", Exit.USAGE)
+        fail(f"{path} is no price history: {why(error)}", Exit.USAGE)
 
 
 def _drawing(file: Path | None) -> Any:

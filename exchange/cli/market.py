@@ -40,7 +40,7 @@ def serve(
     ] = None,
     tls: Annotated[
         tuple[str, str] | None,
-        typer.Option(metavar="CERT KEY", help="Serve TLS alone, with these two PEM files."),
+        typer.Option(metavar="CERT KEY", help="Two PEM files: serve TLS only."),
     ] = None,
     deribit: Annotated[
         bool | None,
@@ -152,9 +152,14 @@ async def until(stopped: asyncio.Event, failed: Any) -> None:
 
 
 def demo(
-    seconds: Annotated[int, typer.Option(min=1, help="How long the market trades.")] = 20,
-    seed: Annotated[int, typer.Option(help="Seeds the participants.")] = 1,
-    stay: Annotated[bool, typer.Option("--serve", help="Leave the market open.")] = False,
+    seconds: Annotated[int, typer.Option(min=1, help="Seconds that the market trades.")] = 20,
+    seed: Annotated[int, typer.Option(help="The same seed, the same participants.")] = 1,
+    stay: Annotated[
+        bool,
+        typer.Option(
+            "--serve", help="Leave the market open until Ctrl-C, with a key for a visitor."
+        ),
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Run a market day with real clients, settle it, and prove it.

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from exchange.cli.access import DEFAULT_DATA, Data, Json, market_command
+from exchange.cli.access import DEFAULT_DATA, Account, Data, Expiry, Json, market_command
 from exchange.cli.output import Exit, fail, show_json
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ app = typer.Typer()  # listed among the commands of `clear`
 
 @market_command(app, "expire")
 def expire(
-    code: str,
+    code: Expiry,
     at_settlement: Annotated[
         bool,
         typer.Option(
@@ -31,7 +31,7 @@ def expire(
 
 
 @app.command("box")
-def box(account: int, data: Data = DEFAULT_DATA, as_json: Json = False) -> None:
+def box(account: Account, data: Data = DEFAULT_DATA, as_json: Json = False) -> None:
     """Show a lender what a box holds, its margin, coverage and liquidity. Reads alone."""
     from exchange.cli.clear import ledger  # noqa: PLC0415
 

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from exchange.cli.access import market_command
-from exchange.cli.output import Exit, fail, group, show_facts, show_json, show_table
+from exchange.cli.access import Account, market_command
+from exchange.cli.output import Exit, fail, group, plain, show_facts, show_json, show_table
+from exchange.cli.rulings import show_proposed
 
 if TYPE_CHECKING:
     from exchange.app import requests
@@ -20,8 +21,9 @@ admin = group("Operate a market.")
 
 Dollars = Annotated[str, typer.Argument(help="Dollars, as in 2500000 or 99.50.")]
 RequestId = Annotated[
-    str, typer.Option("--request-id", help="Makes a repeat harmless: it is booked once.")
+    str, typer.Option("--request-id", help="A text of your own: what repeats it is booked once.")
 ]
+KeyId = Annotated[str, typer.Argument(help="The key's id; `hourbook keys list` shows it.")]
 Reason = Annotated[str, typer.Option(help="Why: it goes into the log.")]
 Malfunction = Annotated[
     bool, typer.Option("--malfunction", help="The market's own fault: the range does not bind.")
@@ -104,20 +106,24 @@ def _show_state(result: dict[str, Any], as_json: bool) -> None:
         print(f"not done yet: {id}: {why}")
     print()
     names = ("code", "state", "cause", "low_limit", "high_limit", "mark", "band")
-    rows = [tuple(instrument[name] or "none" for name in names) for instrument in instruments]
+    rows = [tuple(plain(instrument[name]) for name in names) for instrument in instruments]
     show_table([name.replace("_", " ") for name in names], rows)
 
 
 @market_command(keys, "create", create=True, show=_as_json)
 def create(
-    account: int,
+    account: Annotated[
+        int, typer.Argument(help="Whose key it is; 0, the house, for an admin key.")
+    ],
     scope: Annotated[
         Literal["read", "trade", "cancel_only", "clear", "admin"],
-        typer.Option(help="What the key may do."),
+        typer.Option(help="What the key may do; admin operates the market."),
     ] = "trade",
     address: Annotated[
         list[str] | None,
-        typer.Option(help="Address or network that it may be used from; repeat for more."),
+        typer.Option(
+            metavar="NETWORK", help="Address or network that it may be used from; repeat for more."
+        ),
     ] = None,
     public_key: PublicKey = None,
 ) -> "requests.CreateKey":
@@ -134,7 +140,7 @@ def create(
 
 @market_command(keys, "rotate", show=_as_json)
 def rotate(
-    key_id: str,
+    key_id: KeyId,
     overlap: Annotated[
         int, typer.Option(min=0, max=7_776_000, help="Seconds that the old key stays good.")
     ] = 86_400,
@@ -157,7 +163,7 @@ def list_keys() -> "requests.ListKeys":
 
 
 @market_command(keys, "revoke")
-def revoke(key_id: str) -> "requests.RevokeKey":
+def revoke(key_id: KeyId) -> "requests.RevokeKey":
     """Revoke an API key for good and close its live connections."""
     from exchange.app import requests  # noqa: PLC0415
 
@@ -165,7 +171,7 @@ def revoke(key_id: str) -> "requests.RevokeKey":
 
 
 @market_command(admin, "deposit", create=True)
-def deposit(account: int, usd: Dollars, request_id: RequestId = "") -> "requests.Deposit":
+def deposit(account: Account, usd: Dollars, request_id: RequestId = "") -> "requests.Deposit":
     """Book dollars into an account, which is opened if need be."""
     from exchange.app import requests  # noqa: PLC0415
 
@@ -173,7 +179,7 @@ def deposit(account: int, usd: Dollars, request_id: RequestId = "") -> "requests
 
 
 @market_command(admin, "withdraw")
-def withdraw(account: int, usd: Dollars, request_id: RequestId = "") -> "requests.Withdraw":
+def withdraw(account: Account, usd: Dollars, request_id: RequestId = "") -> "requests.Withdraw":
     """Book dollars out of an account, as far as they are free."""
     from exchange.app import requests  # noqa: PLC0415
 
@@ -182,13 +188,17 @@ def withdraw(account: int, usd: Dollars, request_id: RequestId = "") -> "request
 
 @market_command(admin, "account", create=True)
 def account_(
-    account: int,
+    account: Annotated[int, typer.Argument(help="Number of the new account, from 1.")],
     member: Member = None,
     kind: Annotated[
-        Literal["house", "client", "box"], typer.Option(help="Whose account it is.")
+        Literal["house", "client", "box"],
+        typer.Option(help="A member's own, a client's, or a lender's box."),
     ] = "client",
     self_trade_group: Annotated[
-        int | None, typer.Option(help="Accounts of one group never trade with each other.")
+        int | None,
+        typer.Option(
+            help="Accounts of one group never trade with each other; a group of its own if absent."
+        ),
     ] = None,
 ) -> "requests.OpenAccount":
     """Open an account."""
@@ -199,12 +209,18 @@ def account_(
     )
 
 
-@market_command(admin, "kill")
+@market_command(admin, "kill", show=show_proposed)
 def kill(
     account: Annotated[int | None, typer.Argument(help="The account to stop.")] = None,
-    session: Annotated[int, typer.Option(help="This session of the account alone.")] = 0,
-    member: Annotated[int | None, typer.Option(help="All accounts of a member.")] = None,
-    exchange: Annotated[bool, typer.Option("--exchange", help="Everybody.")] = False,
+    session: Annotated[
+        int, typer.Option(help="Only this session of the account; 0: all of it.")
+    ] = 0,
+    member: Annotated[
+        int | None, typer.Option(help="Instead of an account: all those of this member.")
+    ] = None,
+    exchange: Annotated[
+        bool, typer.Option("--exchange", help="Instead of an account: the whole market.")
+    ] = False,
     lift: Annotated[
         bool, typer.Option("--lift", help="Let them trade again: another person approves it.")
     ] = False,
@@ -225,7 +241,7 @@ def kill(
     )
 
 
-@market_command(admin, "bust")
+@market_command(admin, "bust", show=show_proposed)
 def bust(
     match_number: MatchNumber, reason: Reason, malfunction: Malfunction = False
 ) -> "requests.Bust":
@@ -235,7 +251,7 @@ def bust(
     return requests.Bust(match_number=match_number, reason=reason, malfunction=malfunction)
 
 
-@market_command(admin, "adjust")
+@market_command(admin, "adjust", show=show_proposed)
 def adjust(
     match_number: MatchNumber, usd: Dollars, reason: Reason, malfunction: Malfunction = False
 ) -> "requests.Adjust":
@@ -247,8 +263,10 @@ def adjust(
     )
 
 
-@market_command(admin, "approve")
-def approve(proposal: str) -> "requests.Approve":
+@market_command(admin, "approve", show=show_proposed)
+def approve(
+    proposal: Annotated[str, typer.Argument(help="Its id; `hourbook admin proposals` lists them.")],
+) -> "requests.Approve":
     """Have done what another person proposed in the last ten minutes."""
     from exchange.app import requests  # noqa: PLC0415
 
@@ -265,7 +283,10 @@ def proposals() -> "requests.ListProposals":
 
 @market_command(admin, "mode")
 def mode(
-    mode: Annotated[Literal["normal", "cancel_only"], typer.Argument(help="The mode wished for.")],
+    mode: Annotated[
+        Literal["normal", "cancel_only"],
+        typer.Argument(help="cancel_only: only cancels and reductions pass."),
+    ],
 ) -> "requests.SetMode":
     """Make the whole market cancel-only, or normal again."""
     from exchange.app import requests  # noqa: PLC0415
@@ -275,7 +296,9 @@ def mode(
 
 @market_command(admin, "open-day")
 def open_day(
-    day: Annotated[int | None, typer.Option("--date", help="yyyymmdd; the next if absent.")] = None,
+    day: Annotated[
+        int | None, typer.Option("--date", help="Business date yyyymmdd; the next if absent.")
+    ] = None,
 ) -> "requests.OpenDay":
     """Open a business date: list new expiries, set the limits, start trading."""
     from exchange.app import requests  # noqa: PLC0415

@@ -65,6 +65,11 @@ def fail(message: str, code: Exit = Exit.NO) -> NoReturn:
     raise Failure(message, code)
 
 
+def why(error: Exception) -> str:
+    """Return what an error says, without the number and the file of one of the operating system."""
+    return getattr(error, "strerror", None) or str(error)
+
+
 def show_json(value: Any) -> None:
     """Print a value as one line of JSON."""
     print(msgspec.json.encode(value).decode(), flush=True)
@@ -77,12 +82,28 @@ def show_facts(facts: dict[str, Any], as_json: bool) -> None:
         return
     width = max(map(len, facts), default=0)
     for name, value in facts.items():
-        print(f"{name.replace('_', ' '):<{width}}  {value}")
+        print(f"{name.replace('_', ' '):<{width}}  {plain(value)}")
+
+
+def plain(value: object) -> str:
+    """Return a value as people read it: yes and no, a dash for what there is none of, and the
+    entries of a list or under names after one another, apart by ; where they have commas."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, dict):
+        return plain([f"{name} {plain(one)}" for name, one in value.items()])
+    if isinstance(value, list | tuple):
+        entries = [plain(one) for one in value]
+        return ("; " if any("," in entry for entry in entries) else ", ").join(entries) or "-"
+    return "-" if value in (None, "") else str(value)
 
 
 def show_table(heads: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> None:
-    """Print a plain table; the first ``left`` columns are left-aligned, the others
-    right-aligned."""
+    """Print a plain table, or "none" if it has no rows; the first ``left`` columns are
+    left-aligned, the others right-aligned."""
+    if not rows:
+        print("none")
+        return
     columns = list(zip(heads, *rows, strict=True))
     widths = [max(map(len, column)) for column in columns]
     for row in (heads, *rows):

@@ -10,8 +10,10 @@ from exchange.cli.output import Exit, fail, show_facts
 
 
 def flow(
-    file: Annotated[Path, typer.Argument(metavar="FILE.bin", help="A raw order flow.")],
-    skip: Annotated[int, typer.Option(min=0, help="Commands applied before the clock runs.")] = 0,
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE.bin", help="A raw order flow: records of 32 bytes.")
+    ],
+    skip: Annotated[int, typer.Option(min=0, help="Commands that come before the timing.")] = 0,
     as_json: Json = False,
 ) -> None:
     """Run a raw order flow through the core as the market would, and time the core alone."""

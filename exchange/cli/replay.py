@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from exchange.cli.access import Json
-from exchange.cli.output import Exit, fail, progress, show_facts, show_json, show_table
+from exchange.cli.output import Exit, fail, plain, progress, show_facts, show_json, show_table
 
 if TYPE_CHECKING:
     from exchange.history.picture import Picture
@@ -30,22 +30,26 @@ def replay(
     ] = False,
     until: Annotated[str, typer.Option(metavar="SEQ|TIME", help=UNTIL_HELP)] = "",
     speed: Annotated[
-        str, typer.Option(metavar="real|Nx", help="Print events as they came, so much faster.")
+        str,
+        typer.Option(metavar="real|Nx", help="Print events at their own pace, or N times faster."),
     ] = "",
     export: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write all rows: .jsonl or .parquet.")
+        Path | None,
+        typer.Option(metavar="FILE", help="Write every record: FILE.jsonl or FILE.parquet."),
     ] = None,
     book: Annotated[
-        list[str] | None, typer.Option("--book", metavar="CODE", help="Show this book then.")
+        list[str] | None,
+        typer.Option(metavar="CODE", help="Show its book at the end; repeatable."),
     ] = None,
     account: Annotated[
-        list[int] | None, typer.Option("--account", help="Show this account's money then.")
+        list[int] | None,
+        typer.Option(metavar="ACCOUNT", help="Show its money at the end; repeatable."),
     ] = None,
     from_snapshot: Annotated[
         bool, typer.Option("--from-snapshot", help="Begin with the newest snapshot that holds.")
     ] = False,
     heads: Annotated[
-        Path | None, typer.Option(help="A directory of signed heads to hold the log against.")
+        Path | None, typer.Option(help="Directory of signed heads to compare the log with.")
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -252,7 +256,7 @@ def _views(
 def _print_views(shown: dict[str, Any]) -> None:
     for book in shown.get("books", []):
         print(
-            f"\n{book['instrument']}  {book['state']}  mark {book['mark']}"
+            f"\n{book['instrument']}  {book['state']}  mark {plain(book['mark'])}"
             f"  limits {book['low_limit']} to {book['high_limit']}"
         )
         sides = [(side, level) for side in ("asks", "bids") for level in _down(side, book[side])]
@@ -267,7 +271,7 @@ def _print_views(shown: dict[str, Any]) -> None:
         show_facts(account, False)
         if positions:
             heads = tuple(name.replace("_", " ") for name in positions[0])
-            show_table(heads, [tuple(str(v) for v in held.values()) for held in positions])
+            show_table(heads, [tuple(map(plain, held.values())) for held in positions])
 
 
 def _down(side: str, levels: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 Date = Annotated[
     int | None, typer.Option("--date", help="Business date yyyymmdd; the last if absent.")
 ]
-CsvFile = Annotated[Path | None, typer.Option("--csv", metavar="FILE", help="Write rows there.")]
+CsvFile = Annotated[
+    Path | None, typer.Option("--csv", metavar="FILE", help="Also write the rows to this file.")
+]
 
 HOLDERS: Final = ("business_date", "instrument", "account", "member", "long", "short")
 FINDINGS: Final = (
@@ -28,7 +30,7 @@ FINDINGS: Final = (
 
 def audit(
     directory: Directory,
-    file: Annotated[Path, typer.Argument(metavar="FILE.csv", help="Where the rows go.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE.csv", help="The file to write.")],
     until: Annotated[str, typer.Option(metavar="SEQ|TIME", help=UNTIL_HELP)] = "",
     as_json: Json = False,
 ) -> None:
@@ -71,7 +73,7 @@ def bulletin(
 def large_traders(
     directory: Directory,
     date: Date = None,
-    lots: Annotated[int, typer.Option(min=1, help="Who holds so many lots or more.")] = 25,
+    lots: Annotated[int, typer.Option(min=1, help="Fewest lots of a holder that is named.")] = 25,
     file: CsvFile = None,
     as_json: Json = False,
 ) -> None:
@@ -92,7 +94,8 @@ def large_traders(
 def surveillance(
     directory: Directory,
     pattern: Annotated[
-        list[str] | None, typer.Option(help="One of the patterns; repeatable. All if absent.")
+        list[str] | None,
+        typer.Option(metavar="NAME", help="One of the patterns; repeatable. All if absent."),
     ] = None,
     file: CsvFile = None,
     as_json: Json = False,

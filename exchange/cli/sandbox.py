@@ -26,22 +26,30 @@ ASK_SECONDS: Final = 10.0
 
 def sandbox(
     clock: Annotated[
-        Literal["real", "virtual"], typer.Option(help="Serve on a port, or run a bot in here.")
+        Literal["real", "virtual"],
+        typer.Option(help="Serve on a port, or run a --bot in simulated time."),
     ] = "real",
-    seed: Annotated[int, typer.Option(min=0, help="Seeds makers, takers and faults.")] = 1,
-    bot: Annotated[str, typer.Option(help="With --clock virtual: a bot and its arguments.")] = "",
+    seed: Annotated[
+        int, typer.Option(min=0, help="The same seed, the same makers, takers and faults.")
+    ] = 1,
+    bot: Annotated[
+        str, typer.Option(help="With --clock virtual: a bot and its arguments, as 'maker H100Z26'.")
+    ] = "",
     seconds: Annotated[
-        int, typer.Option(min=0, help="How long; 0: until stopped, virtual 300 or the tape.")
+        int, typer.Option(min=0, help="Seconds to run; 0: until stopped, virtual 300 or the tape.")
     ] = 0,
     faults: Annotated[str, typer.Option(metavar="drop=2,gap=5", help=FAULTS_HELP)] = "",
     product: Annotated[
-        list[str] | None, typer.Option(help="Made a market in; repeat for more. [default: H100]")
+        list[str] | None,
+        typer.Option(metavar="CODE", help="Product that makers quote; repeatable. [default: H100]"),
     ] = None,
     tape: Annotated[
-        Path | None, typer.Option(help="With --clock virtual: a recorded day, not makers.")
+        Path | None,
+        typer.Option(help="With --clock virtual: a recorded day (Parquet), not makers."),
     ] = None,
     data: Annotated[
-        Path | None, typer.Option(help="Keep the market in this new directory.")
+        Path | None,
+        typer.Option(help="Keep the market in this empty directory; deleted if absent."),
     ] = None,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[
@@ -54,8 +62,12 @@ def sandbox(
     count: Annotated[
         int, typer.Option(min=1, max=10_000, help="With --fault: frames that meet it.")
     ] = 1,
-    delay_ms: Annotated[int, typer.Option(min=0, max=60_000, help="How long a delay is.")] = 200,
-    url: Annotated[str, typer.Option(help="A served sandbox.")] = f"http://localhost:{PORT}",
+    delay_ms: Annotated[
+        int, typer.Option(min=0, max=60_000, help="Milliseconds that a delay lasts.")
+    ] = 200,
+    url: Annotated[
+        str, typer.Option(help="With --fault: address of a served sandbox.")
+    ] = f"http://localhost:{PORT}",
     as_json: Json = False,
 ) -> None:
     """Run a market with seeded makers, and faults between it and you.
@@ -64,8 +76,7 @@ def sandbox(
     bot in virtual time: the same seed gives the same log, byte for byte.
     """
     if fault is not None:
-        told = _demand(url, fault, count, delay_ms)
-        return show_facts(told if as_json else {k: _shown(v) for k, v in told.items()}, as_json)
+        return show_facts(_demand(url, fault, count, delay_ms), as_json)
     if data is not None and (data / "log").exists():
         fail(f"there is a market in {data}; a sandbox begins with an empty directory", Exit.USAGE)
     if bool(bot) != (clock == "virtual"):
@@ -147,14 +158,7 @@ def _run(
         fail(f"the run ended with TimeoutError: {error}".rstrip(": "))
     if as_json:
         return show_json(report)
-    show_facts({name: _shown(getattr(report, name)) for name in report.__struct_fields__}, False)
-
-
-def _shown(value: Any) -> Any:
-    """Return a value as text for people."""
-    if isinstance(value, dict):
-        return ", ".join(f"{name} {figure}" for name, figure in value.items() if figure) or "none"
-    return value
+    show_facts({name: getattr(report, name) for name in report.__struct_fields__}, False)
 
 
 async def _serve(

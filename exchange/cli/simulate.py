@@ -13,9 +13,14 @@ from exchange.cli.output import Exit, fail, progress, show_facts, show_json
 def simulate(
     seed: Annotated[int, typer.Option(min=0, help="The seed, or the first of several.")] = 1,
     seeds: Annotated[int, typer.Option(min=1, help="How many seeds, one after another.")] = 1,
-    seconds: Annotated[int, typer.Option(min=0, help="Go on for so long instead.")] = 0,
-    bug: Annotated[str, typer.Option(help="A bug to put in: the run must find it.")] = "",
-    trace: Annotated[bool, typer.Option(help="Print every happening of the run.")] = False,
+    seconds: Annotated[
+        int, typer.Option(min=0, help="Go on with more seeds for so many seconds.")
+    ] = 0,
+    bug: Annotated[
+        str,
+        typer.Option(help="Bug to put in, which the run must find; a wrong name lists all."),
+    ] = "",
+    trace: Annotated[bool, typer.Option(help="Print every step of the run.")] = False,
     as_json: Json = False,
 ) -> None:
     """Run the real market in a storm of faults that a seed decides, and check what must hold.

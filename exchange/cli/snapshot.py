@@ -116,10 +116,12 @@ def verify(directory: Directory, as_json: Json = False) -> None:
 
 def shadow(
     directory: Directory,
-    every: Annotated[int, typer.Option(min=1, help="Commands between two snapshots.")] = (
+    every: Annotated[int, typer.Option(min=1, help="Most commands between two snapshots.")] = (
         EVERY_COMMANDS
     ),
-    seconds: Annotated[float, typer.Option(min=0, help="Or as long as this.")] = EVERY_SECONDS,
+    seconds: Annotated[
+        float, typer.Option(min=0, help="Most seconds between two snapshots.")
+    ] = EVERY_SECONDS,
     keep: Keep = 3,
     fresh: Fresh = False,
     as_json: Json = False,
