@@ -3,6 +3,8 @@
 import json
 import random
 import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
@@ -32,10 +34,24 @@ from exchange.clearing.transferring import MakeTransfers, OpenLedgerAccount
 from exchange.clearing.transfers import SECOND, TRANSFERS_MAX, Account, Book
 
 delivering = test_deliveries.house  # a fixture
+Stored = Callable[[], sqlite3.Connection]
 TABLE = Path(__file__).parent / "tables" / "ledger.json"
 CASES = json.loads(TABLE.read_text())["cases"]
 START = 1_800_000_000 * SECOND
 TOTALS = ("debits_pending", "debits_posted", "credits_pending", "credits_posted")
+
+
+@pytest.fixture
+def stored() -> Iterator[Stored]:
+    """Makes empty files of transfers."""
+    with ExitStack() as opened:
+
+        def make() -> sqlite3.Connection:
+            made = sqlite3.connect(":memory:", isolation_level=None)
+            create(opened.enter_context(closing(made)))
+            return made
+
+        yield make
 
 
 def transfer(given: dict[str, Any]) -> Transfer:
@@ -184,7 +200,7 @@ def precedence_book() -> Book:
         (Transfer("n", "B", "C", 5), O.EXCEEDS_DEBITS),
     ],
 )  # fmt: skip
-def test_precedence(asked: Transfer, outcome: Outcome) -> None:
+def test_precedence(asked: Transfer, outcome: Outcome, stored: Stored) -> None:
     for book in (precedence_book(), started(precedence_book(), stored(), amount_max=1_000)):
         before = shown(book)
         (found,) = book.apply([asked], START + 3 * SECOND)
@@ -197,13 +213,6 @@ def test_precedence(asked: Transfer, outcome: Outcome) -> None:
 # A start
 
 
-def stored() -> sqlite3.Connection:
-    """An empty file of transfers."""
-    connection = sqlite3.connect(":memory:", isolation_level=None)
-    create(connection)
-    return connection
-
-
 def started(book: Book, connection: sqlite3.Connection, amount_max: int = 1 << 60) -> Book:
     """The book as a start has it, once all of it is written."""
     write(connection, book)
@@ -211,7 +220,9 @@ def started(book: Book, connection: sqlite3.Connection, amount_max: int = 1 << 6
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_a_book_that_is_started_again_and_again_judges_as_one_that_never_stopped(seed: int) -> None:
+def test_a_book_that_is_started_again_and_again_judges_as_one_that_never_stopped(
+    seed: int, stored: Stored
+) -> None:
     draw, connection = random.Random(seed), stored()
     whole, book = Book(), Book()
     for id, (ledger, limit) in NAMES.items():
@@ -233,7 +244,7 @@ def test_a_book_that_is_started_again_and_again_judges_as_one_that_never_stopped
     assert shown(book) == shown(fold(connection, Book())) == shown(whole)
 
 
-def test_a_start_searches_and_finds_what_does_not_belong_together() -> None:
+def test_a_start_searches_and_finds_what_does_not_belong_together(stored: Stored) -> None:
     """Nothing it asks reads all rows; and of what was changed behind its back it says what."""
     for query, values in ((BY_ID, ("h", 9)), (BY_PENDING, ("h", 9)), (HOLDS, ()), (BEHIND, (3,))):
         plan = stored().execute(f"explain query plan {query}", values)
