@@ -101,7 +101,7 @@ _VERSION: Final = {
 _GROUPS: Final = {
     "listing": {
         "listed_months": number(1, LISTED_MONTHS_MAX),
-        "opened_months": number(0, 60),
+        "opened_months": number(0, LISTED_MONTHS_MAX),
         "combinations": _words(
             f"must be a list of {', '.join(_COMBINATIONS)}, or empty",
             lambda word: word in _COMBINATIONS,

@@ -234,9 +234,11 @@ def diff(before: Compared, after: Compared, on: On = None, as_json: Json = False
         found = compare.differences(_find(specs, before, day), _find(specs, after, day))
     if as_json:
         show_json(found)
-    else:
+    elif found:
         rows = [(f"{one.what} {one.field}".strip(), one.before, one.after) for one in found]
-        show_table(("field", before, after), rows) if rows else print("no difference")
+        show_table(("field", before, after), rows)
+    else:
+        print("no difference")
     if found:
         raise typer.Exit(Exit.NO)
 

@@ -4,6 +4,7 @@ A channel takes native messages and returns the notifications to send, at most o
 with ``raw`` after every native frame.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from decimal import Decimal
 from functools import partial
@@ -33,7 +34,7 @@ DEPTHS: Final = ("1", "10", "20")  # levels of a grouped book
 _PICTURES: Final = DepthSnapshot | DepthDelta | InstrumentState | InstrumentStatistics
 
 
-class Channel:
+class Channel(ABC):
     """One subscription. ``feeds`` are the native channels that it needs."""
 
     def __init__(self, name: str, feeds: Iterable[str], interval: str = RAW) -> None:
@@ -42,15 +43,16 @@ class Channel:
         self.period = PERIODS[interval]
         self.due = 0.0  # earliest next notification, on the loop's clock
 
-    def widen(self) -> None:
+    def widen(self) -> None:  # noqa: B027 - most have the same feeds always
         """Add the feeds of newly listed instruments."""
 
+    @abstractmethod
     def take(self, message: Response) -> None:
         """Take a native message."""
 
+    @abstractmethod
     def tell(self) -> list[Any]:
         """Return the data of the pending notifications, and clear them."""
-        raise NotImplementedError
 
 
 class Book(Channel):
