@@ -16,6 +16,7 @@ from oracle_ledger import Oracle
 from test_defaults import start
 from test_deliveries import OLD, SHORT, attest, begun, deliveries
 
+from exchange.clearing.bulk import insert
 from exchange.clearing.calling import Pledge, Release, ValueAsset
 from exchange.clearing.delivery.terms import DAY_NS
 from exchange.clearing.outcomes import SPENDS_ID, Outcome, Transfer, TransferKind
@@ -443,3 +444,16 @@ def test_a_ledger_that_is_full_delivers_and_takes_nothing_new(delivering: House)
     release = Release(id="r", account=OLD, asset="T-BILL", units=1)
     assert house.record(release)[0] == "accepted"
     book.check()
+
+
+@pytest.mark.parametrize("count", [0, 1, 15, 16, 17, 127, 128, 129, 300])
+def test_many_rows_are_inserted_in_their_order(count: int) -> None:
+    with closing(sqlite3.connect(":memory:")) as connection:
+        connection.execute("create table t (key integer primary key, amount integer, name text)")
+        kept = "insert into t values (?, ?, ?) on conflict do update set amount = excluded.amount"
+        insert(connection, kept, [(row % 200, row, f"n{row}") for row in range(count)])
+        found = connection.execute("select * from t order by key").fetchall()
+    last = {row % 200: row for row in range(count)}
+    assert found == [(key, last[key], f"n{key}") for key in sorted(last)]
+    with pytest.raises(AssertionError):
+        insert(connection, "insert into t (key) select ?", [(row,) for row in range(16)])

@@ -7,7 +7,9 @@ a Divergence. Only the matters decide anything.
 
 import json
 import re
+from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
+from operator import itemgetter
 from typing import Any, Final, Protocol
 
 from exchange.clearing.calling import concerned
@@ -74,7 +76,7 @@ class Frame(Protocol):
 
     @property
     def texts(self) -> Sequence[tuple[int, str]]:
-        """(sequence, text) of the commands that carried one."""
+        """(sequence, text) of the commands that carried one, in sequence order."""
 
 
 class Projection:
@@ -86,7 +88,7 @@ class Projection:
         self._settling: Settlement | None = None
         self._settling_event: Event | None = None
         self._stamp = 0
-        self._texts: dict[int, str] = {}  # of the frame in work, by sequence
+        self._texts: Sequence[tuple[int, str]] = ()  # of the frame in work, by sequence
         self._watched = state.matters.watched
         kinds = bytes(sorted({_TRADE, _POSITION_SETTLED, *_HANDLERS, *self._watched}))
         self._wanted = re.compile(b"[%b]" % re.escape(kinds)).finditer
@@ -103,7 +105,7 @@ class Projection:
             return
         assert last[3] & EventFlag.LAST_IN_COMMAND, "a frame holds whole commands"
         assert frame.epoch >= epoch, f"epoch {frame.epoch} after {epoch}"
-        self._stamp, self._texts = frame.stamp, dict(frame.texts)
+        self._stamp, self._texts = frame.stamp, frame.texts
         if frame.first_sequence > sequence:
             state.book.sequence = frame.first_sequence
             state.book.advance(frame.stamp)
@@ -132,6 +134,13 @@ class Projection:
         if self._settling is not None:
             self._settlement_ended(self._settling)
         state.point = (frame.epoch, *last[:2])
+
+    def _text(self, event: Event) -> str | None:
+        """Return the text of the event's command; few are read, so they are not gathered."""
+        at = bisect_left(self._texts, event.sequence, key=itemgetter(0))
+        if at == len(self._texts) or self._texts[at][0] != event.sequence:
+            return None
+        return self._texts[at][1]
 
     def _book(
         self,
@@ -326,7 +335,7 @@ class Projection:
         self._compare(number, "cash", self.state.ledger.cash(account), event.b, account)
 
     def _recorded(self, event: Event) -> None:
-        text = self._texts.get(event.sequence)
+        text = self._text(event)
         if text is not None:
             self.state.book.sequence = event.sequence
             ruling = self.state.matters.rule(text, self._at(event), self.state)
@@ -338,7 +347,7 @@ class Projection:
         self._note(_number(event), self.state.matters.saw(event, self._at(event), self.state))
 
     def _at(self, event: Event) -> At:
-        text = self._texts.get(event.sequence, "")
+        text = self._text(event) or ""
         return At(_number(event), self._stamp, self.state.business_date, event.account, text)
 
     def _note(self, number: int, rulings: Sequence[Ruling]) -> None:
@@ -416,7 +425,7 @@ class Projection:
     def _listed(self, event: Event) -> None:
         self.state.instruments[event.instrument] = Instrument(
             instrument=event.instrument,
-            code=_code(self._texts.get(event.sequence, ""), event.instrument),
+            code=_code(self._text(event) or "", event.instrument),
             multiplier=event.quantity,
             tick_scale=event.leaves,
             price_step=event.order_id,

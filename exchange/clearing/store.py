@@ -19,6 +19,7 @@ from typing import Any, Final
 
 from exchange.clearing import transfer_store
 from exchange.clearing.absent import absent
+from exchange.clearing.bulk import insert
 from exchange.clearing.docket import MATTERS
 from exchange.clearing.ledger import (
     ADJUSTING,
@@ -407,8 +408,7 @@ class Store:
             if moved != 1:
                 raise RuntimeError(f"{self.path}: not at {before}: another writer is at work")
             for name, rows in _rows(state, changes):
-                if rows:
-                    self._connection.executemany(_WRITES[name], rows)
+                insert(self._connection, _WRITES[name], rows)
             transfer_store.write(self._connection, state.book)
             execute("commit")
         except BaseException:

@@ -17,6 +17,7 @@ from typing import Final
 
 from msgspec.structs import astuple
 
+from exchange.clearing.bulk import insert
 from exchange.clearing.outcomes import Outcome, Transfer, TransferKind
 from exchange.clearing.transfers import AMOUNT_MAX, GENESIS, Account, Book, Row, link
 
@@ -75,7 +76,7 @@ def write(connection: sqlite3.Connection, book: Book) -> None:
 
 def put(connection: sqlite3.Connection, rows: Sequence[Row], accounts: Iterable[Account]) -> None:
     """Write rows, the totals of accounts, and the changes of the open holds."""
-    connection.executemany(INSERT_ROW, map(astuple, rows))
+    insert(connection, INSERT_ROW, [astuple(row) for row in rows])
     if any(row.kind in _OF_HOLDS for row in rows):
         begun = [(row.id,) for row in rows if row.kind == _PENDING and not row.outcome]
         ended = [(row.pending_id,) for row in rows if row.kind in _ENDS and not row.outcome]
