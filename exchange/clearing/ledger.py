@@ -187,10 +187,10 @@ def _layout(postings: int) -> Struct:
 
 def link(previous: bytes, entry: Entry) -> bytes:
     """Return an entry's hash, over the previous hash, all its fields and all its postings."""
-    *fields, postings = entry
+    postings = entry.postings
     count = len(postings)
     digest = _FRESH.copy()  # cheaper than a new one
-    digest.update(_layout(count).pack(previous, *fields, count, *chain.from_iterable(postings)))
+    digest.update(_layout(count).pack(previous, *entry[:-1], count, *chain.from_iterable(postings)))
     return digest.digest()
 
 

@@ -214,11 +214,14 @@ class Projection:
         done = self.state.activity.get(account)
         if done is None:
             done = self.state.activity[account] = Activity()
-        done.first = done.first or number
+        if not done.first:
+            done.first = number
         done.last = number
         done.lots += lots
-        done.maker_fees += sign * max(maker_fee, 0)
-        done.taker_fees += sign * max(taker_fee, 0)
+        if maker_fee > 0:
+            done.maker_fees += sign * maker_fee
+        if taker_fee > 0:
+            done.taker_fees += sign * taker_fee
         self.changes.activity[self.state.business_date, account] = done
 
     def _leg_traded(self, event: Event) -> None:

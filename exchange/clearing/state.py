@@ -129,9 +129,11 @@ class Changes:
 
     def book(self, entry: Entry, digest: bytes) -> None:
         """Add a posted entry."""
-        *fields, postings = entry
-        self.journal.append((*fields, digest))
-        number, moved = entry.number, self.moved[entry.business_date, entry.kind]
+        number, postings = entry.number, entry.postings
+        self.journal.append((*entry[:-1], digest))
+        if not postings:
+            return
+        moved = self.moved[entry.business_date, entry.kind]
         for line, (debit, credit, amount) in enumerate(postings):
             self.postings.append((number, line, debit, credit, amount))
             moved[debit] -= amount
