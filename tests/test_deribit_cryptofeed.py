@@ -25,7 +25,7 @@ from dialect import Venue
 CODE: Final = "H100"
 SECONDS: Final = 30.0
 pytestmark = pytest.mark.skipif(
-    find_spec("cryptofeed") is None, reason="no cryptofeed: `.[dev]` has it before Python 3.13"
+    find_spec("cryptofeed") is None, reason="no cryptofeed: `.[dev]` has it before Python 3.12"
 )
 
 
