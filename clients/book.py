@@ -202,7 +202,7 @@ class TopBook(Local):
 
     def apply(self, message: TopOfBook) -> Step:
         """Apply one message. Each is complete by itself, so a missed one is soon made up for."""
-        if message.sequence < self.sequence:
+        if self.is_live and message.sequence < self.sequence:
             return Step.IGNORED
         self._begin()
         self._message = message

@@ -7,10 +7,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clients import errors
-from clients.book import Book, BookState, Step
+from clients.book import Book, BookState, Step, TopBook
 from clients.decimals import PriceScale
 from exchange.marketdata.depth import Depth
 from exchange.messages import EventKind, wire
+from exchange.messages.wire_market import proven
 
 CODE = "H100Z26"
 
@@ -116,6 +117,30 @@ def test_a_bad_checksum_makes_the_book_stale() -> None:
     )
     assert book.apply(forged) is Step.REPAIR
     assert isinstance(book.fault, errors.BadChecksum)
+
+
+def test_the_top_of_another_gateway_may_be_of_an_earlier_sequence() -> None:
+    """A gateway counts a channel's messages from its first subscriber on."""
+    top = TopBook(CODE, PriceScale("0.001", 3), f"top.{CODE}.1s")
+
+    def told(sequence: int) -> wire.TopOfBook:
+        return proven(
+            wire.TopOfBook(
+                channel=top.channel,
+                instrument=CODE,
+                sequence=sequence,
+                previous_sequence=sequence,
+                time=0,
+                checksum=0,
+                bid=("2.650", "5", 1),
+            )
+        )
+
+    assert top.apply(told(100)) is Step.APPLIED
+    assert top.apply(told(50)) is Step.IGNORED and top.sequence == 100
+    top.pause()
+    assert top.apply(told(50)) is Step.APPLIED
+    assert top.is_live and top.bid == (2650, 5, 1)
 
 
 FATES = st.sampled_from(["arrives"] * 12 + ["is lost", "comes twice", "comes late", "is forged"])
