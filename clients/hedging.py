@@ -18,6 +18,7 @@ from clients.errors import ValueRefused
 CHANGES_MIN = 8
 WEAK_R2 = 0.8  # below this a hedge is usually not accepted as one
 DRAWS = 1_000
+DIGITS = 12  # of a price, beyond which a difference is rounding and no change
 _TWO_SIDED = 40  # parts of which the outer two lie outside a 95 % interval
 
 Price = float | None
@@ -63,7 +64,8 @@ def hedge_ratio(
     at both of its ends. ``relative`` compares logarithms, for goods of different price levels, and
     states the ratio at the last prices. The interval is a block bootstrap's, the same for the same
     ``seed``. ValueRefused if the series differ in length, a price is not finite (or not positive,
-    if ``relative``), fewer than ``CHANGES_MIN`` changes are known, or the prices do not move.
+    if ``relative``), fewer than ``CHANGES_MIN`` changes are known, or a price never moves, or
+    always by the same.
     """
     if len(exposure) != len(hedge):
         raise ValueRefused(f"{len(exposure)} prices of the exposure, {len(hedge)} of the hedge")
@@ -71,19 +73,19 @@ def hedge_ratio(
         None if ours is None or theirs is None else (_read(ours, relative), _read(theirs, relative))
         for ours, theirs in zip(exposure, hedge, strict=True)
     ]
-    moves = [
-        (now[1] - before[1], now[0] - before[0])
-        for before, now in itertools.pairwise(rows)
-        if before is not None and now is not None
-    ]
-    if len(moves) < CHANGES_MIN:
-        raise ValueRefused(f"{len(moves)} changes are known; {CHANGES_MIN} at least are needed")
+    known = [(before, now) for before, now in itertools.pairwise(rows) if before and now]
+    if len(known) < CHANGES_MIN:
+        raise ValueRefused(f"{len(known)} changes are known; {CHANGES_MIN} at least are needed")
+    ours, theirs = (_changes([(a[side], b[side]) for a, b in known], relative) for side in (0, 1))
+    moves = list(zip(theirs, ours, strict=True))
     half = len(moves) // 2
     slope, early = _slope(moves), _slope(moves[:half])
-    if slope is None or early is None or len({ours for _, ours in moves}) == 1:
-        raise ValueRefused("the prices do not move: no ratio follows from them")
+    if slope is None or early is None or len(set(ours)) == 1:
+        raise ValueRefused(
+            "the prices do not move, or always by the same: no ratio follows from them"
+        )
     r2 = statistics.correlation(*zip(*moves, strict=True)) ** 2
-    spread = statistics.stdev(ours for _, ours in moves)
+    spread = statistics.stdev(ours)
     low, high = _interval(moves, seed)
     scale = _scale(rows) if relative else 1.0
     return HedgeRatio(
@@ -105,6 +107,15 @@ def _read(price: float, relative: bool) -> float:
     if not math.isfinite(value) or (relative and value <= 0):
         raise ValueRefused(f"{price!r} is no price" + (" with a logarithm" if relative else ""))
     return math.log(value) if relative else value
+
+
+def _changes(pairs: Sequence[tuple[float, float]], relative: bool) -> list[float]:
+    """Each pair's change less that of the first, without the rounding of the prices: steps that
+    were the same are 0. Neither a slope nor a variance depends on what is taken off."""
+    largest = max(1.0 if relative else 0.0, *(abs(value) for pair in pairs for value in pair))
+    places = DIGITS - math.ceil(math.log10(largest)) if largest else DIGITS
+    first = pairs[0][1] - pairs[0][0]
+    return [round(now - before - first, places) for before, now in pairs]
 
 
 def _scale(rows: Sequence[tuple[float, float] | None]) -> float:

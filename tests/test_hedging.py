@@ -76,6 +76,15 @@ def test_a_hedge_of_nothing_is_weak() -> None:
     assert (followed.low, followed.ratio, followed.high) == pytest.approx((1, 1, 1))
 
 
+def test_a_ratio_is_of_no_unit() -> None:
+    ours, theirs = series(5, 30, 0.9, 0.01)
+    found = hedge_ratio(ours, theirs)
+    for unit in (1e-9, 1e9):
+        other = hedge_ratio(ours, [unit * price for price in theirs])
+        assert other.ratio * unit == pytest.approx(found.ratio)
+        assert (other.r2, other.r2_ahead) == pytest.approx((found.r2, found.r2_ahead))
+
+
 def test_lots_are_to_the_nearest() -> None:
     found = HedgeRatio(0.9, 0.8, 1.0, 0.9, 0.9, 0.01, 30)
     assert found.lots(100_000, 744) == 121  # 120.97
@@ -86,9 +95,21 @@ def test_lots_are_to_the_nearest() -> None:
             found.lots(1, hours, factor)
 
 
+# Each step is a cent less or a tenth more, to the rounding of a float.
+FALLING = [2.5 - 0.01 * week for week in range(14)]
+GROWING = [1.1**week for week in range(14)]
+MOVING = [2.50, 2.47, 2.52, 2.49, 2.44, 2.41, 2.50, 2.38, 2.39, 2.36, 2.30, 2.31, 2.28, 2.25]
+
+
 @pytest.mark.parametrize(
     ("ours", "theirs", "relative", "said"),
     [
+        (MOVING, FALLING, False, "or always by the same"),
+        (FALLING, MOVING, False, "or always by the same"),
+        (MOVING, FALLING[:8] + MOVING[:6], False, "or always by the same"),
+        ([1e6 * price for price in MOVING], [1e-6 * price for price in FALLING], False, "the same"),
+        (MOVING, GROWING, True, "or always by the same"),
+        (GROWING, MOVING, True, "or always by the same"),
         ([1.0] * 10, [1.0] * 9, False, "10 prices of the exposure, 9 of the hedge"),
         ([1.0, 2.0] * 4, [1.0, 2.0] * 4, False, "7 changes are known; 8 at least are needed"),
         ([1.0, 2.0] * 5, [1.0] * 10, False, "do not move"),
