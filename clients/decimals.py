@@ -13,11 +13,13 @@ from clients.errors import ProtocolError, ValueRefused
 from contracts.decimal_text import DecimalTextError, format_price, parse_price, parse_quantity
 
 Number: TypeAlias = int | str | Decimal
+DIGITS_MAX: Final = 40  # before or after the decimal point
 CACHED_TEXTS: Final = 65_536  # prices cached per instrument
 
 
 def checked_decimal(value: Number, name: str) -> Decimal:
-    """Return ``value`` as a finite Decimal; ValueRefused for a float, a bool or anything else."""
+    """Return ``value`` as a finite Decimal of at most ``DIGITS_MAX`` digits on either side of the
+    point; ValueRefused otherwise, and for a float, a bool or anything else."""
     if isinstance(value, float):
         raise ValueRefused(f"{name} {value!r} is a float; write it as a string, '{value}'")
     if isinstance(value, bool) or not isinstance(value, int | str | Decimal):
@@ -26,8 +28,12 @@ def checked_decimal(value: Number, name: str) -> Decimal:
         number = Decimal(value)
     except InvalidOperation:
         raise ValueRefused(f"{name} {value!r} is not a decimal number") from None
-    if not number.is_finite():
+    exponent = number.as_tuple().exponent
+    if not isinstance(exponent, int):
         raise ValueRefused(f"{name} {value!r} is not finite")
+    # With an exponent a short text is a number of any length
+    if max(number.adjusted(), -exponent) > DIGITS_MAX:
+        raise ValueRefused(f"{name} has more than {DIGITS_MAX} digits")
     return number
 
 

@@ -60,12 +60,14 @@ def split(total_hours: int, hours_per_lot: Mapping[str, int]) -> Strip:
 
     Hours are proportional to the month's length, so the number of GPUs is the same throughout.
     Lots: whole lots first, then one more for the largest remainders while at least half a lot of
-    hours is still open.
+    hours is still open. ValueRefused as in ``largest_remainder``, and if a lot would have no hours.
 
     >>> split(7 * 744 + 7 * 672, {"H100F27": 744, "H100G27": 672}).legs[1].lots
     7
     """
     names, sizes = list(hours_per_lot), list(hours_per_lot.values())
+    if 0 in sizes:
+        raise ValueRefused(f"a lot of {names[sizes.index(0)]} has no hours")
     hours = largest_remainder(total_hours, sizes)
     lots = [want // size for want, size in zip(hours, sizes, strict=True)]
     left = [want % size for want, size in zip(hours, sizes, strict=True)]

@@ -31,7 +31,12 @@ NOW = 1_800_000_000 * SECOND
 # --- numbers ---
 
 
-@pytest.mark.parametrize("price", [2.65, True, None, b"2.65", "x", "NaN", Decimal("Infinity")])
+ENDLESS = ["1e999999", "-1e41", "1e-41", "0e-999999999", Decimal("1e999999999")]
+
+
+@pytest.mark.parametrize(
+    "price", [2.65, True, None, b"2.65", "x", "NaN", Decimal("Infinity"), *ENDLESS]
+)
 def test_what_is_no_price_is_refused(price: object) -> None:
     with pytest.raises(errors.ValueRefused):
         PriceScale("0.001", 3).ticks(price)  # type: ignore[arg-type]
@@ -60,7 +65,7 @@ def test_every_tick_survives_its_text(ticks: int, unit: tuple[str, int]) -> None
     assert scale.read(scale.text(ticks)) == scale.ticks(scale.text(ticks)) == ticks
 
 
-@pytest.mark.parametrize("quantity", [0, -1, "1.5", 2.0, "many", False])
+@pytest.mark.parametrize("quantity", [0, -1, "1.5", 2.0, "many", False, *ENDLESS])
 def test_what_is_no_quantity_is_refused(quantity: object) -> None:
     with pytest.raises(errors.ValueRefused):
         quantity_text(quantity)  # type: ignore[arg-type]
@@ -90,6 +95,11 @@ def test_a_strip_loses_no_hour_and_leaves_at_most_half_a_lot(
     assert (
         sum(leg.lots * months[leg.instrument] for leg in strip.legs) + strip.unhedged_hours == total
     )
+
+
+def test_a_lot_without_hours_covers_none() -> None:
+    with pytest.raises(errors.ValueRefused, match="a lot of H100G27 has no hours"):
+        split(1_000, {"H100F27": 744, "H100G27": 0})
 
 
 # --- the session ---
