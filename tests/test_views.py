@@ -7,12 +7,13 @@ Budget: 10 seconds.
 import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from itertools import pairwise
+from itertools import groupby, pairwise
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 import pytest
-from generator import Generator
+from generator import EXPIRING, Generator
 from live import START_NS
 
 from exchange.app import Market, requests, standby, wishes
@@ -23,7 +24,7 @@ from exchange.gateway.view import View
 from exchange.journal import sealed
 from exchange.journal.storage import LocalStorage
 from exchange.marketdata import prints
-from exchange.messages import COMMAND_BYTES, EVENT_BYTES, CommandKind
+from exchange.messages import COMMAND_BYTES, EVENT, EVENT_BYTES, CommandKind
 
 BATCHES = 40
 
@@ -55,6 +56,25 @@ def test_a_view_that_was_packed_goes_on_as_the_one_that_was_not(seed: int) -> No
         assert list(other.feed.snapshot(channel, sequence)) == list(
             view.feed.snapshot(channel, sequence)
         )
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_view_is_the_same_wherever_batches_end(seed: int) -> None:
+    """An instrument may be settled and expire in one batch."""
+    generator, engine, sequence = Generator(seed, EXPIRING), Engine(), 1
+    whole, apart = View(), View()
+    data = generator.opening()
+    for _ in range(BATCHES):
+        events = engine.apply(data, sequence, generator.stamp)
+        generator.learn(events)
+        whole.take(1, generator.stamp, events, {})
+        for _, rows in groupby(EVENT.iter_unpack(events), key=itemgetter(0)):
+            one = b"".join(EVENT.pack(*row) for row in rows)
+            apart.take(1, generator.stamp, one, {})
+        sequence += len(data) // COMMAND_BYTES
+        data = generator.batch(60)
+    assert known(whole) == known(apart)
+    assert len(whole.feed.instruments.by_id) > 6
 
 
 def known(view: View) -> Any:

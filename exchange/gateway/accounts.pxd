@@ -43,6 +43,7 @@ cdef class Accounts:
     cdef readonly object finished
     cdef public set stopped
     cdef public long long now
+    cdef unsigned long long _expiring
     cdef object _instruments
     cdef dict _listed
 

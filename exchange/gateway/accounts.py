@@ -20,7 +20,6 @@ from exchange.messages import (
     EventKind,
     KillScope,
     OrderFeature,
-    TradingState,
 )
 from exchange.messages.wire import Replace
 
@@ -145,6 +144,9 @@ class Accounts:
         self.finished: deque[Order] = deque()  # the oldest first
         self.stopped: set[int] = set()  # members whose kill switch is on; EXCHANGE for all
         self.now = 0  # stamp of the current or last batch
+        # Sequence of the last final settlement. The instrument's state does not tell which one a
+        # position's is: the instruments are a batch ahead.
+        self._expiring = 0
         self._instruments, self._listed = instruments, instruments.by_id
 
     def tokens(self, account: int, stamp: int) -> int | None:
@@ -248,13 +250,13 @@ class Accounts:
         if kind == EventKind.POSITION_SETTLED:
             account = self.by_id[row[6]]
             account.cash = row[14]
-            instrument = self._listed[row[5]]
-            if instrument.state == TradingState.EXPIRED:
+            if row[0] == self._expiring:
                 del account.holdings[row[5]]
             else:
                 holding = account.holdings[row[5]]
-                holding.cost = holding.net * row[8] * instrument.multiplier
+                holding.cost = holding.net * row[8] * self._listed[row[5]].multiplier
         elif kind == EventKind.INSTRUMENT_EXPIRED:
+            self._expiring = row[0]
             self._drop_flat(row[5])
         elif kind in (EventKind.DEPOSITED, EventKind.WITHDRAWN, EventKind.FEE_CHARGED):
             self.by_id[row[6]].cash = row[14]
