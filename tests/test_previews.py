@@ -113,6 +113,36 @@ async def test_a_replacement_and_orders_that_leave_nothing(venue: Venue) -> None
     assert iceberg.leaves_quantity == stop.leaves_quantity == "10"
 
 
+@pytest.mark.usefixtures("unhurried")
+async def test_what_the_stops_take_that_its_trades_trigger(venue: Venue) -> None:
+    """The order has rested by then, and the command is not over."""
+    trader, other = await venue.trader(RICH), await venue.trader(THIRD)
+    stop = enter("k", side="sell", stop_price="2.655", price="2.600", quantity="3")
+    await venue.say(other, stop, enter("s", side="sell", price="2.651", quantity="4"))
+    order = enter("a", price="2.660", quantity="10")
+    seen = await preview(venue, trader, order)
+    assert seen.executions == [("2.651", "4"), ("2.660", "3")]
+    assert (seen.executed_quantity, seen.leaves_quantity) == ("7", "3")
+    await venue.say(trader, order)
+    (told_of,) = await venue.say(trader, {"op": "order", "request_id": "q", "client_order_id": "a"})
+    assert isinstance(told_of, wire.OrderStatus) and told_of.order is not None
+    assert (told_of.executed_quantity, told_of.order.leaves_quantity) == ("7", "3")
+
+
+@pytest.mark.usefixtures("unhurried")
+async def test_a_repeat_leaves_what_works(venue: Venue) -> None:
+    trader = await venue.trader(RICH)
+    replace = {"op": "replace", "request_id": "r", "client_order_id": "a", "price": "2.600"}
+    replace["quantity"] = "8"
+    sides = {"bid_price": "2.640", "bid_quantity": "3", "ask_price": "2.660", "ask_quantity": "5"}
+    quote = {"op": "quote", "request_id": "q", "instrument": CODE, **sides}
+    for request in (enter("a"), replace, quote):
+        await venue.say(trader, request)
+    for again, works in ((enter("a"), "8"), (replace, "8"), (quote, "8")):
+        seen = await preview(venue, trader, again)
+        assert seen.duplicate and (seen.executions, seen.leaves_quantity) == ([], works)
+
+
 async def test_who_may_ask_and_how_often(venue: Venue, monkeypatch: pytest.MonkeyPatch) -> None:
     ask = {"op": "preview", "request_id": "p", "order": enter("a")}
     assert told(await venue.say(venue.connect(), ask)) == ["AUTH_REQUIRED p"]

@@ -4,7 +4,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Final, NamedTuple, Protocol, TypeAlias
 
-from exchange.gateway.accounts import Accounts
+from exchange.gateway.accounts import Accounts, quote_name
 from exchange.gateway.decode import Recorder, Refused
 from exchange.gateway.http import Flood
 from exchange.gateway.mass import MassRecorder
@@ -123,7 +123,7 @@ def previewed(
         duplicate=bool(first[3] & EventFlag.DUPLICATE),
         executions=[(instrument.price_text(price), str(lots)) for price, lots in trades],
         executed_quantity=str(executed),
-        leaves_quantity=str(0 if refused else _leaves(rows, executed, accounts)),
+        leaves_quantity=str(0 if refused else _leaves(rows, executed, instrument, accounts)),
         cash=micros_text(cash),
         cash_change=micros_text(cash - before),
         required=micros_text(required),
@@ -142,10 +142,14 @@ def _text(order: Enter | Replace | Quote) -> str:
 
 
 def _trades(rows: list[Row], order_id: int) -> Iterator[tuple[int, int]]:
-    """Yield an incoming order's immediate trades: price in ticks and lots, summed by price."""
+    """Yield an incoming order's immediate trades: price in ticks and lots, summed by price.
+
+    Of what is left of it, a stop order that these trades elect may take more in the same command.
+    """
     at, lots = 0, 0
     for row in rows:
-        if row[7] == order_id and row[2] in _TRADING and not row[3] & EventFlag.RESTING:
+        resting = row[11] if row[2] == EventKind.TRADE else row[7]
+        if row[2] in _TRADING and order_id in (row[7], resting):
             if lots and row[8] != at:
                 yield at, lots
                 lots = 0
@@ -154,17 +158,28 @@ def _trades(rows: list[Row], order_id: int) -> Iterator[tuple[int, int]]:
         yield at, lots
 
 
-def _leaves(rows: list[Row], executed: int, accounts: Accounts) -> int:
+def _leaves(rows: list[Row], executed: int, instrument: Instrument, accounts: Accounts) -> int:
     """Return the lots that stay working after the command: the order's, or of a quote's sides."""
     first = rows[0]
+    if first[3] & EventFlag.DUPLICATE:
+        return _working(first, instrument.code, accounts)
     if first[2] == EventKind.QUOTED:
-        again = first[3] & EventFlag.DUPLICATE
-        return first[9] + (0 if again else first[10])
+        return first[9] + first[10]
     if first[2] == EventKind.ORDER_CANCELLED:
         return 0
-    if first[3] & EventFlag.DUPLICATE:
-        return first[10]
     known = accounts.known(first[7])
     earlier = 0 if known is None else known.quantity - known.leaves
     gone = sum(row[9] for row in rows if row[7] == first[7] and row[2] in _LEAVING)
     return first[9] - earlier - executed - gone
+
+
+def _working(again: Row, code: str, accounts: Accounts) -> int:
+    """Return the lots that work now of the order, or of both sides of the quote, whose first answer
+    was repeated: only that of an entry says so itself. ``code`` is the instrument's."""
+    if again[2] == EventKind.ORDER_ACCEPTED:
+        return again[10]
+    account = accounts.by_id[again[6]]
+    ids = [again[7]]
+    if again[2] == EventKind.QUOTED:
+        ids = [account.ids.get(quote_name(code, sell), 0) for sell in (False, True)]
+    return sum(account.orders[one].leaves for one in ids if one in account.orders)
