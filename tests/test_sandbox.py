@@ -32,7 +32,7 @@ from clients.events import Connected
 from clients.keys import Key
 from clients.rest import Rest
 from clients.sync import Client
-from exchange.app.requests import Halt, Resume
+from exchange.app.requests import Auction, Halt, Indicate, Resume
 from exchange.cli.output import Failure
 from exchange.cli.root import app
 from exchange.engine import Engine
@@ -383,6 +383,29 @@ def test_a_halt_on_the_tape_is_a_halt(tmp_path: Path) -> None:
 
     VirtualSandbox(tmp_path / "replayed", tape=Tape.load(path)).run(watch)
     assert seen == ["CONTINUOUS", "HALTED", "CONTINUOUS"]
+
+
+def test_an_auction_is_on_the_tape(tmp_path: Path) -> None:
+    path = tmp_path / "day.parquet"
+    box = VirtualSandbox(tmp_path / "recorded")
+
+    async def record(client: AsyncClient, stop: asyncio.Event) -> None:
+        recording = asyncio.create_task(recorder.run(client, [CODE], path, stop=stop))
+        market = box.market
+        assert market is not None
+        for request in (Auction(code=CODE), Indicate(code=CODE), Resume(code=CODE)):
+            await asyncio.sleep(2)
+            await market.operations.perform(request)
+        await recording
+
+    box.run(record, 10)
+    told = [row.message.__struct_config__.tag for row in recorder.read(path)]
+    assert (told.count("indicative"), told.count("auction")) == (1, 1)
+    states = [row.message.state for row in recorder.read(path)
+              if isinstance(row.message, wire.InstrumentState)]  # fmt: skip
+    assert states[-2:] == ["AUCTION", "CONTINUOUS"]
+    replayed = VirtualSandbox(tmp_path / "replayed", tape=Tape.load(path))
+    assert replayed.run(options.load(TAKER)).commands
 
 
 def test_a_tape_that_the_market_refuses_says_what(tmp_path: Path) -> None:

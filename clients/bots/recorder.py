@@ -24,8 +24,10 @@ from clients.errors import HourbookError, ValueRefused
 from clients.events import Disconnected
 from clients.files import written
 from exchange.messages.wire import (
+    AuctionResult,
     DepthDelta,
     DepthSnapshot,
+    IndicativePrice,
     Instruments,
     InstrumentState,
     PublicCorrection,
@@ -55,6 +57,8 @@ Message: TypeAlias = (
     | PublicCorrection
     | PublicTransfer
     | InstrumentState
+    | IndicativePrice
+    | AuctionResult
     | Instruments
 )
 Write: TypeAlias = Callable[[list[tuple[Any, ...]]], None]
