@@ -15,6 +15,7 @@ import aiohttp.web
 import msgspec
 import pytest
 import venue as market
+from msgspec.structs import astuple
 from sockets import running
 from test_marketdata import order
 from venue import CODE, OTHER, RICH, THIRD, Venue, enter, reject
@@ -23,7 +24,7 @@ from clients.aio import AsyncClient
 from exchange.gateway import channels as channels_room
 from exchange.gateway import session as session_room
 from exchange.gateway.session import Session
-from exchange.messages import COMMAND, Command, CommandKind, Side, wire
+from exchange.messages import COMMAND, Command, CommandKind, Side, TradingState, wire
 from exchange.messages.wire_market import text_checksum
 
 BOOKS = [f"{kind}.{CODE}" for kind in ("top", "depth", "queue")]
@@ -158,6 +159,23 @@ async def test_every_channel_has_a_heartbeat_with_its_last_sequence(venue: Venue
         assert beat.sequence == beat.previous_sequence  # type: ignore[union-attr]
         expected = last.get(name, venue.hub.feed.marked.get(name, 0))
         assert beat.sequence == expected  # type: ignore[union-attr]
+
+
+async def test_a_channels_sequences_never_fall(venue: Venue) -> None:
+    """An auction that begins and is indicated in one batch: who goes on after it has all of it."""
+    public, state = venue.connect(), f"state.{CODE}"
+    await venue.say(public, join(state))
+    begun = market.state(0, TradingState.AUCTION)
+    for command in (begun, Command(kind=CommandKind.INDICATE, instrument=0)):
+        venue.submit(0, COMMAND.pack(*astuple(command)))
+    await venue.settle()
+    told = venue.heard(public)
+    assert types(told) == ["indicative", "state", "mark"]
+    sequences = [one.sequence for one in told]  # type: ignore[union-attr]
+    assert sequences == [venue.hub.sequence] * 3
+    answer, *missed = await venue.say(venue.connect(), join(state, after=sequences[-1]))
+    assert isinstance(answer, wire.Subscribed) and answer.resumed == [state]
+    assert types(missed) == ["mark"]
 
 
 async def test_a_message_is_encoded_once_for_all(

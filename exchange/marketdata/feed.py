@@ -155,8 +155,11 @@ class Feed:
         self._show(moved, counted, batch)
         for number, sequence in stated.items():
             instrument = self.instruments.by_id[number]
-            if batch.notes(instrument.channels[STATE], sequence):
-                batch.say(instrument.channels[STATE], self._state(instrument, sequence))
+            channel = instrument.channels[STATE]
+            # After an auction's messages of the batch, so that a channel's sequences never fall
+            sequence = max(sequence, self.marked.get(channel, 0))
+            if batch.notes(channel, sequence):
+                batch.say(channel, self._state(instrument, sequence))
         return batch.close(stamp)
 
     def learn(
