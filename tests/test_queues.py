@@ -22,6 +22,9 @@ from test_engine_combinations import SPREAD, Desk
 from clients.book import Book
 from exchange.engine import Engine
 from exchange.marketdata.feed import Feed, Told
+from exchange.marketdata.levels import Window
+from exchange.marketdata.picture import Picture
+from exchange.marketdata.pictures import Figures, Top
 from exchange.marketdata.stream import Row, signed
 from exchange.messages import (
     COMMAND_BYTES,
@@ -194,6 +197,42 @@ def test_a_day_is_the_sum_of_its_trades(seed: int) -> None:
                 assert Decimal(told.vwap or "") * 10**6 == mean.to_integral_value(ROUND_HALF_EVEN)
             seen += len(trades)
     assert seen > 100
+
+
+def test_what_nothing_has_changed_is_not_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tick costs what has happened, not what is subscribed to."""
+    market = Market(3)
+    suffixes = {"depth": (".top5", ".by10", ".top50.100ms"), "top": ("", ".100ms")}
+    suffixes["statistics"] = ("", ".1s")
+    channels = [
+        f"{kind}.{code}{suffix}"
+        for code in market.feed.instruments.by_code
+        for kind, known in suffixes.items()
+        for suffix in known
+    ]
+    follower = market.follower(*channels)
+    reads, needed = Counter[str](), 0
+
+    def counting(kind: type[Picture]) -> Any:
+        look = vars(kind)["_look"]
+
+        def counted(picture: Picture) -> Any:
+            reads[picture.channel] += 1
+            return look(picture)
+
+        return counted
+
+    for kind in (Window, Top, Figures):
+        monkeypatch.setattr(kind, "_look", counting(kind))
+    for _ in range(40):
+        market.step()
+        for _ in range(10):  # the longest period
+            follower.told(market.tick())
+        needed += reads.total()
+        reads.clear()
+        assert [market.tick() for _ in range(20)] == [[]] * 20
+        assert not reads
+    assert needed > 100
 
 
 def test_what_was_told_last_is_what_one_who_joins_now_is_told() -> None:

@@ -78,6 +78,8 @@ class Window(_Levels):
         return made
 
     def tell(self) -> Response | None:
+        if not self._is_news(self.depth.sequence):
+            return None
         seen = self._look()
         if seen == self._told:
             return None

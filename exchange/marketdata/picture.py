@@ -71,6 +71,7 @@ class Picture(ABC):
         self.depth = source.depths[self.instrument.id]
         self.source = source
         self.sequence = self.depth.sequence
+        self._seen = self.depth.sequence  # of the last change that was looked at
 
     def note(  # noqa: B027 - those that read the depth anew need none
         self, levels: Sides, entries: tuple[list[Entry], list[Entry]]
@@ -88,6 +89,12 @@ class Picture(ABC):
     @abstractmethod
     def heartbeat(self) -> Response:
         """Return a message without changes, which proves the channel alive."""
+
+    def _is_news(self, sequence: int) -> bool:
+        """Whether what it shows may have changed since the last call; ``sequence`` is that of the
+        last change. What nothing has changed is not read again at every tick."""
+        seen, self._seen = self._seen, sequence
+        return seen != sequence
 
     def _advance(self, sequence: int) -> int:
         """Set the next message's sequence; return the previous one."""

@@ -39,6 +39,8 @@ class Top(Picture):
         return self.instrument.price_text(price), str(lots), self._queue.count(side, price)
 
     def tell(self) -> Response | None:
+        if not self._is_news(self.depth.sequence):
+            return None
         seen = self._look()
         if seen == self._told:
             return None
@@ -155,7 +157,7 @@ class Figures(Picture):
     def __init__(self, channel: str, name: Name, source: Source) -> None:
         super().__init__(channel, name, source)
         self._told = self._look()
-        self.sequence = self._changed
+        self.sequence = self._seen = self._changed
 
     @property
     def _changed(self) -> int:
@@ -182,6 +184,8 @@ class Figures(Picture):
         }
 
     def tell(self) -> Response | None:
+        if not self._is_news(self._changed):
+            return None
         seen = self._look()
         if seen == self._told:
             return None
