@@ -53,15 +53,16 @@ class Order(msgspec.Struct, kw_only=True):
 class Margin(msgspec.Struct, frozen=True, kw_only=True):
     """An account's money in dollars, as of ``sequence``.
 
-    ``required`` is the sum of the holds and of the loss since the last settlement, if any; ``free``
-    = ``cash`` - ``required``. If it is negative the account is in deficit: only cancels and
-    reducing orders are accepted.
+    ``required`` is the sum of the holds less ``credit``, that for pairs of spreads, and the loss
+    since the last settlement, if any; ``free`` = ``cash`` - ``required``. If it is negative the
+    account is in deficit: only cancels and reducing orders are accepted.
     """
 
     sequence: int
     cash: Decimal
     required: Decimal
     free: Decimal
+    credit: Decimal
     holds: dict[str, Decimal]  # by instrument
     unrealized: dict[str, Decimal]
 
@@ -78,6 +79,7 @@ def margin_of(answer: AccountReport) -> Margin:
         cash=Decimal(answer.cash),
         required=Decimal(answer.required),
         free=Decimal(answer.free),
+        credit=Decimal(answer.credit),
         holds={held.instrument: Decimal(held.hold) for held in answer.positions},
         unrealized={held.instrument: Decimal(held.unrealized) for held in answer.positions},
     )

@@ -1,6 +1,7 @@
 """Combinations in what follows the engine: the ledger, the private view and its requirement."""
 
 from collections import Counter
+from decimal import Decimal
 from typing import Any, cast
 
 import pytest
@@ -8,10 +9,12 @@ from differences import Machine
 from generator import MIXED, Generator, pack
 from test_engine_combinations import BUY, SELL, SPREAD, STRIP, Desk
 
+from clients.portfolio import margin_of
 from exchange.clearing.ledger import SUSPENSE, EntryKind
 from exchange.clearing.projection import Projection
 from exchange.clearing.state import State
 from exchange.engine import Engine
+from exchange.gateway.queries import Queries
 from exchange.gateway.reports import Reports
 from exchange.gateway.resume import reports_of
 from exchange.gateway.view import View
@@ -19,6 +22,8 @@ from exchange.journal.tape import Released
 from exchange.marketdata.stream import Row, maker_of
 from exchange.messages import COMMAND_BYTES, EVENT, CommandKind, EventKind
 from exchange.messages.wire import Execution, LegTraded, ResidualPosted
+
+CREDITED = 27  # a seed whose market has accounts with a credit when they are looked at
 
 
 class Followed:
@@ -30,6 +35,7 @@ class Followed:
         self.executed: Counter[int] = Counter()  # lots, by order
         self.promised: Counter[tuple[int, str]] = Counter()  # legs, by account and match
         self.told: Counter[tuple[int, str]] = Counter()
+        self.credited = 0  # accounts that were seen with a credit
 
     def apply(self, commands: bytes, first_sequence: int, stamp_ns: int) -> bytes:
         events = self.engine.apply(commands, first_sequence, stamp_ns)
@@ -74,6 +80,10 @@ class Followed:
             hold = sum(self.view.accounts.hold(at, one) for at, one in exposures.items())
             credit = self.view.accounts.credit(exposures)
             assert (hold - credit, credit) == (figures["hold"], figures["credit"])
+            shown = margin_of(Queries(self.view.feed, self.view.accounts).account(number, 1, "a"))
+            loss = max(Decimal(0), -sum(shown.unrealized.values()))
+            assert shown.required == sum(shown.holds.values()) - shown.credit + loss
+            self.credited += shown.credit > 0
             for instrument in self.view.feed.instruments.by_id:
                 net = self.engine.position(number, instrument)["net"]
                 held = account.holdings.get(instrument)
@@ -117,7 +127,7 @@ def _settle(instrument: int, price: int) -> bytes:
     return pack(CommandKind.SETTLE, instrument=instrument, price=price, quantity=1)
 
 
-@pytest.mark.parametrize("seed", [1, 5, 6])
+@pytest.mark.parametrize("seed", [1, 5, 6, CREDITED])
 def test_drawn_markets_are_followed(seed: int) -> None:
     """The whole mix, what trades on the house account and moves its cash included."""
     generator, followed, sequence = (
@@ -140,3 +150,4 @@ def test_drawn_markets_are_followed(seed: int) -> None:
         legs = followed.entries.count(EntryKind.LEG)
     followed.check()
     assert legs > 3 and len(followed.told) > 3
+    assert followed.credited or seed != CREDITED
