@@ -26,6 +26,9 @@ MONTH = Month(2026, 11)
 DAYS = [MONTH.first_day + timedelta(days=n) for n in range(MONTH.days)]
 START = datetime(2026, 11, 2, 12, tzinfo=UTC)
 
+PAID = '{"operation": "pay_capital", "amount": 5000000, "person": "owner"}'
+NO_FACTORS = '{"operation":"record_factors"}'
+
 
 @pytest.fixture
 async def live(tmp_path: Path) -> AsyncIterator[Live]:
@@ -261,6 +264,36 @@ async def test_a_request_id_is_of_one_record(live: Live) -> None:
         with pytest.raises(RequestRefused, match="DUPLICATE_DIFFERENT"):
             await perform(requests.PutRecord(record=other, request_id="x"))
     assert clearing.capital() == 5_000_000
+
+
+async def test_nothing_is_published_that_clearing_refuses(live: Live) -> None:
+    """Its date would have stood before every fixing of the year."""
+    perform, market = live.market.operations.perform, live.market
+    reader = await live.client(1)
+    await reader.subscribe("fixings", "factors")
+    fixing = {"index": "HBX-H100", "revision": 0, "state": "PUBLISHED"}
+    sequence = market.hub.sequence
+    for wrong in ({"date": 20261399, "price": "2.5"}, {"date": 20261101, "price": "2.5x"}):
+        with pytest.raises(RequestRefused, match="refused malformed"):
+            await perform(record("record_fixing", **fixing, **wrong))
+    table = json.dumps({"grade": "H100-NODE", "expiry": "2026-12", "version": 9, "rows": []})
+    facts = {"grade": "H100-NODE", "expiry": "2026-12", "digest": "ab", "table": table}
+    for said in (facts, {}):
+        with pytest.raises(RequestRefused, match="refused malformed"):
+            await perform(record("record_factors", **said))
+    assert market.hub.sequence == sequence
+    await perform(record("record_fixing", **fixing, date=20261101, price="2.5"))
+    await until(lambda: "HBX-H100" in reader.feed.fixings)
+    assert reader.feed.fixings["HBX-H100"].date == 20261101 and not reader.feed.factors
+
+
+async def test_a_market_outlives_factors_that_are_none(tmp_path: Path) -> None:
+    """The log of one that took them still starts."""
+    async with Live.open(tmp_path) as live:
+        await live.market.desk.perform([wishes.Wish(wishes.put_record(PAID).command, NO_FACTORS)])
+        assert await live.market.operations.perform(record("pay_capital", amount=1, person="ann"))
+    async with Live.open(tmp_path) as live:
+        assert not live.market.desk.factors
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ business date, the mode, and the quotes when a day is settled.
 """
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
@@ -274,8 +275,9 @@ class Desk:
         desk."""
         operation = msgspec.json.decode(text, type=Recorded).operation
         if operation == RECORD_FACTORS:
-            factors = msgspec.json.decode(text, type=_Factors)
-            self.factors[factors.grade, factors.expiry] = factors.table
+            with contextlib.suppress(msgspec.ValidationError):  # clearing refuses it
+                factors = msgspec.json.decode(text, type=_Factors)
+                self.factors[factors.grade, factors.expiry] = factors.table
         elif operation == PROPOSE:
             read = msgspec.json.decode(text, type=Proposal)
             known = {"business_date": self.business_date, "recorded": stamp}

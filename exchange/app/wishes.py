@@ -14,6 +14,8 @@ import msgspec
 
 from contracts.decimal_text import DecimalTextError, parse_price
 from contracts.grades.table import FactorTable
+from contracts.grades.table import read as read_table
+from contracts.refusals import Refused
 from exchange.app.requests import (
     Deposit,
     Hedge,
@@ -25,10 +27,12 @@ from exchange.app.requests import (
     Withdraw,
 )
 from exchange.clearing.default.hedging import HEDGE, Hedged
+from exchange.clearing.delivery.records import FactorsRecorded
+from exchange.clearing.expiry import FixingRecorded, fixing_of
 from exchange.clearing.margin.matter import AdoptMargin
 from exchange.clearing.margin.parameters import MarginParameters
 from exchange.clearing.matters import Due
-from exchange.clearing.records import DEPTH_MAX, kinds, too_deep, write
+from exchange.clearing.records import DEPTH_MAX, Malformed, kinds, read, too_deep, write
 from exchange.messages import (
     COMMAND,
     COMMAND_FIELDS,
@@ -52,6 +56,7 @@ from exchange.messages import (
 USD_DECIMALS: Final = 6
 _U64: Final = (1 << 64) - 1
 RECORD_FACTORS: Final = "record_factors"  # the operation in the text of such a record
+RECORD_FIXING: Final = "record_fixing"  # likewise
 PROPOSE: Final = "propose"
 APPROVED: Final = "approved"
 _HASH_BYTES: Final = 32
@@ -237,6 +242,7 @@ def put_record(text: str, request_id: str = "") -> Wish:
         raise RequestRefused(f"operation {operation!a} is none of {', '.join(sorted(kinds()))}")
     if operation == HEDGE:
         raise RequestRefused("such a record trades nothing: ask for a `hedge`")
+    _check_published(text)
     facts.pop("nonce", None)
     if not request_id.isascii():
         raise RequestRefused("request_id must be ASCII")
@@ -252,6 +258,27 @@ def put_record(text: str, request_id: str = "") -> Wish:
         key_hi=key_hi,
     )
     return Wish(command, note(operation, **facts))
+
+
+def _check_published(text: str) -> None:
+    """Refuse a fixing or a factor table that clearing would refuse: gateways and desk take these
+    records as they come and do not wait for its ruling. RequestRefused."""
+    record, wrong = read(text), None
+    try:
+        if isinstance(record, Malformed):
+            wrong = record.why if record.operation in (RECORD_FIXING, RECORD_FACTORS) else None
+        elif isinstance(record, FixingRecorded):
+            fixing_of(record, 0)
+        elif isinstance(record, FactorsRecorded):
+            table = read_table(record.table.encode())
+            if (record.grade, record.expiry, record.digest) != (
+                table.grade, table.expiry, table.digest,
+            ):  # fmt: skip
+                wrong = "grade, expiry or digest is not the table's"
+    except (Refused, ValueError, OverflowError) as error:
+        wrong = str(error)
+    if wrong is not None:
+        raise RequestRefused(f"refused malformed: why {wrong}")
 
 
 def hedged(request: Hedge, request_id: str, account: int) -> Wish:
@@ -337,7 +364,7 @@ def record_fixing(request: RecordFixing) -> Wish:
         key_hi=key_hi,
     )
     facts = msgspec.structs.asdict(request)
-    return Wish(command, note("record_fixing", **facts))
+    return Wish(command, note(RECORD_FIXING, **facts))
 
 
 def record_factors(table: FactorTable, text: str) -> Wish:

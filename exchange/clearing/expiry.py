@@ -51,6 +51,14 @@ class Fixing(msgspec.Struct, frozen=True):
     known_ns: int
 
 
+def fixing_of(record: FixingRecorded, known_ns: int) -> Fixing:
+    """Return the fixing of a record. ValueError, OverflowError: its date or price is none."""
+    number = record.date
+    day = date(number // 10_000, number // 100 % 100, number % 100)
+    price = parse_price(record.price, PRICE_DECIMALS) if record.price else None
+    return Fixing(day, record.revision, price, record.inputs_hash, known_ns)
+
+
 class Average(msgspec.Struct, frozen=True):
     """What a cash contract settles on: the mean of an index over a month."""
 
@@ -109,15 +117,12 @@ class Fixings(Matter):
         assert isinstance(record, FixingRecorded)
         if at.account != HOUSE_ACCOUNT:
             return refused("record_fixing", Denial.NOT_YOURS, at.account, HOUSE_ACCOUNT)
-        number = record.date
         try:
-            day = date(number // 10_000, number // 100 % 100, number % 100)
-            price = parse_price(record.price, PRICE_DECIMALS) if record.price else None
+            fixing = fixing_of(record, at.stamp)
         except (ValueError, OverflowError) as wrong:
             return Ruling("record_fixing", MALFORMED, {"why": str(wrong)})
-        fixing = Fixing(day, record.revision, price, record.inputs_hash, at.stamp)
         self.by_index.setdefault(record.index, []).append(fixing)
-        facts = {"index": record.index, "date": number}
+        facts = {"index": record.index, "date": record.date}
         return Ruling("record_fixing", ACCEPTED, facts)
 
     def fixing(self, index: str, day: date, known_ns: int) -> Fixing | None:
