@@ -399,10 +399,10 @@ def test_an_auction_is_on_the_tape(tmp_path: Path) -> None:
         await recording
 
     box.run(record, 10)
-    told = [row.message.__struct_config__.tag for row in recorder.read(path)]
-    assert (told.count("indicative"), told.count("auction")) == (1, 1)
-    states = [row.message.state for row in recorder.read(path)
-              if isinstance(row.message, wire.InstrumentState)]  # fmt: skip
+    rows = [row.message for row in recorder.read(path)]
+    told = [type(message) for message in rows]
+    assert (told.count(wire.IndicativePrice), told.count(wire.AuctionResult)) == (1, 1)
+    states = [message.state for message in rows if isinstance(message, wire.InstrumentState)]
     assert states[-2:] == ["AUCTION", "CONTINUOUS"]
     replayed = VirtualSandbox(tmp_path / "replayed", tape=Tape.load(path))
     assert replayed.run(options.load(TAKER)).commands
