@@ -17,6 +17,7 @@ from dialect import Rpc, Venue, signature
 from msgspec.structs import astuple
 from overrides import people
 
+from exchange.app import wishes
 from exchange.app.requests import Adjust, Approve, Bust, Deposit
 from exchange.app.requests_market import ListContract, SetImplied
 from exchange.gateway import channels, tokens
@@ -29,7 +30,7 @@ from exchange.gateway.dialects.deribit.lines import Lines
 from exchange.gateway.dialects.deribit.params import COUNT_MAX, OFFSET_MAX, Auth, Slice
 from exchange.gateway.dialects.deribit.rpc import Failure
 from exchange.gateway.hub import Hub
-from exchange.messages import COMMAND, Command, CommandKind
+from exchange.messages import COMMAND, Command, CommandKind, TradingState
 from exchange.messages.wire_mass import MassCancel
 
 NEAR, FAR, SPREAD = "H100Z26", "H100F27", "H100Z26-H100F27"
@@ -249,6 +250,25 @@ async def test_a_ticker_tells_of_lots_that_trades_elsewhere_moved(venue: Venue) 
     async with asyncio.timeout(20):
         while (await one.data(name))["open_interest"] != 3:
             pass
+
+
+async def test_what_has_expired_takes_no_place_among_the_channels(venue: Venue) -> None:
+    """Otherwise a channel of a kind would be refused once 256 instruments had ever been listed."""
+    market = venue.market
+    gone = market.desk.instruments.by_code[NEAR]
+    await market.desk.perform([
+        wishes.set_state(NEAR, gone.id, TradingState.CLOSED),
+        wishes.expire(NEAR, gone.id, gone.mark),
+    ])  # fmt: skip
+    rpc = await venue.rpc()
+    await rpc.call("public/subscribe", channels=["trades.any.any.raw"])
+    (session,) = market.hub.sessions.values()
+    codes = {one.code for one in market.hub.feed.instruments.by_id.values()}
+    assert session.channels == {f"trades.{code}" for code in codes - {NEAR, SPREAD}}
+    await rpc.call("public/subscribe", channels=[name := f"trades.{NEAR}.raw"])
+    assert f"trades.{NEAR}" in session.channels
+    await rpc.call("public/unsubscribe", channels=[name])
+    assert f"trades.{NEAR}" not in session.channels
 
 
 async def test_a_subscription_that_was_refused_can_be_made_later(

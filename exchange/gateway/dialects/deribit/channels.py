@@ -10,7 +10,7 @@ from decimal import Decimal
 from functools import partial
 from typing import Any, Final
 
-from exchange.gateway.dialects.deribit.instruments import CURRENCY, chosen, find, is_of
+from exchange.gateway.dialects.deribit.instruments import CURRENCY, chosen, find, is_expired, is_of
 from exchange.gateway.dialects.deribit.numbers import exact, milliseconds
 from exchange.gateway.dialects.deribit.portray import Portrayer
 from exchange.gateway.dialects.deribit.rpc import Failure, wrong_param
@@ -270,8 +270,13 @@ class Choice:
         return known
 
     def codes(self) -> list[str]:
-        """Return the codes of the chosen instruments listed now."""
-        return [code for code in self._instruments.by_code if self.wants(code)]
+        """Return the codes of the chosen instruments that may still trade, or of the one named."""
+        known = self._instruments.by_code
+        return [
+            code
+            for code in known
+            if self.wants(code) and not (self._kind and is_expired(known[code]))
+        ]
 
 
 class Chooser:
