@@ -337,6 +337,14 @@ def test_months_whose_trading_is_over_hedge_nothing() -> None:
         assert [leg.instrument for leg in legs] == codes
 
 
+def test_a_maker_of_all_leaves_out_what_has_expired() -> None:
+    """A connection has 256 channels, and instruments stay listed for ever."""
+    states = {"H100F27": "CONTINUOUS", "H100X26": "EXPIRED", "A100Z26": "HALTED"}
+    listed = {code: SimpleNamespace(state=state) for code, state in states.items()}
+    client = cast(AsyncClient, SimpleNamespace(instruments=listed))
+    assert maker.every(client) == ["A100Z26", "H100F27"]
+
+
 async def test_a_maker_says_which_quotes_may_stand(tmp_path: Path) -> None:
     async with asyncio.timeout(30), Live.open(tmp_path) as live:
         for cut in (False, True):

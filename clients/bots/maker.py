@@ -204,10 +204,15 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def every(client: AsyncClient) -> list[str]:
+    """Return the codes of all instruments that have not expired."""
+    return sorted(code for code, data in client.instruments.items() if data.state != "EXPIRED")
+
+
 async def bot(client: AsyncClient, chosen: argparse.Namespace, stop: asyncio.Event) -> None:
     """Run from the command line, and print what is held."""
     terms = Terms(lots=chosen.lots, half_spread=chosen.half_spread, skew=chosen.skew)
-    codes = chosen.instruments or sorted(client.instruments)
+    codes = chosen.instruments or every(client)
     left = await run(client, codes, stop=stop, terms=terms)
     held = ", ".join(f"{lots:+d} {code}" for code, lots in sorted(client.positions.items()))
     if left:
