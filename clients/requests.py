@@ -235,7 +235,7 @@ class Requests:
         return Protect(
             request_id=self._id(request_id),
             product=product,
-            quantity=quantity_text(quantity) if quantity else "0",
+            quantity=quantity_text(quantity) if checked_decimal(quantity, "quantity") else "0",
             window_ms=window_ms,
         )
 

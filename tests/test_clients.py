@@ -15,6 +15,8 @@ from clients.aio import AsyncClient
 from clients.backoff import Backoff
 from clients.bots import maker
 from clients.decimals import PriceScale, quantity_text
+from clients.feed import Feed
+from clients.portfolio import Portfolio
 from clients.requests import Requests
 from clients.session import Health, Session, State
 from clients.strip import largest_remainder, split
@@ -69,6 +71,16 @@ def test_every_tick_survives_its_text(ticks: int, unit: tuple[str, int]) -> None
 def test_what_is_no_quantity_is_refused(quantity: object) -> None:
     with pytest.raises(errors.ValueRefused):
         quantity_text(quantity)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("none", [0, "0", Decimal("0.0")])
+def test_no_protection_is_a_zero_of_any_kind(none: int | str | Decimal) -> None:
+    build = Requests(Feed(lambda: "f"), Portfolio(), lambda: "r")
+    assert build.protect("H100", none, 0).quantity == "0"
+    assert build.protect("H100", "7", 1_000).quantity == "7"
+    for wrong in (False, 0.0, "-1"):
+        with pytest.raises(errors.ValueRefused):
+            build.protect("H100", wrong, 0)  # type: ignore[arg-type]
 
 
 @given(st.integers(0, 10**9), st.lists(st.integers(0, 10**6), min_size=1).filter(any))
