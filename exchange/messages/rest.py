@@ -98,7 +98,8 @@ class OfHistory(Query, frozen=True, kw_only=True):
 
 
 class OfCandles(Query, frozen=True, kw_only=True):
-    """Candles of ``limit`` intervals, from the first trade at or after ``from_ms`` on."""
+    """Candles of ``limit`` intervals from ``from_ms`` on, or from where the market's books begin if
+    that is later. An interval without a trade has none."""
 
     interval: Literal["1m", "5m", "1h", "1d"] = "1h"
     from_ms: Milliseconds = 0
