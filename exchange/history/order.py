@@ -39,7 +39,9 @@ STEPS_MAX: Final = 500  # steps kept; the totals count all of them
 _ORDER_AT: Final = (EVENT_PLACES["order_id"], EVENT_PLACES["maker_order_id"])
 _KEY_AT: Final = (COMMAND_PLACES["key_lo"], COMMAND_PLACES["target_lo"])
 _ORDER_EVENTS: Final = frozenset(
-    k for k in EventKind if k < EventKind.SESSION_OPENED or k in SPECIAL
+    k
+    for k in EventKind
+    if k < EventKind.SESSION_OPENED or k in SPECIAL or k == EventKind.ORDER_EXECUTED
 )
 _RESTS: Final = frozenset(
     {
@@ -51,13 +53,14 @@ _RESTS: Final = frozenset(
         EventKind.ORDER_EXECUTED,
     }
 )
-_TARGETED: Final = frozenset({CommandKind.CANCEL, CommandKind.REDUCE, CommandKind.REPLACE})
+TARGETED: Final = frozenset({CommandKind.CANCEL, CommandKind.REDUCE, CommandKind.REPLACE})
 
 
 class Step(msgspec.Struct):
     """One command that concerned the order, and its events that did.
 
-    ``own``: the command named the order; otherwise another order or the market caused the events.
+    ``own``: the order's account named it; otherwise another account, another order or the market
+    caused the events.
     ``before`` is the state of book and account before it; None if it was not recorded.
     """
 
@@ -117,7 +120,11 @@ class _Trace:
             self._step(frame, sequence, rows[sequence], sequence in own)
 
     def _by_order(self, frame: Frame, events: bytes, rows: dict[int, list[EventRow]]) -> None:
-        """Collect events that name the order id; its acceptance gives the account and key."""
+        """Collect events that name the order id; its acceptance gives the account and key.
+
+        A reject that names the id before any order has it, or one that no order ever has, is of no
+        order's life.
+        """
         assert self.order_id is not None
         for number in where(events, self.order_id, EVENT_BYTES, *_ORDER_AT):
             row = event_row(events, number)
@@ -127,6 +134,8 @@ class _Trace:
                 continue  # another kind of event: these bytes are a key
             if self.key is None and row[2] == EventKind.ORDER_ACCEPTED:
                 self.account, self.key = row[6], (row[11], row[12])
+            if self.key is None:
+                continue
             rows.setdefault(row[0], []).append(row)
 
     def _by_key(
@@ -161,8 +170,9 @@ class _Trace:
             assert self.account is not None and self.key is not None
             self.life = Life(account=self.account, key=self.key)
         life = self.life
-        own = own or (command.kind in _TARGETED and command.target_lo == self.order_id
-                      and not command.flags & CommandFlag.BY_CLIENT_ID)  # fmt: skip
+        by_id = command.kind in TARGETED and not command.flags & CommandFlag.BY_CLIENT_ID
+        named = by_id and command.target_lo == self.order_id
+        own = own or (named and command.account == life.account)
         for row in rows:
             _count(life, row)
         if len(life.steps) < STEPS_MAX:
@@ -181,7 +191,7 @@ def _names(command: Command, key: tuple[int, int]) -> bool:
     if enters and (command.key_lo, command.key_hi) == key:
         return True
     by_client_id = bool(command.flags & CommandFlag.BY_CLIENT_ID)
-    aimed = command.kind in _TARGETED and by_client_id
+    aimed = command.kind in TARGETED and by_client_id
     return aimed and (command.target_lo, command.target_hi) == key
 
 

@@ -5,7 +5,7 @@ The rules are those of docs/reference/engine.md; each step names the section.
 
 from typing import Any, Final
 
-from exchange.history.order import Life, Step
+from exchange.history.order import TARGETED, Life, Step
 from exchange.history.picture import Picture, money
 from exchange.history.records import SPECIAL, EventRow
 from exchange.history.walk import time_text
@@ -28,6 +28,7 @@ from exchange.messages import (
 PRIORITY: Final = "engine.md, Price-time priority"
 IDENTITY: Final = "engine.md, Orders and slots"
 DORMANT: Final = "engine.md, Dormant orders"
+AUCTIONS: Final = "engine.md, Auctions"
 IMPLIED: Final = "engine.md, Combinations"
 SPECIAL_ORDERS: Final = "engine.md, What is special about an order"
 RISK: Final = "engine.md, Risk"
@@ -70,13 +71,12 @@ def _step(step: Step, life: Life, picture: Picture) -> dict[str, Any]:
 
 
 def _other(step: Step, life: Life) -> str:
-    kind = step.command.kind
-    if kind in (CommandKind.ENTER, CommandKind.REPLACE):
-        same = step.command.account == life.account
-        return f"another order of account {step.command.account}" if same else (
-            f"account {step.command.account}"
-        )  # fmt: skip
-    return "the market" if step.command.account != life.account else "the order's owner"
+    """Return who sent the command of a step that does not name the order, or not by its owner."""
+    kind, account = step.command.kind, step.command.account
+    if kind == CommandKind.ENTER or kind in TARGETED:
+        same = account == life.account
+        return f"another order of account {account}" if same else f"account {account}"
+    return "the market" if account != life.account else "the order's owner"
 
 
 def _event(row: EventRow, step: Step, life: Life, picture: Picture) -> Told:
@@ -103,12 +103,7 @@ def _event(row: EventRow, step: Step, life: Life, picture: Picture) -> Told:
     if kind in (EventKind.ORDER_CANCELLED, EventKind.ORDER_REDUCED):
         return _cancelled(row, step)
     if kind == EventKind.ORDER_EXECUTED:
-        return {
-            "what": f"{row[9]:,} lots at {picture.price(row[5], row[8])}, {row[10]:,} left",
-            "why": f"prices of {picture.code(row[14])} and of its legs imply one that is better"
-            " than any order of the book has",
-            "rule": IMPLIED,
-        }
+        return _executed(row, life, picture)
     if kind == EventKind.ORDER_DORMANT:
         return {
             "what": f"{row[10]:,} lots wait outside the book",
@@ -123,6 +118,21 @@ def _event(row: EventRow, step: Step, life: Life, picture: Picture) -> Told:
         "why": f"the limits reach its price again; {_queue(row, step, picture)}",
         "rule": DORMANT,
     }
+
+
+def _executed(row: EventRow, life: Life, picture: Picture) -> Told:
+    """Describe lots that traded through an implied price."""
+    verb, combination = "sold" if life.sell else "bought", picture.code(row[14])
+    resting = row[3] & EventFlag.RESTING
+    why = (
+        f"with others of {combination} and its legs, this order implied a price that one coming in"
+        " reached"
+        if resting
+        else f"prices of {combination} and of its legs imply one that is better than any order of"
+        " the book has"
+    )
+    what = f"{verb} {row[9]:,} at {picture.price(row[5], row[8])}; {row[10]:,} left"
+    return {"what": what, "why": why, "rule": IMPLIED}
 
 
 def _special(row: EventRow, step: Step, picture: Picture) -> Told:
@@ -151,18 +161,22 @@ def _special(row: EventRow, step: Step, picture: Picture) -> Told:
 
 
 def _means(step: Step) -> str:
-    """Return the account's cash and requirement, for a rejected order; else an empty text."""
+    """Return the account's cash and requirement, for its own rejected order; else an empty
+    text."""
     account = (step.before or {}).get("account")
-    if account is None or step.command.kind not in (CommandKind.ENTER, CommandKind.REPLACE):
+    asked = step.own and step.command.kind in (CommandKind.ENTER, CommandKind.REPLACE)
+    if account is None or not asked:
         return ""
     return f"; it had {money(account['cash'])} USD in cash, {money(account['required'])} required"
 
 
-def _queue(row: EventRow, step: Step, picture: Picture) -> str:
-    """Return the order's place in the queue at its price."""
+def _queue(row: EventRow, step: Step, picture: Picture, own: int = 0) -> str:
+    """Return the order's place in the queue at its price. ``own``: lots that the order itself had
+    there before, 0 if none."""
     side = "asks" if row[3] & EventFlag.SELL else "bids"
     levels = (step.before or {}).get(side, [])
     lots, orders = next(((q, n) for price, q, n in levels if price == row[8]), (0, 0))
+    lots, orders = (lots - own, orders - 1) if own else (lots, orders)
     price = picture.price(row[5], row[8])
     if not orders:
         return f"alone at {price}"
@@ -193,34 +207,36 @@ def _traded(row: EventRow, life: Life, picture: Picture) -> Told:
     if incoming:
         left, fee = row[10], -row[13]
         other = f"order {row[11]} of account {maker_account}"
+    else:
+        left, fee = maker_leaves, -row[14]
+        other = f"order {row[7]} of account {row[6]}"
+    verb = "sold" if life.sell else "bought"
+    what = f"{verb} {row[9]:,} at {price} with {other}"
+    ends = f"; {left:,} left, fee {money(fee)} USD, match {match}"
+    if row[3] & EventFlag.AUCTION:
+        why = "both orders were collected for an auction: all its trades are at one price"
+        return {"what": what + ends, "why": why, "rule": AUCTIONS}
+    if incoming:
         best = "bid" if life.sell else "offer"
         why = f"that order was the oldest at the best {best}; a trade is at the resting price"
     else:
-        left, fee = maker_leaves, -row[14]
-        other = f"order {row[7]} of account {row[6]}, which came in"
+        what += ", which came in"
         best = "offer" if life.sell else "bid"
         why = (
             f"this order was the oldest at the best {best}, and the incoming one reached its price"
         )
-    verb = "sold" if life.sell else "bought"
-    return {
-        "what": f"{verb} {row[9]:,} at {price} with {other}; {left:,} left,"
-        f" fee {money(fee)} USD, match {match}",
-        "why": why,
-        "rule": PRIORITY,
-    }
+    return {"what": what + ends, "why": why, "rule": PRIORITY}
 
 
 def _replaced(row: EventRow, step: Step, picture: Picture) -> Told:
     old = picture.price(row[5], row[13])
-    kept, change = (
-        row[4] == 1,
-        "another price" if row[8] != row[13] else "more lots, or not in the book",
-    )
+    same = row[8] == row[13]
+    own = row[14] & 0xFFFF_FFFF if same and row[3] & EventFlag.RESTING else 0
+    change = "more lots, or not in the book" if same else "another price"
     why = (
         "same price and no larger: it keeps its place"
-        if kept
-        else f"{change}: it goes to the back; {_queue(row, step, picture)}"
+        if row[4] == 1
+        else f"{change}: it goes to the back; {_queue(row, step, picture, own)}"
     )
     return {
         "what": f"now {row[9]:,} lots in all at {picture.price(row[5], row[8])}, {row[10]:,} rest"

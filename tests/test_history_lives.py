@@ -1,0 +1,141 @@
+"""Orders whose lives are more than entry, trades and cancel: what `hourbook log why` tells of them.
+
+Budget: 5 seconds.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from history_market import LISTING, Script
+from recorded import record_of
+
+from exchange.history import order, tell
+from exchange.messages import CommandKind, EventKind, Side, TradingState
+
+BUY, SELL = Side.BUY, Side.SELL
+SPREAD = 2  # the number of the spread that ``implied`` lists
+CODE = "H100Z26-H200Z26"
+
+
+def begun() -> Script:
+    script = Script()
+    script.set_up()
+    return script
+
+
+def implied() -> Script:
+    """A market whose two instruments imply prices in their spread."""
+    script = begun()
+    listed = record_of(
+        CommandKind.LIST_COMBINATION, instrument=SPREAD, quantity=0xF1, key_lo=1 << 16,
+        target_lo=-1_000 % 2**64, target_hi=1_000,
+    )  # fmt: skip
+    risk = record_of(CommandKind.SET_RISK, instrument=SPREAD, quantity=100, session=50)
+    state = record_of(CommandKind.SET_STATE, instrument=SPREAD, tif=TradingState.CONTINUOUS)
+    on = record_of(CommandKind.SET_IMPLIED, instrument=SPREAD, tif=1)
+    text = LISTING.format(code=CODE, product="H100")
+    script.say((listed, text), (risk, None), (state, None), (on, None))
+    return script
+
+
+def entered(script: Script, account: int, side: Side, price: int, lots: int, **more: int) -> int:
+    """Enter an order; return its id."""
+    accepted = script.say(script.enter(account, side, price, lots, **more))[0]
+    assert accepted["kind"] == EventKind.ORDER_ACCEPTED
+    return accepted["order_id"]
+
+
+def ask(script: Script, kind: CommandKind, account: int, target: int, **more: int) -> None:
+    fields = {"side": Side.UNSTATED, "target_lo": target, "key_lo": script.key(), **more}
+    script.say((record_of(kind, account=account, **fields), None))
+
+
+def told(script: Script, directory: Path, order_id: int) -> dict[str, Any] | None:
+    if not directory.exists():
+        script.write(directory)
+    life, picture = order.trace(directory, order_id=order_id)
+    return None if life is None else tell.tell(life, picture)
+
+
+def steps(life: dict[str, Any] | None) -> list[tuple[str, str, str]]:
+    assert life is not None
+    return [(s["by"], h["what"], h["why"]) for s in life["steps"] for h in s["happened"]]
+
+
+def test_lots_that_trade_through_an_implied_price_are_of_the_life(tmp_path: Path) -> None:
+    script = implied()
+    near = entered(script, 3, SELL, 2_500, 5)
+    entered(script, 4, BUY, 2_490, 5, instrument=1)
+    taker = entered(script, 5, BUY, 12, 3, instrument=SPREAD)
+    resting, incoming = (told(script, tmp_path / "market", one) for one in (near, taker))
+    assert resting is not None and incoming is not None
+    assert (resting["state"], resting["executed"], resting["leaves"]) == ("working", 3, 2)
+    assert (incoming["state"], incoming["executed"]) == ("filled", 3)
+    by, what, why = steps(resting)[-1]
+    assert (by, what) == ("account 5", "sold 3 at 2.500; 2 left")
+    assert why.startswith(f"with others of {CODE} and its legs, this order implied a price")
+    by, what, why = steps(incoming)[-1]
+    assert (by, what) == ("the order's owner", "bought 3 at 0.010; 0 left")
+    assert f"prices of {CODE} and of its legs imply one" in why
+
+
+def test_an_id_that_is_named_before_an_order_has_it_is_of_no_life(tmp_path: Path) -> None:
+    """A refused cancel names whatever id its sender wrote."""
+    script = begun()
+    first = entered(script, 3, SELL, 2_503, 4)
+    ask(script, CommandKind.CANCEL, 4, first + 1)
+    ask(script, CommandKind.CANCEL, 4, first + 2)
+    assert entered(script, 4, SELL, 2_503, 4) == first + 1
+    assert [what for _, what, _ in steps(told(script, tmp_path / "market", first + 1))] == [
+        f"accepted as order {first + 1}; 4 lots rest, behind 4 lots of 1 order at 2.503, which"
+        " came before it"
+    ]
+    assert told(script, tmp_path / "market", first + 2) is None
+    assert told(script, tmp_path / "market", 0) is None
+
+
+def test_what_another_account_asks_of_an_order_is_not_its_owners(tmp_path: Path) -> None:
+    script = begun()
+    mine = entered(script, 3, SELL, 2_503, 4)
+    ask(script, CommandKind.CANCEL, 4, mine)
+    ask(script, CommandKind.REPLACE, 5, mine, price=2_504, quantity=4)
+    ask(script, CommandKind.REPLACE, 3, mine, price=9_000, quantity=4)
+    by, whats, whys = zip(*steps(told(script, tmp_path / "market", mine))[1:], strict=True)
+    assert by == ("account 4", "account 5", "the order's owner")
+    assert [what.partition("(")[0] for what in whats] == [
+        "rejected: NOT_FOUND ", "rejected: NOT_FOUND ", "rejected: PRICE_LIMIT ",
+    ]  # fmt: skip
+    assert ["USD in cash" in why for why in whys] == [False, False, True]
+
+
+def test_an_order_is_not_behind_itself(tmp_path: Path) -> None:
+    script = begun()
+    mine = entered(script, 3, SELL, 2_503, 4)
+    ask(script, CommandKind.REPLACE, 3, mine, price=2_503, quantity=9)
+    entered(script, 4, SELL, 2_503, 6)
+    ask(script, CommandKind.REPLACE, 3, mine, price=2_503, quantity=12)
+    places = [why for _, _, why in steps(told(script, tmp_path / "market", mine))[1:]]
+    grown = "more lots, or not in the book: it goes to the back; "
+    assert places == [
+        f"{grown}alone at 2.503",
+        f"{grown}behind 6 lots of 1 order at 2.503, which came before it",
+    ]
+
+
+def test_a_trade_of_an_auction_has_no_order_that_came_in(tmp_path: Path) -> None:
+    script = begun()
+    call, end = (
+        (record_of(CommandKind.SET_STATE, instrument=0, tif=state), None)
+        for state in (TradingState.AUCTION, TradingState.CONTINUOUS)
+    )
+    script.say(call)
+    seller = entered(script, 3, SELL, 2_490, 4)
+    buyer = entered(script, 4, BUY, 2_510, 4)
+    script.say(end)
+    for mine, verb, other, account in ((seller, "sold", buyer, 4), (buyer, "bought", seller, 3)):
+        life = told(script, tmp_path / "market", mine)
+        _, what, why = steps(life)[-1]
+        assert what.startswith(f"{verb} 4 at 2.500 with order {other} of account {account}; 0 left")
+        assert why == "both orders were collected for an auction: all its trades are at one price"
+        assert life is not None
+        assert life["steps"][-1]["happened"][-1]["rule"] == tell.AUCTIONS
