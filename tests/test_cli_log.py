@@ -120,6 +120,24 @@ def test_replay_exports_the_same_rows_to_both_formats(market: Path, tmp_path: Pa
     assert ".jsonl" in hourbook("replay", market, "--export", tmp_path / "log.xml", code=2)
 
 
+def test_an_export_ends_where_it_is_told_to_within_a_batch_too(
+    market: Path, tmp_path: Path
+) -> None:
+    frames = [frame for frame, _ in walk.batches(market) if frame.opening.count > 2]
+    until = frames[-1].opening.first_sequence + 1
+    for name in ("log.jsonl", "log.parquet"):
+        hourbook("replay", market, "--until", until, "--export", tmp_path / name)
+    lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    replayed = walk.replay(market, until=until).replayer
+    assert len(lines) == replayed.commands + replayed.events
+    commands = [line for line in lines if line["record"] == "command"]
+    assert [line["sequence"] for line in commands] == list(range(1, until + 1))
+    assert commands[-1]["ingress_ns"] == commands[-1]["time_ns"] - 1_500_000
+    hourbook("log", "audit", market, tmp_path / "trail.csv", "--until", until)
+    with open(tmp_path / "trail.csv", newline="") as file:
+        assert sum(row["direction"] == "IN" for row in csv.DictReader(file)) == until
+
+
 def test_replay_without_pyarrow_says_what_to_install(market: Path, tmp_path: Path) -> None:
     code = (
         "import sys; sys.modules['pyarrow'] = None; from exchange.cli.root import main;"

@@ -13,7 +13,7 @@ from typing import Protocol
 import msgspec
 
 from exchange.journal.errors import Diverged
-from exchange.journal.frame import Frame, Notes, digest, unpack_notes
+from exchange.journal.frame import INGRESS_BYTES, Frame, Notes, digest, unpack_notes
 from exchange.journal.point import Point
 from exchange.journal.reader import LogReader, Tail
 from exchange.messages import COMMAND_BYTES, EVENT_BYTES
@@ -171,9 +171,13 @@ def _upto(chunk: list[Frame], until: int) -> list[Frame]:
     for frame in chunk[len(frames) : len(frames) + 1]:
         count = until - frame.opening.first_sequence + 1
         if count > 0:
-            opening = msgspec.structs.replace(frame.opening, count=count)
-            commands = frame.commands[: count * COMMAND_BYTES]
-            frames.append(msgspec.structs.replace(frame, opening=opening, commands=commands))
+            cut = msgspec.structs.replace(
+                frame,
+                opening=msgspec.structs.replace(frame.opening, count=count),
+                commands=frame.commands[: count * COMMAND_BYTES],
+                ingress=frame.ingress[: count * INGRESS_BYTES],
+            )
+            frames.append(cut)
     return frames
 
 
