@@ -210,7 +210,7 @@ def what_if(
         list[str] | None,
         typer.Option(
             metavar="CODE=PERCENT",
-            help="Price limits, per cent either side of the mark; repeatable.",
+            help="Outrights' price limits, per cent either side of the mark; repeatable.",
         ),
     ] = None,
     position_limit: Annotated[

@@ -53,9 +53,11 @@ _ORDERS: Final = _MADE | _NAMING
 _ENTERING: Final = _MADE | {CommandKind.REPLACE}
 _CORRECTING: Final = frozenset({CommandKind.BUST, CommandKind.ADJUST})
 _PARAMETERS: Final = frozenset({CommandKind.LIST, CommandKind.SET_LIMITS, CommandKind.SET_RISK})
+_RELATIVE: Final = frozenset({CommandKind.SET_LIMITS})  # to the mark at that moment
 _TOUCHED: Final = _NAMING | _CORRECTING | _PARAMETERS
 _ENTER, _SPARE_AT = int(CommandKind.ENTER), COMMAND_PLACES["spare"][1]
 _NOBODY: Final = 0  # no order has this id
+_LEG_TRADE, _EXECUTED = int(EventKind.LEG_TRADE), int(EventKind.ORDER_EXECUTED)
 _CASH: Final = frozenset({EventKind.DEPOSITED, EventKind.WITHDRAWN})
 
 
@@ -71,7 +73,8 @@ class Changes(msgspec.Struct, frozen=True, kw_only=True):
     """The changes. Each pair is (code pattern with * and ?, value); the last match applies.
 
     ``margin``: percent of the rate in the log; ``limits``: distance from the mark in percent, both
-    ways; ``position_limit``: lots; ``without``: accounts whose orders and quotes are left out.
+    ways, of outrights: a combination's prices follow from its legs and keep their limits;
+    ``position_limit``: lots; ``without``: accounts whose orders and quotes are left out.
     """
 
     margin: list[tuple[str, int]] = []
@@ -95,7 +98,8 @@ class WhatIf:
         self.engine = Engine()
         self.picture = Picture()
         self.ids: dict[int, int] = {}  # order ids that differ: the log's -> this run's
-        # Trades missing in this run: sequence, instrument, price, lots, taker, resting account.
+        # Trades missing in this run, and legs of trades with an implied price: sequence,
+        # instrument, clearing price, lots, taker, resting account.
         self.gone: set[tuple[int, ...]] = set()
         self.altered = 0  # commands with a changed parameter, or left out
         self.deposits: tuple[Counter[int], Counter[int]] = (Counter(), Counter())
@@ -117,7 +121,8 @@ class WhatIf:
             self._compare(frame, events, others)
 
     def _apply(self, frame: Frame, events: bytes) -> bytes:
-        """Run the changed batch; in parts if a command names an order entered in the same batch."""
+        """Run the changed batch; in parts if a command names an order entered in the same batch, or
+        sets limits, which are measured from the mark that the commands before it leave."""
         first, stamp = frame.opening.first_sequence, frame.opening.stamp
         commands, done = bytearray(frame.commands), 0
         accepted = _accepted(events)
@@ -135,7 +140,8 @@ class WhatIf:
 
         for number in self._touched(frame.commands):
             command = _command(commands, number)
-            if done <= fresh.get(_aim(command), 0) - first < number:
+            entered = done <= fresh.get(_aim(command), 0) - first < number
+            if entered or (command.kind in _RELATIVE and self.changes.limits and done < number):
                 run_upto(number)
             changed = self._changed(command)
             if changed != command:
@@ -158,7 +164,7 @@ class WhatIf:
     def _changed(self, command: Command) -> Command:
         kind, aim = command.kind, _aim(command)
         if (kind in _ORDERS and command.account in self.changes.without) or (
-            kind in _CORRECTING and _corrected(command) in self.gone
+            kind in _CORRECTING and self._corrected(command) in self.gone
         ):
             self.altered += 1
             return Command(kind=CommandKind.ADVANCE_TIME)
@@ -172,7 +178,10 @@ class WhatIf:
         return msgspec.structs.replace(command, **{field: self.ids[aim]})
 
     def _parameters(self, command: Command) -> Command:
-        code = self.picture.code(command.instrument)
+        code, listed = (
+            self.picture.code(command.instrument),
+            self.picture.listed(command.instrument),
+        )
         if command.kind == CommandKind.SET_RISK:
             rate = _chosen(self.changes.margin, code)
             limit = _chosen(self.changes.position_limit, code)
@@ -187,7 +196,8 @@ class WhatIf:
                 quantity=command.quantity if limit is None else min(limit, _U32),
             )
         percent = _chosen(self.changes.limits, code)
-        if percent is None:
+        listed = self.picture.listed(command.instrument)
+        if percent is None or (listed is not None and listed.legs):
             return command
         if command.kind == CommandKind.LIST:
             mark, scale, step = command.price, command.session, command.account
@@ -198,6 +208,8 @@ class WhatIf:
                 return command  # the engine refuses it
             mark, scale, step = stands["mark"], stands["tick_scale"], stands["price_step"]
         reach, unit = abs(mark) * percent // PERCENT, scale * step
+        if not unit:
+            return command  # the engine refuses it
         low = max(-(-(mark - reach) // unit) * step, -_I64)
         high = min((mark + reach) // unit * step, _I64)
         return msgspec.structs.replace(command, target_lo=low & _U64, target_hi=high & _U64)
@@ -214,13 +226,15 @@ class WhatIf:
     def _count(self, events: bytes, others: bytes) -> None:
         for place, data in enumerate((events, others)):
             kinds = kinds_of(data)
-            if TRADE in kinds:
+            if TRADE in kinds or _EXECUTED in kinds:
                 lots = event_column(data, "quantity").tolist()
                 instruments = event_column(data, "instrument").tolist()
+                reasons = event_column(data, "reason").tolist()
                 for number, kind in enumerate(kinds):
-                    if kind == TRADE:
+                    if kind in (TRADE, _EXECUTED):
                         self.trades[place][self.picture.code(instruments[number])] += lots[number]
-                self.counts[("trades", "trades_instead")[place]] += kinds.count(TRADE)
+                        once = kind == TRADE or not reasons[number]  # its first event
+                        self.counts[("trades", "trades_instead")[place]] += once
             if any(kind in kinds for kind in (*_CASH, EventKind.DEFICIT_STARTED)):
                 for number, kind in enumerate(kinds):
                     row = event_row(data, number)
@@ -241,9 +255,31 @@ class WhatIf:
             elif rows != instead:
                 self._refused(sequence, command, rows, instead)
             gone, new = _fills(rows), _fills(instead)
-            self.gone |= {(sequence, *fill) for fill in gone - new}
+            lost = (self._cleared(rows) - self._cleared(instead)) if gone - new else ()
+            self.gone |= {(sequence, *trade) for trade in lost}
             self.counts["trades_gone"] += (gone - new).total()
             self.counts["trades_new"] += (new - gone).total()
+
+    def _cleared(self, rows: list[EventRow]) -> Counter[tuple[int, ...]]:
+        """Return the trades, and all legs, in the form of ``gone`` without the sequence."""
+        trades = Counter(
+            (row[5], row[8] * self._scale(row[5]), row[9], row[6], row[12] & 0xFFFF_FFFF)
+            for row in rows
+            if row[2] == TRADE
+        )
+        legs = ((row[5], row[8], row[9], row[6], row[12]) for row in rows if row[2] == _LEG_TRADE)
+        trades.update(legs)
+        return trades
+
+    def _corrected(self, command: Command) -> tuple[int, ...]:
+        """Return the trade or leg that a BUST or an ADJUST names, in the form of ``gone``."""
+        sequence, price = command.target_lo >> INDEX_BITS, command.price
+        of = command.instrument, price * self._scale(command.instrument), command.quantity
+        return sequence, *of, command.account, command.session
+
+    def _scale(self, instrument: int) -> int:
+        listed = self.picture.listed(instrument)
+        return 1 if listed is None else listed.tick_scale
 
     def _refused(
         self, sequence: int, command: Command, rows: list[EventRow], instead: list[EventRow]
@@ -256,7 +292,8 @@ class WhatIf:
             self.counts["parameters_refused"] += command.kind in _PARAMETERS
             if entered and len(self.examples) < EXAMPLES_MAX:
                 line = command_line(command, self.picture)
-                why = reject_words(now, self.picture, command.instrument)
+                known = None if command.kind == CommandKind.REPLACE else command.instrument
+                why = reject_words(now, self.picture, known)
                 self.examples.append(f"#{sequence} {line}: {why}")
         elif was is not None and now is None:
             entered = command.kind in _ENTERING
@@ -328,13 +365,6 @@ def _aim(command: Command) -> int:
     return command.target_hi if grouped else _NOBODY
 
 
-def _corrected(command: Command) -> tuple[int, ...]:
-    """Return the trade that a BUST or an ADJUST names, in the form of ``gone``."""
-    sequence = command.target_lo >> INDEX_BITS
-    parties = command.account, command.session
-    return sequence, command.instrument, command.price, command.quantity, *parties
-
-
 def _accepted(events: bytes) -> Accepted:
     """Return the accepted order ids, without repeated answers."""
     accepted: Accepted = {}
@@ -357,10 +387,18 @@ def _by_sequence(events: bytes) -> dict[int, list[EventRow]]:
 
 
 def _fills(rows: list[EventRow]) -> Counter[tuple[int, ...]]:
-    """Return the trades as (instrument, price, lots, incoming account, resting account)."""
+    """Return the trades as (instrument, price, lots, incoming account, resting account); one
+    through an implied price has the combination, as -1 - its number, in place of the last."""
     return Counter(
-        (row[5], row[8], row[9], row[6], row[12] & 0xFFFF_FFFF) for row in rows if row[2] == TRADE
+        (row[5], row[8], row[9], row[6], row[12] & 0xFFFF_FFFF if row[2] == TRADE else -1 - row[14])
+        for row in rows
+        if row[2] == TRADE or _is_incoming(row)
     )
+
+
+def _is_incoming(row: EventRow) -> bool:
+    """Whether this is the incoming order's event of a trade through an implied price."""
+    return row[2] == EventKind.ORDER_EXECUTED and not row[4]
 
 
 def what_if(directory: Path, changes: Changes, progress: Progress | None = None) -> dict[str, Any]:
@@ -375,6 +413,10 @@ def what_if(directory: Path, changes: Changes, progress: Progress | None = None)
     for pattern, _ in (*changes.margin, *changes.limits, *changes.position_limit):
         if not any(fnmatchcase(code, pattern) for code in known):
             raise NothingChosen(f"{pattern} fits nothing that the log lists")
+    outrights = [code for code, listed in known.items() if not listed.legs]
+    for pattern, _ in changes.limits:
+        if not any(fnmatchcase(code, pattern) for code in outrights):
+            raise NothingChosen(f"{pattern} fits combinations alone, which keep their limits")
     for account in sorted(changes.without - other.picture.accounts.keys()):
         raise NothingChosen(f"account {account} is opened nowhere in the log")
     return other.report(engine)
