@@ -12,6 +12,7 @@ import msgspec
 import pytest
 from history_market import two_days
 from recorded import FIRST_SEGMENT
+from test_history_lives import SPREAD, begun, entered, implied
 
 from exchange.engine import Engine
 from exchange.history import divergence, walk
@@ -21,6 +22,7 @@ from exchange.messages import (
     CommandFlag,
     CommandKind,
     EventKind,
+    Side,
 )
 
 
@@ -104,6 +106,47 @@ def test_a_rule_that_changes_one_figure_names_that_figure(tmp_path: Path) -> Non
     assert was ^ 1 == now
     assert told["sequence"] == first_difference(market)
     assert any(f"cash of event {told['index']}" in line for line in told["words"])
+
+
+class OtherFee(NoPostOnly):
+    """An engine that charges the incoming side of a trade another fee."""
+
+    def apply(self, commands: bytes, first: int, stamp: int) -> bytes:
+        events = bytearray(self._engine.apply(commands, first, stamp))
+        for at in range(0, len(events), 80):
+            if events[at + 12] == EventKind.TRADE:
+                events[at + 64] ^= 1
+        return bytes(events)
+
+
+@pytest.mark.parametrize(("price", "protected"), [(0, False), (5, True)])
+def test_a_market_order_whose_answer_has_another_price_was_not_altered(
+    tmp_path: Path, price: int, protected: bool
+) -> None:
+    """The answer has the price at which it rests, the command how far it may go."""
+    script = begun()
+    entered(script, 3, Side.SELL, 2_503, 4)
+    flags = CommandFlag.MARKET | (CommandFlag.PROTECTED if protected else 0)
+    entered(script, 4, Side.BUY, price, 2, flags=flags)
+    told = explained(script.write(tmp_path / "market", OtherFee()))
+    assert told["words"][-1] == (
+        "the recorded answer fits the command: this build's rules differ from the writer's"
+    )
+
+
+def test_an_event_of_one_side_in_place_of_one_of_two_is_told(tmp_path: Path) -> None:
+    class NoneExecuted(NoPostOnly):
+        def apply(self, commands: bytes, first: int, stamp: int) -> bytes:
+            events = self._engine.apply(commands, first, stamp)
+            rows = (events[at : at + 80] for at in range(0, len(events), 80))
+            return b"".join(row for row in rows if row[12] != EventKind.ORDER_EXECUTED)
+
+    script = implied()
+    entered(script, 3, Side.SELL, 2_500, 5)
+    entered(script, 4, Side.BUY, 2_490, 5, instrument=1)
+    entered(script, 5, Side.BUY, 12, 3, instrument=SPREAD)
+    told = explained(script.write(tmp_path / "market", NoneExecuted()))
+    assert told["fields"] == {"kind": ("LEG_TRADE", "ORDER_EXECUTED")}
 
 
 def test_the_last_batch_is_compared_with_the_head(tmp_path: Path) -> None:
