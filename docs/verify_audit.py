@@ -3,7 +3,8 @@
 Needs nothing but Python. Written from docs/reference/audit.md: rows and sequences without gaps,
 every match joined by exactly two orders of opposite sides, every order's lots accounted for, every
 bust or adjustment joined to both sides of its trade, and the volumes of a bulletin of `hourbook log
-bulletin DIR --csv`, if one is given. Any doubt is a line and exit code 1.
+bulletin DIR --csv`, if one is given, of every instrument that traded. Any doubt is a line and exit
+code 1.
 """
 
 import csv
@@ -25,9 +26,9 @@ def rows_of(path):
 
 
 def main(trail, bulletin=None):
-    last, commands, matches, volume = 0, 0, defaultdict(list), Counter()
-    corrections = defaultdict(list)
-    orders = defaultdict(Counter)  # lots entered, executed, cancelled, left, by order id
+    number, last, commands, volume = 0, 0, 0, Counter()
+    # Rows by match, rows of what corrects one, and lots entered, executed, cancelled by order id
+    matches, corrections, orders = defaultdict(list), defaultdict(list), defaultdict(Counter)
     for number, row in enumerate(rows_of(trail), 1):
         place, sequence, lots = f"row {row['row']}", int(row["sequence"]), row["quantity"]
         check(int(row["row"]) == number, place, f"row {number} was to come next")
@@ -38,20 +39,14 @@ def main(trail, bulletin=None):
         check(row["time"].endswith("Z") and len(row["time"]) == 24, place, "time is not UTC ms")
         if row["record_type"] in CORRECTIONS:
             corrections[row["match_number"]].append(row)
-            if row["record_type"] == "TRADE_BUSTED" and row["aggressor"] == "Y":
-                volume[row["business_date"], row["instrument"]] -= int(row["last_quantity"])
         if row["direction"] == "IN" or not row["order_id"] or row["duplicate"]:
             continue
         order, kind = orders[row["order_id"]], row["record_type"]
-        if kind == "TRADE":
-            matches[row["match_number"]].append(row)
+        if kind in ("TRADE", "ORDER_EXECUTED"):  # the latter through an implied price
             order["executed"] += int(row["last_quantity"])
             check(order["executed"] == int(row["cumulative"]), place, "cumulative is off")
-            if row["aggressor"] == "Y":
-                volume[row["business_date"], row["instrument"]] += int(row["last_quantity"])
-        elif kind == "ORDER_EXECUTED":  # through an implied price
-            order["executed"] += int(row["last_quantity"])
-            check(order["executed"] == int(row["cumulative"]), place, "cumulative is off")
+            if kind == "TRADE":
+                matches[row["match_number"]].append(row)
         elif kind == "ORDER_ACCEPTED":
             order["entered"] = int(lots)
         elif kind in ("ORDER_CANCELLED", "ORDER_REDUCED"):
@@ -64,16 +59,25 @@ def main(trail, bulletin=None):
     for match, rows in matches.items():
         place = f"match {match}"
         check(len(rows) == 2, place, f"{len(rows)} executions, not two")
-        for name, distinct in (("order_id", 2), ("side", 2), ("aggressor", 2), ("last_price", 1),
+        for name, distinct in (("order_id", 2), ("side", 2), ("execution_id", 2), ("last_price", 1),
                                ("last_quantity", 1), ("instrument", 1), ("time", 1)):  # fmt: skip
             check(len({row[name] for row in rows}) == distinct, place, name)
+        came = sorted(row["aggressor"] for row in rows)
+        check(came in (["N", "Y"], ["", ""]), place, "aggressor")  # none in an auction
+        volume[rows[0]["business_date"], rows[0]["instrument"]] += int(rows[0]["last_quantity"])
     for match, rows in corrections.items():
         named = [[row[name] for name in JOINED] for row in rows]
         original = [[row[name] for name in JOINED] for row in matches.get(match, ())]
         check(named == original, f"match {match}", "its correction is not of both its sides, once")
-    for row in rows_of(bulletin) if bulletin else ():
-        traded = volume.get((row["business_date"], row["instrument"]), 0)
+        if rows[0]["record_type"] == "TRADE_BUSTED":
+            volume[rows[0]["business_date"], rows[0]["instrument"]] -= int(rows[0]["last_quantity"])
+    told = list(rows_of(bulletin)) if bulletin else []
+    for row in told:
+        traded = volume.pop((row["business_date"], row["instrument"]), 0)
         check(traded == int(row["volume"]), row["instrument"], f"trades sum to {traded} lots")
+    for (date, code), lots in volume.items():
+        check(not lots or all(date != row["business_date"] for row in told), code, f"{lots} lots"
+              f" traded on {date}, and no row of the bulletin")  # fmt: skip
     print(f"verified: {number} rows, {commands} commands, {len(matches)} matches")
 
 

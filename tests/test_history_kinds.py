@@ -12,7 +12,7 @@ from exchange.history.picture import Picture
 from exchange.history.records import EventRow, command_at
 from exchange.history.table import COLUMNS, rows
 from exchange.history.whatif import Changes, what_if
-from exchange.history.words import command_line
+from exchange.history.words import command_line, event_line
 from exchange.journal.frame import Frame
 from exchange.messages import (
     EVENT,
@@ -252,3 +252,45 @@ def test_a_command_in_words_says_of_what_and_by_whom(market: Path) -> None:
         " at least 2, self-trade CANCEL_NEWEST",
         "OPEN_ACCOUNT, account 3", f"SET_IMPLIED {CODE}", "LOGON, account 1", "OPEN_DAY",
     }  # fmt: skip
+
+
+def test_an_event_in_words_says_of_what_and_by_whom(tmp_path: Path) -> None:
+    script, picture, lines = told(), Picture(), set[str]()
+    sell = {"target_lo": 2_545, "target_hi": 5, "key_lo": 700}
+    for quote in (sell, sell, {"key_lo": 701}):
+        script.say((record_of(CommandKind.MASS_QUOTE, account=QUOTER, **quote), None))
+    for state in (TradingState.AUCTION, TradingState.CONTINUOUS):
+        script.say((record_of(CommandKind.SET_STATE, instrument=1, tif=state), None))
+    script.say((record_of(CommandKind.RECORD, account=STOPPED, key_lo=702), "a note"))
+    made: list[tuple[object, ...]] = []
+
+    def write(row: list[object]) -> None:
+        named = dict(zip(FIELDS, row, strict=True))
+        if named["record_type"] == "QUOTED" and named["duplicate"]:
+            made.append((named["ask_price"], named["ask_quantity"]))
+
+    trail = Trail(write)
+
+    def take(frame: Frame, events: bytes) -> None:
+        picture.take(frame, events)
+        trail.take(frame, events)
+        lines.update(event_line(row, picture) for row in EVENT.iter_unpack(events))
+
+    walk.walk(script.write(tmp_path / "market"), take)
+    first, second = CODES
+    assert lines >= {
+        f"QUOTED account 1, {first}: buy 5 at 2.490, sell 5 at 2.540",
+        f"QUOTED account 1, {first}: sell 5 at 2.545",
+        f"QUOTED account 1, {first}: the first answer again",
+        f"QUOTED account 1, {first}: withdrawn",
+        "PROTECTION_CHANGED account 1, product 0: 0 of 50 lots within 1,000,000,000 ns",
+        f"AUCTION_INDICATED {first}: 4 lots at 2.500, surplus +0",
+        f"AUCTION_UNCROSSED {first}: 4 lots at 2.500, surplus +0",
+        f"AUCTION_UNCROSSED {second}: no price",
+        f"LEVEL_TAKEN {first}: 4 lots to buy at 2.505",
+        f"LEVEL_TAKEN {first}: 4 lots to sell at 2.500",
+        "RECORDED account 3",
+        f"INSTRUMENT_LISTED {first} at 2.500000",
+        f"INSTRUMENT_LISTED {CODE}",
+    }
+    assert made == [("", "")]  # a repeated answer has the bid alone

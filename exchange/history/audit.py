@@ -85,6 +85,10 @@ _PRICED: Final = frozenset(
 )
 _TRANSFERS: Final = {int(kind): kind.name for kind in TransferKind}
 _CORRECTING: Final = frozenset(map(int, (CommandKind.BUST, CommandKind.ADJUST)))
+# Their key bytes hold amounts and numbers, and no id.
+_KEYLESS: Final = _CORRECTING | set(
+    map(int, (CommandKind.LIST, CommandKind.SET_RISK, CommandKind.LIST_COMBINATION))
+)
 _MASS_CANCEL, _MASS_QUOTE = int(CommandKind.MASS_CANCEL), int(CommandKind.MASS_QUOTE)
 _IN_SESSION: Final = (
     _ORDERS | _SESSIONS | {_MASS_CANCEL, _MASS_QUOTE, int(CommandKind.SET_PROTECTION)}
@@ -96,6 +100,8 @@ _TRADE, _REJECTED, _ACCEPTED = (
     int(EventKind.TRADE), int(EventKind.REJECTED), int(EventKind.ORDER_ACCEPTED),
 )  # fmt: skip
 _EXECUTED: Final = int(EventKind.ORDER_EXECUTED)  # traded at an implied price
+_REPLACED_ORDER, _KEPT = int(EventKind.ORDER_REPLACED), 1  # its reason if it keeps its place
+_DAY_OPENED: Final = int(EventKind.DAY_OPENED)
 _WAITING, _ELECTED = int(EventKind.ORDER_WAITING), int(EventKind.ORDER_ELECTED)
 _QUOTED: Final = int(EventKind.QUOTED)
 _LEG_TRADE, _RESIDUAL = int(EventKind.LEG_TRADE), int(EventKind.RESIDUAL_POSTED)
@@ -122,9 +128,11 @@ _MARKET_ORDER, _POST_ONLY, _MANUAL, _BY_CLIENT_ID = (
     int(CommandFlag.MARKET), int(CommandFlag.POST_ONLY), int(CommandFlag.MANUAL),
     int(CommandFlag.BY_CLIENT_ID),
 )  # fmt: skip
-_SELL, _DUPLICATE, _AT_MARKET = (
-    int(EventFlag.SELL), int(EventFlag.DUPLICATE), int(EventFlag.MARKET),
+_SELL, _DUPLICATE, _AT_MARKET, _RESTING, _AUCTION = (
+    int(EventFlag.SELL), int(EventFlag.DUPLICATE), int(EventFlag.MARKET), int(EventFlag.RESTING),
+    int(EventFlag.AUCTION),
 )  # fmt: skip
+_AGGRESSOR: Final = ("N", "Y")  # by whether the side came in
 _GROUPED, _STOP, _ICEBERG = (
     int(OrderFeature.GROUPED), int(OrderFeature.STOP), int(OrderFeature.ICEBERG),
 )  # fmt: skip
@@ -176,6 +184,7 @@ class Trail:
         self._executed: dict[int, int] = {}
         self._flows: dict[int, int] = {}  # order id -> first order id of its chain of replacements
         self._replaced = 0  # the order that a new order of the same command replaces
+        self._uncrossed: set[int] = set()  # match numbers of the date's trades of auctions
 
     def take(self, frame: Frame, events: bytes) -> None:
         """Write the rows of a batch: each command, followed by its answers."""
@@ -233,14 +242,14 @@ class Trail:
         kind = command[0]
         if kind in _IN_SESSION:
             row[SESSION], row[OPERATOR] = command[6], command[9]
-        if kind in _CORRECTING:  # its key bytes hold an amount of money
+        if kind in _CORRECTING:
             row[MATCH_NUMBER], row[INSTRUMENT] = command[12], self.picture.code(command[4])
             row[LAST_PRICE] = self.picture.price(command[4], command[7])
             row[SIDE], row[LAST_QUANTITY] = _SIDES[command[1]], command[8]
             if kind == CommandKind.ADJUST:
                 row[PRICE] = self.picture.price(command[4], signed(command[13]))
             return
-        if command[14] or command[15]:
+        if (command[14] or command[15]) and kind not in _KEYLESS:
             row[KEY] = key_text(command[14], command[15])
         if kind == _ENTER:
             self._entry(row, command)
@@ -351,14 +360,22 @@ class Trail:
         row[MSG_TYPE] = _MSG_OUT.get(kind, "")
         if kind in _OF_SESSION:
             row[SESSION] = event[7]
+        elif kind == _DAY_OPENED:  # from here on no earlier trade is corrected
+            self._uncrossed.clear()
         if names_instrument(event, command[0], command[2]):
             row[INSTRUMENT] = self.picture.code(event[5])
         if kind in _STATED:
-            row[PRICE] = decimal_text(event[8], 6)
+            if not self._is_combination(event[5]):  # which has no clearing price of its own
+                row[PRICE] = decimal_text(event[8], 6)
         elif kind == _QUOTED:
             row[PRICE], row[QUANTITY] = self.picture.price(event[5], event[8]), event[9]
-            row[ASK_PRICE] = self.picture.price(event[5], event[13])
-            row[ASK_QUANTITY] = event[10]
+            if not event[3] & _DUPLICATE:  # a repeated answer has the bid alone
+                row[ASK_PRICE] = self.picture.price(event[5], event[13])
+                row[ASK_QUANTITY] = event[10]
+
+    def _is_combination(self, instrument: int) -> bool:
+        listed = self.picture.listed(instrument)
+        return listed is not None and bool(listed.legs)
 
     def _two_sided(self, event: EventRow) -> None:
         """Write two rows, one for each side, of a correction, of a combination's leg or of its
@@ -369,6 +386,7 @@ class Trail:
             match = event[0] << INDEX_BITS | event[10]
         price = decimal_text(event[8], 6) if of_leg else self.picture.price(event[5], event[8])
         sides = ((event[6], event[13], sell, True), (event[12], event[14], not sell, False))
+        collected = match in self._uncrossed
         for account, cash, sold, incoming in sides:
             row = self._row("OUT", event[0], event[1], account)
             row[RECORD_TYPE], row[MSG_TYPE] = _EVENT_KINDS[event[2]], "8"
@@ -376,7 +394,7 @@ class Trail:
             row[MATCH_NUMBER], row[INSTRUMENT] = match, self.picture.code(event[5])
             row[SIDE] = "SELL" if sold else "BUY"
             row[LAST_PRICE], row[LAST_QUANTITY] = price, event[9]
-            row[AGGRESSOR] = "Y" if incoming else "N"
+            row[AGGRESSOR] = "" if collected else _AGGRESSOR[incoming]
             row[CASH if residual else FEE] = decimal_text(cash if residual else -cash, 6)
             self._put(row)
 
@@ -409,7 +427,7 @@ class Trail:
         aimed = command[0] in _TARGETED
         row[MSG_TYPE] = _MSG_NO.get(command[0], "8")
         row[WHY], row[LIMIT], row[OBSERVED] = _REASONS[event[4]], event[13], event[14]
-        if event[11] or event[12]:
+        if (event[11] or event[12]) and command[0] not in _KEYLESS:
             row[KEY] = key_text(event[11], event[12])
         if aimed and event[7]:
             row[ORDER_ID] = event[7]
@@ -423,6 +441,8 @@ class Trail:
         duplicate = flags & _DUPLICATE
         if kind == _ACCEPTED and not duplicate:
             self._begin(event)
+        elif kind == _REPLACED_ORDER and event[4] != _KEPT:
+            self._limited(order_id)
         order = self._orders.get(order_id)
         market = bool(flags & _AT_MARKET) or (order is not None and order.market)
         row[MSG_TYPE] = "8"
@@ -431,7 +451,7 @@ class Trail:
         row[INSTRUMENT] = self.picture.code(event[5])
         row[SIDE] = "SELL" if flags & _SELL else "BUY"
         row[ORDER_TYPE] = "MARKET" if market else "LIMIT"
-        if not market:
+        if not market or (not duplicate and (event[8] or event[10] or flags & _RESTING)):
             row[PRICE] = self.picture.price(event[5], event[8])
         row[QUANTITY], row[LEAVES] = event[9], event[10]
         if kind in (_CANCELLED, _REDUCED):
@@ -463,6 +483,12 @@ class Trail:
             key_text(event[11], event[12]), event[5], bool(event[3] & _AT_MARKET),
         )  # fmt: skip
 
+    def _limited(self, order_id: int) -> None:
+        """Note that a replacement gave an order a limit, whatever it was entered as."""
+        order = self._orders.get(order_id)
+        if order is not None and order.market:
+            self._orders[order_id] = order._replace(market=False)
+
     def _end(self, order_id: int) -> None:
         """Drop a finished order; its chain of replacements, if any, stays in ``_flows``."""
         self._orders.pop(order_id, None)
@@ -472,6 +498,9 @@ class Trail:
         sell = bool(event[3] & _SELL)
         price, code = self.picture.price(event[5], event[8]), self.picture.code(event[5])
         report, match = f"{event[0]}-{event[1]}", event[0] << INDEX_BITS | event[1]
+        auction = event[3] & _AUCTION  # both orders were collected for it
+        if auction:
+            self._uncrossed.add(match)
         sides = (
             (event[6], event[7], event[10], event[13], sell, True),
             (event[12] & 0xFFFF_FFFF, event[11], event[12] >> 32, event[14], not sell, False),
@@ -485,7 +514,7 @@ class Trail:
             row[MATCH_NUMBER], row[INSTRUMENT] = match, code
             row[SIDE] = "SELL" if sold else "BUY"
             row[LAST_PRICE], row[LAST_QUANTITY], row[LEAVES] = price, event[9], leaves
-            row[AGGRESSOR] = "Y" if incoming else "N"
+            row[AGGRESSOR] = "" if auction else _AGGRESSOR[incoming]
             row[FEE] = decimal_text(-cash, 6)
             if (order := self._orders.get(order_id)) is not None:
                 self._known(row, order, order_id)

@@ -23,7 +23,8 @@ def book(engine: Engine, picture: Picture, code: str, levels: int = 0) -> dict[s
     return {
         "instrument": code,
         "state": TradingState(stands["state"]).name,
-        "mark": clearing_price(stands["mark"]),
+        # The engine's mark of a combination is micro-dollars per lot
+        "mark": clearing_price(picture.instruments.mark(listed) if listed.legs else stands["mark"]),
         "low_limit": listed.price_text(stands["low"]),
         "high_limit": listed.price_text(stands["high"]),
         "bids": shown(bids),

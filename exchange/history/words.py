@@ -343,6 +343,10 @@ def event_line(row: EventRow, picture: Picture) -> str:
     if kind == EventKind.IMPLIED_CHANGED:
         on = "on" if row[9] else "off"
         return f"{member_name(EventKind, kind)} {picture.code(row[5])}: {on}"
+    if EventKind.AUCTION_UNCROSSED <= kind <= EventKind.LEVEL_TAKEN:
+        return _auction_line(row, picture)
+    if kind == EventKind.QUOTED:
+        return _quote_line(row, picture)
     if kind < EventKind.INSTRUMENT_LISTED:
         return _session_line(row)
     if kind < EventKind.ACCOUNT_OPENED:
@@ -433,6 +437,27 @@ def _order_line(row: EventRow, picture: Picture) -> str:
     return f"{line}, {row[10]:,} left{again}"
 
 
+def _auction_line(row: EventRow, picture: Picture) -> str:
+    start, price = f"{member_name(EventKind, row[2])} {picture.code(row[5])}", row[8]
+    if row[2] == EventKind.LEVEL_TAKEN:
+        return f"{start}: {row[13]:,} lots to {sides(row[3])} at {picture.price(row[5], price)}"
+    if not row[10]:
+        return f"{start}: no price"
+    return f"{start}: {row[13]:,} lots at {picture.price(row[5], price)}, surplus {row[14]:+,}"
+
+
+def _quote_line(row: EventRow, picture: Picture) -> str:
+    start = f"QUOTED account {row[6]}, {picture.code(row[5])}"
+    if row[3] & EventFlag.DUPLICATE:  # which has the bid alone
+        return f"{start}: the first answer again"
+    told = [
+        f"{verb} {lots:,} at {picture.price(row[5], price)}"
+        for verb, lots, price in (("buy", row[9], row[8]), ("sell", row[10], row[13]))
+        if lots
+    ]
+    return f"{start}: {', '.join(told) or 'withdrawn'}"
+
+
 def _session_line(row: EventRow) -> str:
     name = member_name(EventKind, row[2])
     if row[2] >= EventKind.MASS_CANCELLED:
@@ -475,6 +500,12 @@ def _mass_line(row: EventRow) -> str:
         }.get(KillScope(row[4]), "")
         gone = f": {row[9]:,} orders cancelled" if kind == EventKind.KILLED else ""
         return f"{name} {member_name(KillScope, row[4]).lower()}{whom}{gone}"
+    if kind == EventKind.PROTECTION_CHANGED:
+        blocked = ", blocked" if row[10] else ""
+        return (
+            f"{name} account {row[6]}, product {row[5]}: {row[14]:,} of {row[9]:,} lots within"
+            f" {row[13]:,} ns{blocked}"
+        )
     return name
 
 
@@ -497,6 +528,9 @@ def _instrument_line(row: EventRow, picture: Picture) -> str:
     if kind == EventKind.POSITION_SETTLED:
         net = -row[9] if row[3] & EventFlag.SELL else row[9]
         return f"{start} account {row[6]}: {net:+,} lots, variation {money(row[13])} USD"
+    listed = picture.listed(number)
+    if kind == EventKind.INSTRUMENT_LISTED and listed is not None and listed.legs:
+        return start  # a combination has no clearing price of its own
     return f"{start} at {clearing_price(row[8])}"
 
 
@@ -511,6 +545,8 @@ def _account_line(row: EventRow) -> str:
         return f"{start} of member {row[5]}"
     if kind == EventKind.ACCOUNT_CHANGED:
         return f"{start}: {'killed' if row[10] else 'may trade'}"
+    if kind == EventKind.RECORDED:
+        return start
     if kind in (EventKind.DAY_OPENED, EventKind.DAY_CLOSED, EventKind.UPGRADED):
         return f"{member_name(EventKind, kind)} {row[9]}"
     if kind == EventKind.MODE_CHANGED:

@@ -1,0 +1,143 @@
+"""The audit trail of market orders, auctions and operators' commands, and the script that checks
+it.
+
+Budget: 4 seconds.
+"""
+
+import csv
+from pathlib import Path
+
+import pytest
+from history_market import LISTING, Script
+from recorded import record_of
+from test_history_answers import verify
+from test_history_lives import CODE, SPREAD, ask, begun, entered, implied
+
+from exchange.history import view, walk
+from exchange.history.audit import FIELDS, Trail
+from exchange.history.bulletin import Bulletin
+from exchange.history.picture import Picture
+from exchange.messages import (
+    INDEX_BITS,
+    CommandFlag,
+    CommandKind,
+    EventKind,
+    Side,
+    TimeInForce,
+    TradingState,
+)
+
+BUY, SELL = Side.BUY, Side.SELL
+Row = dict[str, str]
+
+
+def trail(directory: Path) -> list[Row]:
+    made: list[Row] = []
+    rows = Trail(lambda row: made.append(dict(zip(FIELDS, map(str, row), strict=True))))
+    walk.walk(directory, rows.take)
+    return made
+
+
+def of(rows: list[Row], kind: str, *fields: str) -> list[tuple[str, ...]]:
+    return [tuple(row[name] for name in fields) for row in rows if row["record_type"] == kind]
+
+
+def written(path: Path, rows: list[Row]) -> Path:
+    with open(path, "w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    return path
+
+
+def test_a_market_order_that_rests_has_its_price_and_then_a_limit(tmp_path: Path) -> None:
+    script, market = begun(), CommandFlag.MARKET
+    entered(script, 3, SELL, 2_503, 4)
+    mine = entered(script, 4, BUY, 0, 9, flags=market)
+    ask(script, CommandKind.REPLACE, 4, mine, price=2_499, quantity=9)
+    ask(script, CommandKind.CANCEL, 4, mine)
+    entered(script, 4, BUY, 0, 1, flags=market, tif=TimeInForce.IOC)  # nobody sells
+    rows = [row for row in trail(script.write(tmp_path / "market")) if row["account"] == "4"]
+    shown = ("order_type", "price", "leaves")
+    assert of(rows, "ENTER", *shown) == [("MARKET", "", "")] * 2
+    assert of(rows, "ORDER_ACCEPTED", *shown) == [("MARKET", "2.503", "5"), ("MARKET", "", "0")]
+    assert of(rows, "ORDER_REPLACED", *shown) == [("LIMIT", "2.499", "5")]
+    assert of(rows, "ORDER_CANCELLED", *shown) == [("LIMIT", "2.499", "0"), ("MARKET", "", "0")]
+
+
+def called() -> tuple[Script, int]:
+    """An auction with one trade; its match number. What is left of its buyer has a limit."""
+    script = begun()
+    call, end = (
+        (record_of(CommandKind.SET_STATE, instrument=0, tif=state), None)
+        for state in (TradingState.AUCTION, TradingState.CONTINUOUS)
+    )
+    script.say(call)
+    entered(script, 3, SELL, 2_490, 4)
+    entered(script, 4, BUY, 0, 6, flags=CommandFlag.MARKET)
+    (trade,) = [row for row in script.say(end) if row["kind"] == EventKind.TRADE]
+    return script, trade["sequence"] << INDEX_BITS | trade["index"]
+
+
+def test_nobody_is_the_aggressor_of_an_auction(tmp_path: Path) -> None:
+    script, match = called()
+    moved = {"target_lo": match, "target_hi": -800_000 % 2**64, "key_lo": -800_000 % 2**64}
+    bust = record_of(CommandKind.BUST, account=4, session=3, price=2_490, quantity=4, **moved)
+    assert script.say((bust, None))[0]["kind"] == EventKind.TRADE_BUSTED
+    entered(script, 3, SELL, 2_503, 4)
+    entered(script, 5, BUY, 2_503, 4)
+    market = script.write(tmp_path / "market")
+    rows = trail(market)
+    assert of(rows, "TRADE", "side", "aggressor") == [
+        ("BUY", ""), ("SELL", ""), ("BUY", "Y"), ("SELL", "N"),
+    ]  # fmt: skip
+    assert of(rows, "TRADE_BUSTED", "side", "aggressor") == [("BUY", ""), ("SELL", "")]
+    assert of(rows, "ORDER_REPLACED", "order_type", "price") == [("LIMIT", "2.490")]
+    day = Bulletin()
+    walk.walk(market, day.take)
+    day.finish()
+    told = [{name: str(cell) for name, cell in row.items()} for row in day.rows(day.days[-1])]
+    file, volumes = written(tmp_path / "trail.csv", rows), tmp_path / "bulletin.csv"
+    done = verify(file, written(volumes, told))
+    assert done.returncode == 0, done.stderr
+    left_out = verify(file, written(volumes, told[1:])).stderr
+    assert "H100Z26: 4 lots traded on 20261201, and no row of the bulletin" in left_out
+    rows[-1]["aggressor"] = ""
+    assert "aggressor" in verify(written(file, rows)).stderr
+
+
+def test_a_trail_of_nothing_is_verified(tmp_path: Path) -> None:
+    (tmp_path / "trail.csv").write_text(",".join(FIELDS) + "\n")
+    assert verify(tmp_path / "trail.csv").stdout == "verified: 0 rows, 0 commands, 0 matches\n"
+
+
+def test_a_command_without_an_id_has_no_key(tmp_path: Path) -> None:
+    """The key bytes of a listing hold a product or legs, those of SET_RISK a credit."""
+    script = implied()
+    credit = record_of(CommandKind.SET_RISK, instrument=SPREAD, price=5, quantity=9, key_lo=77)
+    refused = record_of(CommandKind.LIST, instrument=9, key_lo=3)
+    script.say((credit, None), (refused, None))
+    rows = trail(script.write(tmp_path / "market"))
+    for kind in ("LIST", "LIST_COMBINATION", "SET_RISK"):
+        assert set(of(rows, kind, "client_order_key")) == {("",)}, kind
+    assert of(rows, "REJECTED", "client_order_key")[-1] == ("",)
+    assert all(key for (key,) in of(rows, "DEPOSIT", "client_order_key"))
+
+
+@pytest.mark.parametrize("price", [2_600_000, 2_400_000])
+def test_the_mark_of_a_combination_is_of_its_legs(tmp_path: Path, price: int) -> None:
+    script = implied()
+    script.say((record_of(CommandKind.MARK, instrument=0, price=price), None))
+    later = record_of(
+        CommandKind.LIST_COMBINATION, instrument=SPREAD + 1, quantity=0x1F, key_lo=1 << 16,
+        target_lo=-1_000 % 2**64, target_hi=1_000,
+    )  # fmt: skip
+    script.say((later, LISTING.format(code="OTHER", product="H100")))
+    market = script.write(tmp_path / "market")
+    picture = Picture()
+    engine = walk.walk(market, picture.take)
+    worth = "0.100000" if price > 2_500_000 else "-0.100000"
+    assert view.book(engine, picture, CODE)["mark"] == worth
+    assert view.book(engine, picture, "H100Z26")["mark"] == f"{price / 1e6:.6f}"
+    listed = of(trail(market), "INSTRUMENT_LISTED", "instrument", "price")
+    assert listed[2:] == [(CODE, ""), ("OTHER", "")]
