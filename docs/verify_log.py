@@ -2,9 +2,10 @@
 
 Written from docs/reference/journal.md alone; the one package it needs is blake3. It checks every
 frame (length, CRC, hash) and that each follows the one before (exchange, shard, sequence, hash,
-epoch, stamp, durable mark), and the head. It prints what it counted; any doubt is one line that
-names the file and the byte, and exit code 1. What it cannot check is the engine's part: whether
-the commands give the events whose digests are recorded. `hourbook replay DIR --verify` does.
+epoch, stamp, durable mark), and the head. An end that is no whole frame is torn_end, if nothing
+says that it was durable. It prints what it counted; any doubt is one line that names the file and
+the byte, and exit code 1. What it cannot check is the engine's part: whether the commands give the
+events whose digests are recorded. `hourbook replay DIR --verify` does.
 """
 
 import gzip
@@ -25,31 +26,48 @@ def check(holds, place, what):
         sys.exit(f"NOT VERIFIED: {place}: {what}")
 
 
-def frames(segment, torn):
-    """Yield (place, fields of the header, body) of every whole frame; note a torn end."""
+def frame(data, at):
+    """Return what is wrong with the frame at ``at`` ("" if it is whole), its fields and body."""
+    header = data[at : at + 208].ljust(208, b"\0")
+    fields = HEADER.unpack(header)
+    end = at + 208 + fields[9] * 72 + fields[11] + fields[12]  # commands, texts, notes
+    body = data[at + 208 : end]
+    faults = (
+        ("cut short", at + 208 > len(data)),
+        ("no frame of format 1", fields[0] != b"HBLF"),
+        ("cut short", end > len(data)),
+        ("CRC differs", zlib.crc32(body, zlib.crc32(header[:168])) != fields[16]),
+        ("hash differs", blake3(header[:176] + body).digest() != fields[18]),
+    )
+    return next((what for what, is_so in faults if is_so), ""), fields, body
+
+
+def frames(segment, torn, marks):
+    """Yield (place, fields of the header, body) of every whole frame up to the first damage; note
+    where that is, and the durable marks of whole frames beyond it."""
     data = segment.read_bytes()
     data, at = (gzip.decompress(data) if segment.suffix == ".gz" else data), 0
     while at < len(data) and (data[at] or data[at:].strip(b"\0")):  # zeros to the end: no frame
-        place, header = f"{segment.name} at byte {at}", data[at : at + 208]
-        fields = HEADER.unpack(header) if len(header) == 208 else None
-        if fields is None or at + 208 + fields[9] * 72 + fields[11] + fields[12] > len(data):
-            return torn.append(place)
-        check(fields[:2] == (b"HBLF", 1), place, "no frame of format 1")
-        end = at + 208 + fields[9] * 72 + fields[11] + fields[12]  # commands, texts, notes
-        body = data[at + 208 : end]
-        check(zlib.crc32(body, zlib.crc32(header[:168])) == fields[16], place, "CRC differs")
-        check(blake3(header[:176] + body).digest() == fields[18], place, "hash differs")
+        place, (fault, fields, body) = f"{segment.name} at byte {at}", frame(data, at)
+        check(fields[0] != b"HBLF" or fields[1] == 1, place, "no frame of format 1")
+        if fault:
+            torn.append((place, fault))
+            while (at := data.find(b"HBLF", at + 1)) >= 0:
+                fault, fields, _ = frame(data, at)
+                marks.add(0 if fault else fields[8])
+            return
         yield place, fields, body
-        at = end
+        at += 208 + len(body)
 
 
 def main(directory):
-    last, durable, previous, before, torn = 0, 0, bytes(32), None, []
-    kinds, hashes, stamps = Counter(), {0: ""}, []
-    for segment in sorted((directory / "log").glob("*.hbl*")):
-        check(not torn, *torn[:1] or [""], "torn, and more follows")
+    last, previous, before, log, head = 0, bytes(32), None, directory / "log", directory / "head"
+    kinds, hashes, stamps, torn, marks = Counter(), {0: ""}, [], [], {0}
+    gone = [one for one in log.glob("*.hbl.gz") if not (log / one.stem).exists()]
+    for segment in sorted([*log.glob("*.hbl"), *gone]):  # archived ones, if the plain one is gone
+        check(not torn, *[*torn, ("", "")][0])
         check(int(segment.name[:20]) == last + 1, segment.name, f"{last + 1} was to come next")
-        for place, fields, body in frames(segment, torn):
+        for place, fields, body in frames(segment, torn, marks):
             exchange, shard, epoch, sequence, stamp, mark, count = fields[3:10]
             check(fields[14] == previous, place, "not chained to the frame before it")
             check(sequence == last + 1 and count > 0, place, f"{last + 1} was to come next")
@@ -59,15 +77,15 @@ def main(directory):
             check(epoch >= rising[0] and stamp >= rising[1], place, "epoch or stamp falls")
             kinds.update(body[: count * 64 : 64])
             before, previous = ((exchange, shard), (epoch, stamp)), fields[18]
-            last, durable, stamps = sequence + count - 1, max(durable, mark), [*stamps[:1], stamp]
+            marks.add(mark)
+            last, stamps = sequence + count - 1, [*stamps[:1], stamp]
             hashes[last] = previous.hex()
-    if (head := directory / "head").exists():
-        named = json.loads(head.read_bytes())
-        check(hashes.get(named["sequence"]) == named["frame_hash"], head, "another frame, or none")
-        durable = max(durable, named["sequence"])
-    check(last >= durable, *torn[:1] or [directory], f"ends at {last}, {durable} was durable")
+    named = json.loads(head.read_bytes()) if head.exists() else {"sequence": 0, "frame_hash": ""}
+    durable = max(marks | {named["sequence"]})
+    check(not torn or last >= durable, *[*torn, ("", "")][0])
+    check(hashes.get(named["sequence"]) == named["frame_hash"], head, "another frame, or none")
     counted = {"frames": len(hashes) - 1, "commands": last, "by_kind": dict(sorted(kinds.items()))}
-    found = {"stamps": stamps, "last_hash": previous.hex(), "torn_end": torn}
+    found = {"stamps": stamps, "last_hash": previous.hex(), "torn_end": [at for at, _ in torn]}
     print(json.dumps({"verified": True} | counted | found))
 
 

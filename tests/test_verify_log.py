@@ -91,6 +91,49 @@ def test_segments_restarts_and_archives_are_followed(tmp_path: Path) -> None:
     assert "was to come next" in verify(tmp_path).stderr
 
 
+def test_what_an_archiving_left_when_it_was_killed_is_read_as_by_a_start(tmp_path: Path) -> None:
+    """A segment beside its archive, and an archive that was not complete."""
+    record(tmp_path, [deposits(40, 100 * n) for n in range(1, 6)], segment_bytes=4_000)
+    whole = verified(tmp_path)
+    first, second, *_ = sorted((tmp_path / "log").glob("*.hbl"))
+    packed = gzip.compress(first.read_bytes())
+    first.with_name(f"{first.name}.gz").write_bytes(packed)
+    second.with_name(f"{second.name}.gz.new").write_bytes(packed[:100])
+    assert verified(tmp_path) == whole
+    assert walk.replay(tmp_path).replayer.commands == whole["commands"]
+
+
+@pytest.mark.parametrize("kept", [2, 100, 300, 0.5, -1])
+def test_a_torn_end_in_space_that_was_reserved_is_named(
+    market: Path, tmp_path: Path, kept: float
+) -> None:
+    """A power cut leaves a part of the last frame, and zeros up to where space was reserved."""
+    copy = crashed_copy(market, tmp_path / "copy")
+    start, end = frame_bounds(market)[-1]
+    keep = int(kept * (end - start)) if 0 < kept < 1 else int(kept) % (end - start)
+    path = copy / FIRST_SEGMENT
+    whole = path.read_bytes()
+    path.write_bytes(whole[: start + keep] + bytes(end - start - keep + 4_096))
+    found = verified(copy)
+    assert found["torn_end"] == [f"{path.name} at byte {start}"]
+    replayed = walk.replay(copy)
+    assert replayed.tail_dropped is not None
+    assert found["commands"] == replayed.replayer.commands
+    shutil.copy(market / "head", copy / "head")
+    assert f"at byte {start}" in verify(copy).stderr
+
+
+def test_damage_below_what_was_durable_is_no_torn_end(market: Path, tmp_path: Path) -> None:
+    """Frames beyond the damage say so, without a head."""
+    copy = crashed_copy(market, tmp_path / "copy")
+    start, _ = frame_bounds(market)[10]
+    path = copy / FIRST_SEGMENT
+    whole = path.read_bytes()
+    path.write_bytes(whole[:start] + bytes(60) + whole[start + 60 :])
+    done = verify(copy)
+    assert (done.returncode, f"at byte {start}: no frame" in done.stderr) == (1, True)
+
+
 def test_zeros_behind_the_last_frame_are_the_end(market: Path, tmp_path: Path) -> None:
     copy = shutil.copytree(market, tmp_path / "copy")
     with open(copy / FIRST_SEGMENT, "ab") as file:

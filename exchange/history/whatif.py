@@ -262,7 +262,7 @@ class WhatIf:
 
     def _cleared(self, rows: list[EventRow]) -> Counter[tuple[int, ...]]:
         """Return the trades, and all legs, in the form of ``gone`` without the sequence."""
-        trades = Counter(
+        trades: Counter[tuple[int, ...]] = Counter(
             (row[5], row[8] * self._scale(row[5]), row[9], row[6], row[12] & 0xFFFF_FFFF)
             for row in rows
             if row[2] == TRADE
