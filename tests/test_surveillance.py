@@ -12,6 +12,7 @@ from random import Random
 import pytest
 from history_market import DAYS, Item, Script
 from recorded import record_of
+from test_history_lives import SPREAD, implied
 
 from exchange.history.patterns import Match, RoundTrips, Thresholds
 from exchange.history.surveillance import PATTERNS, Surveillance
@@ -308,6 +309,56 @@ def test_two_house_accounts_of_one_member_do_not_trade_unnoticed(tmp_path: Path)
     trade(script, 1, 7, 5, 2_500)  # houses of two members
     trade(script, 7, 8, 6, 2_500)
     assert findings(script, tmp_path) == [("one_owner", 7, 6)]
+
+
+def test_trades_through_implied_prices_are_trades(tmp_path: Path) -> None:
+    """Of one owner, back and forth, and behind a show on the other side."""
+    script = implied()
+    for account, member in ((7, 1), (8, 1)):  # houses of the member of account 1
+        opened = record_of(
+            CommandKind.OPEN_ACCOUNT, account=account, instrument=member, session=account,
+            tif=AccountKind.HOUSE, quantity=200, target_hi=1,
+        )  # fmt: skip
+        paid = record_of(
+            CommandKind.DEPOSIT, account=account, price=400_000_000_000, key_lo=script.key(),
+            key_hi=9,
+        )  # fmt: skip
+        script.say((opened, None), (paid, None))
+
+    def through(taker: int, side: Side, near: int, far: int) -> None:
+        """Lots of the spread trade with an order of either leg."""
+        script.say(script.enter(near, 1 - side, 2_500, 2))
+        script.say(script.enter(far, side, 2_490, 2, instrument=1))
+        rows = script.say(script.enter(taker, side, 10, 2, instrument=SPREAD))
+        assert sum(row["kind"] == EventKind.LEG_TRADE for row in rows) == 2
+
+    through(7, BUY, 8, 3)
+    quiet(script, 70)
+    through(3, BUY, 4, 5)
+    through(3, SELL, 4, 6)
+    quiet(script, 70)
+    (shown,) = ids_of(script.say(script.enter(3, SELL, 30, 8, instrument=SPREAD)))
+    through(3, BUY, 4, 5)
+    script.say(cancel(script, 3, shown))
+    assert findings(script, tmp_path) == [
+        ("one_owner", 7, 2), ("round_trip", 3, 2), ("spoofing", 3, 8),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("trades", "found"), [(3, []), (2, [("stuffing", 5, 210)])])
+def test_who_trades_through_implied_prices_stuffs_no_book(
+    tmp_path: Path, trades: int, found: list[tuple[str, int, int]]
+) -> None:
+    """Of 210 messages a hundredth and more are three trades."""
+    script = implied()
+    wishes = [
+        script.enter(5, BUY, 10 if n < trades else -20, 1, instrument=SPREAD, tif=TimeInForce.IOC)
+        for n in range(210)
+    ]
+    script.say(script.enter(4, SELL, 2_500, 9), script.enter(6, BUY, 2_490, 9, instrument=1))
+    rows = script.say(*wishes)
+    assert sum(row["kind"] == EventKind.LEG_TRADE for row in rows) == 2 * trades
+    assert findings(script, tmp_path) == found
 
 
 def test_the_seeded_ones_are_found_in_a_busy_market_and_no_more(tmp_path: Path) -> None:

@@ -71,6 +71,15 @@ def match_of(row: EventRow, stamp: int) -> Match:
     return Match(stamp, row[0], row[5], row[8], row[9], parties, orders)
 
 
+def leg_match(row: EventRow, stamp: int, tick_scale: int) -> Match:
+    """Return a LEG_TRADE event as a Match; its price is a clearing price, ``tick_scale`` a tick."""
+    taker, maker = row[6], row[12]
+    sold = row[3] & EventFlag.SELL
+    parties = (maker, taker) if sold else (taker, maker)
+    orders = (row[11], row[7]) if sold else (row[7], row[11])
+    return Match(stamp, row[0], row[5], row[8] // tick_scale, row[9], parties, orders)
+
+
 class OneOwner:
     """Two house accounts of one member trade with each other: both belong to that member."""
 
@@ -227,7 +236,11 @@ class Stuffing:
     def traded(self, match: Match, date: int, report: Report) -> None:
         """Count a trade for both accounts."""
         for party in match.parties:
-            self._now((match.instrument, party), match.stamp, date, report).traded += 1
+            self.dealt(match.instrument, party, match.stamp, date, report)
+
+    def dealt(self, instrument: int, party: int, stamp: int, date: int, report: Report) -> None:
+        """Count a trade for one account."""
+        self._now((instrument, party), stamp, date, report).traded += 1
 
     def finish(self, date: int, report: Report) -> None:
         """Evaluate the current seconds at the end of the log."""

@@ -35,7 +35,8 @@ class Shown:
 class Suspicion:
     """An account traded while it showed much more on the other side, and may now cancel that."""
 
-    match: Match  # the first
+    stamp: int  # of the first trade
+    sequence: int
     side: int  # of what was shown
     shown: dict[int, Shown]
     traded: int
@@ -101,9 +102,10 @@ class Spoofing:
         if lots < shown.lots:
             self._withdrawn(shown, shown.lots - lots, row, stamp, date, report)
 
-    def executed(self, row: EventRow) -> None:
-        """Drop an order that traded through an implied price."""
-        self._real((row[5], row[6]), row[7])
+    def executed(self, row: EventRow, stamp: int) -> None:
+        """Drop an order that traded through an implied price; begin or extend a suspicion."""
+        side = 1 if row[3] & EventFlag.SELL else 0
+        self._dealt((row[5], row[6]), side, row[7], row[9], stamp, row[0])
 
     def _real(self, key: tuple[int, int], order_id: int) -> None:
         self._shown[key].pop(order_id, None)
@@ -115,25 +117,31 @@ class Spoofing:
         """Drop the orders that traded; begin or extend a suspicion of either account."""
         for side, party in enumerate(match.parties):
             key = match.instrument, party
-            self._real(key, match.orders[side])
-            sequence, lots = self._taken.get((*key, side), (0, 0))
-            lots = match.lots + (lots if sequence == match.sequence else 0)
-            self._taken[(*key, side)] = match.sequence, lots
-            suspicion = self._suspicion(key, match.stamp)
-            if suspicion is None:
-                fresh = {
-                    order_id: one
-                    for order_id, one in self._shown[key].items()
-                    if one.side != side and match.stamp - one.stamp <= self._within
-                }
-                if sum(one.lots for one in fresh.values()) >= self._ratio * lots:
-                    self._suspicions[key] = Suspicion(match, 1 - side, fresh, lots)
-            elif suspicion.side != side:
-                suspicion.traded += match.lots
+            self._dealt(key, side, match.orders[side], match.lots, match.stamp, match.sequence)
+
+    def _dealt(
+        self, key: tuple[int, int], side: int, order_id: int, lots: int, stamp: int, sequence: int
+    ) -> None:
+        """Note lots that an account's order traded."""
+        self._real(key, order_id)
+        last, before = self._taken.get((*key, side), (0, 0))
+        together = lots + (before if last == sequence else 0)
+        self._taken[(*key, side)] = sequence, together
+        suspicion = self._suspicion(key, stamp)
+        if suspicion is None:
+            fresh = {
+                order_id: one
+                for order_id, one in self._shown[key].items()
+                if one.side != side and stamp - one.stamp <= self._within
+            }
+            if sum(one.lots for one in fresh.values()) >= self._ratio * together:
+                self._suspicions[key] = Suspicion(stamp, sequence, 1 - side, fresh, together)
+        elif suspicion.side != side:
+            suspicion.traded += lots
 
     def _suspicion(self, key: tuple[int, int], stamp: int) -> Suspicion | None:
         suspicion = self._suspicions.get(key)
-        if suspicion is not None and stamp - suspicion.match.stamp > self._within:
+        if suspicion is not None and stamp - suspicion.stamp > self._within:
             del self._suspicions[key]
             return None
         return suspicion
@@ -170,6 +178,6 @@ class Spoofing:
         report(
             Finding(
                 "spoofing", row[5], row[6], date, stamp,
-                min(shown.sequence, suspicion.match.sequence), row[0], suspicion.cancelled, words,
+                min(shown.sequence, suspicion.sequence), row[0], suspicion.cancelled, words,
             )
         )  # fmt: skip

@@ -14,6 +14,7 @@ from exchange.history.patterns import (
     RoundTrips,
     Stuffing,
     Thresholds,
+    leg_match,
     match_of,
 )
 from exchange.history.picture import Picture
@@ -32,6 +33,7 @@ _TOLD: Final = frozenset(
         EventKind.ORDER_ACCEPTED,
         EventKind.ORDER_REPLACED,
         EventKind.ORDER_EXECUTED,
+        EventKind.LEG_TRADE,
         EventKind.INSTRUMENT_SETTLED,
         EventKind.STATE_CHANGED,
         EventKind.DAY_OPENED,
@@ -62,6 +64,7 @@ class Surveillance:
         self._one_owner = OneOwner(self.picture.accounts)
         self._round_trips, self._spoofing = RoundTrips(of), Spoofing(of)
         self._closes, self._stuffing = Closes(of), Stuffing(of)
+        self._implied = (0, 0)  # sequence and index of the last trade with an implied price
 
     def take(self, frame: Frame, events: bytes) -> None:
         """Apply a batch."""
@@ -83,7 +86,12 @@ class Surveillance:
             self._closes.traded(match)
             self._stuffing.traded(match, date, report)
         elif kind == EventKind.ORDER_EXECUTED:
-            self._spoofing.executed(row)
+            if not row[4]:
+                self._implied = row[:2]
+            self._spoofing.executed(row, stamp)
+            self._stuffing.dealt(row[5], row[6], stamp, date, report)
+        elif kind == EventKind.LEG_TRADE:
+            self._leg(row, stamp)
         elif kind == EventKind.INSTRUMENT_SETTLED:
             self._closes.settled(row, stamp, date, report)
         elif kind == EventKind.STATE_CHANGED:
@@ -94,6 +102,16 @@ class Surveillance:
             self._closes.day_opened()
         else:
             self._of_order(row, kind, stamp)
+
+    def _leg(self, row: EventRow, stamp: int) -> None:
+        """Apply a leg of a trade with an implied price. Of a combination's own trade the trade
+        counts, and not its legs."""
+        listed = self.picture.listed(row[5])
+        if (row[0], row[10]) == self._implied and listed is not None:
+            date, report = self.picture.business_date, self.findings.append
+            match = leg_match(row, stamp, listed.tick_scale)
+            self._one_owner.traded(match, date, report)
+            self._round_trips.traded(match, date, report)
 
     def _of_order(self, row: EventRow, kind: int, stamp: int) -> None:
         date, report = self.picture.business_date, self.findings.append
