@@ -10,7 +10,7 @@ from history_market import LISTING, Script
 from recorded import record_of
 
 from exchange.history import order, tell
-from exchange.messages import CommandKind, EventKind, Side, TradingState
+from exchange.messages import CommandFlag, CommandKind, EventKind, Side, TimeInForce, TradingState
 
 BUY, SELL = Side.BUY, Side.SELL
 SPREAD = 2  # the number of the spread that ``implied`` lists
@@ -119,6 +119,36 @@ def test_an_order_is_not_behind_itself(tmp_path: Path) -> None:
     assert places == [
         f"{grown}alone at 2.503",
         f"{grown}behind 6 lots of 1 order at 2.503, which came before it",
+    ]
+
+
+def test_an_order_is_not_behind_the_one_that_it_replaces(tmp_path: Path) -> None:
+    """Under a new id, or as the next side of a quote."""
+    script = begun()
+    mine = entered(script, 3, SELL, 2_503, 4)
+    entered(script, 4, SELL, 2_503, 6)
+    renewed = record_of(
+        CommandKind.REPLACE, account=3, side=Side.UNSTATED, flags=CommandFlag.NEW_ID,
+        target_lo=mine, price=2_503, quantity=7, key_lo=script.key(), key_hi=7,
+    )  # fmt: skip
+    _, new = script.say((renewed, None))
+    bids = []
+    for tif in (TimeInForce.GTC, TimeInForce.DAY):  # another tif is another order
+        quote = record_of(
+            CommandKind.MASS_QUOTE, account=1, price=2_490, quantity=5, tif=tif,
+            key_lo=script.key(),
+        )  # fmt: skip
+        bids += [
+            row for row in script.say((quote, None)) if row["kind"] == EventKind.ORDER_ACCEPTED
+        ]
+    places = [
+        steps(told(script, tmp_path / "market", row["order_id"]))[0][1].partition("rest, ")[2]
+        for row in (new, *bids)
+    ]
+    assert places == [
+        "behind 6 lots of 1 order at 2.503, which came before it",
+        "alone at 2.490",
+        "alone at 2.490",
     ]
 
 

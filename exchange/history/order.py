@@ -28,6 +28,7 @@ from exchange.journal.frame import Frame
 from exchange.messages import (
     COMMAND_BYTES,
     EVENT_BYTES,
+    CancelReason,
     Command,
     CommandFlag,
     CommandKind,
@@ -53,6 +54,9 @@ _RESTS: Final = frozenset(
         EventKind.ORDER_EXECUTED,
     }
 )
+# Commands that may put a new order in the place of another one, and the reasons of its cancel.
+_RENEWING: Final = frozenset({CommandKind.REPLACE, CommandKind.MASS_QUOTE})
+_RENEWED: Final = frozenset({CancelReason.REPLACED, CancelReason.QUOTE})
 TARGETED: Final = frozenset({CommandKind.CANCEL, CommandKind.REDUCE, CommandKind.REPLACE})
 
 
@@ -61,7 +65,8 @@ class Step(msgspec.Struct):
 
     ``own``: the order's account named it; otherwise another account, another order or the market
     caused the events.
-    ``before`` is the state of book and account before it; None if it was not recorded.
+    ``before`` is the state of book and account before it; None if it was not recorded. ``made_way``
+    are the lots that the order which this one replaces had shown at its price.
     """
 
     sequence: int
@@ -71,6 +76,7 @@ class Step(msgspec.Struct):
     own: bool
     events: list[EventRow]
     before: dict[str, Any] | None = None
+    made_way: int = 0
 
 
 class Life(msgspec.Struct):
@@ -117,7 +123,7 @@ class _Trace:
         if self.order_id is not None and self.key is not None:
             self._by_key(frame, events, rows, own)
         for sequence in sorted(rows):
-            self._step(frame, sequence, rows[sequence], sequence in own)
+            self._step(frame, events, sequence, rows[sequence], sequence in own)
 
     def _by_order(self, frame: Frame, events: bytes, rows: dict[int, list[EventRow]]) -> None:
         """Collect events that name the order id; its acceptance gives the account and key.
@@ -161,7 +167,9 @@ class _Trace:
                 if row[2] == EventKind.REJECTED and row not in known:
                     known.append(row)
 
-    def _step(self, frame: Frame, sequence: int, rows: list[EventRow], own: bool) -> None:
+    def _step(
+        self, frame: Frame, events: bytes, sequence: int, rows: list[EventRow], own: bool
+    ) -> None:
         number = sequence - frame.opening.first_sequence
         command = command_at(frame.commands, number)
         if not rows:
@@ -178,9 +186,28 @@ class _Trace:
         if len(life.steps) < STEPS_MAX:
             ingress = int.from_bytes(frame.ingress[8 * number : 8 * number + 8], "little")
             stamp = frame.opening.stamp
-            life.steps.append(Step(sequence, stamp, ingress, command, own, rows))
+            step = Step(sequence, stamp, ingress, command, own, rows)
+            if command.kind in _RENEWING:
+                step.made_way = _made_way(events, rows[0])
+            life.steps.append(step)
         else:
             life.steps_left_out += 1
+
+
+def _made_way(events: bytes, accepted: EventRow) -> int:
+    """Return the lots shown by the order that an accepted one replaces, if they stood at its price;
+    else 0."""
+    if accepted[2] != EventKind.ORDER_ACCEPTED:
+        return 0
+    sequences = event_column(events, "sequence")
+    start, end = bisect_left(sequences, accepted[0]), bisect_right(sequences, accepted[0])
+    flags = EventFlag.SELL | EventFlag.RESTING
+    of = accepted[5], accepted[6], accepted[8], accepted[3] & EventFlag.SELL | EventFlag.RESTING
+    for row in (event_row(events, at) for at in range(start, end)):
+        renewed = row[2] == EventKind.ORDER_CANCELLED and row[4] in _RENEWED
+        if renewed and (row[5], row[6], row[8], row[3] & flags) == of:
+            return row[9] - row[14]  # without an iceberg's hidden lots
+    return 0
 
 
 def _names(command: Command, key: tuple[int, int]) -> bool:

@@ -192,7 +192,8 @@ def _accepted(row: EventRow, step: Step, picture: Picture) -> Told:
         if account
         else ""
     )
-    rests = f"; {row[10]:,} lots rest, {_queue(row, step, picture)}" if row[10] else ""
+    place = _queue(row, step, picture, step.made_way)
+    rests = f"; {row[10]:,} lots rest, {place}" if row[10] else ""
     return {
         "what": f"accepted as order {row[7]}{rests}",
         "why": f"it passed every guard in its order, the margin last{has}",
