@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 import pytest
 from history_market import two_days
-from recorded import FIRST_SEGMENT
+from recorded import FIRST_SEGMENT, record_of
 from test_history_lives import SPREAD, begun, entered, implied
 
 from exchange.engine import Engine
@@ -147,6 +147,22 @@ def test_an_event_of_one_side_in_place_of_one_of_two_is_told(tmp_path: Path) -> 
     entered(script, 5, Side.BUY, 12, 3, instrument=SPREAD)
     told = explained(script.write(tmp_path / "market", NoneExecuted()))
     assert told["fields"] == {"kind": ("LEG_TRADE", "ORDER_EXECUTED")}
+
+
+def test_a_scope_that_this_build_does_not_know_is_told_by_its_number(tmp_path: Path) -> None:
+    class Wider(NoPostOnly):
+        def apply(self, commands: bytes, first: int, stamp: int) -> bytes:
+            events = bytearray(self._engine.apply(commands, first, stamp))
+            for at in range(0, len(events), 80):
+                if events[at + 12] == EventKind.KILLED:
+                    events[at + 14] = 9
+            return bytes(events)
+
+    script = begun()
+    script.say((record_of(CommandKind.KILL, account=4), None))
+    told = explained(script.write(tmp_path / "market", Wider()))
+    assert told["fields"] == {"reason": (9, 0)}
+    assert "  recorded: KILLED 9: 0 orders cancelled" in told["words"]
 
 
 def test_the_last_batch_is_compared_with_the_head(tmp_path: Path) -> None:

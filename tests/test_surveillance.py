@@ -8,13 +8,15 @@ import subprocess
 import sys
 from pathlib import Path
 from random import Random
+from time import process_time
 
 import pytest
 from history_market import DAYS, Item, Script
 from recorded import record_of
 from test_history_lives import SPREAD, implied
 
-from exchange.history.patterns import Match, RoundTrips, Thresholds
+from exchange.history.patterns import Finding, Match, RoundTrips, Thresholds
+from exchange.history.spoofing import Spoofing
 from exchange.history.surveillance import PATTERNS, Surveillance
 from exchange.history.walk import NS, walk
 from exchange.messages import (
@@ -97,6 +99,27 @@ def test_trades_that_never_go_back_are_forgotten() -> None:
         one_way = Match(second * NS, second, 0, 2_500, 1, (1, 2), (3, 4))
         round_trips.traded(one_way, DAYS[0], print)
     assert sum(map(len, round_trips._open.values())) <= 61
+
+
+def test_a_busy_minute_of_two_accounts_is_judged_in_passing() -> None:
+    """Whatever stands against a trade or an account: neither all trades of the minute nor all
+    orders of the account are looked at for each trade."""
+    draw, found = Random(1), list[Finding]()
+    round_trips, spoofing = RoundTrips(Thresholds()), Spoofing(Thresholds())
+    for order_id in range(1, 4_001):
+        row = (order_id, 0, 1, 0, 0, 0, 1, order_id, 2_400, 1, 1, 0, 0, 0, 0)
+        spoofing.accepted(row, 0, DAYS[0], found.append)
+    begun = process_time()
+    for number in range(30_000):
+        buyer, price = draw.choice((1, 2)), draw.randrange(2_300, 2_700)
+        stamp, sequence = 10 * NS + number * NS // 1_000, 5_000 + number
+        match = Match(
+            stamp, sequence, 0, price, draw.randint(1, 50), (buyer, 3 - buyer), (5_000, 5_001)
+        )
+        round_trips.traded(match, DAYS[0], found.append)
+        spoofing.traded(match)
+    assert process_time() - begun < 3  # it was ten times as much
+    assert len(found) == 9_871  # of 30,000 trades
 
 
 def test_spoofing_is_found_and_its_near_misses_are_not(tmp_path: Path) -> None:

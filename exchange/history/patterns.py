@@ -106,28 +106,49 @@ class RoundTrips:
     def __init__(self, thresholds: Thresholds) -> None:
         self._within = thresholds.round_trip_seconds * NS
         self._ticks = thresholds.round_trip_ticks
-        self._open: defaultdict[tuple[int, int, int], deque[Match]] = defaultdict(deque)
+        # Trades of the last minute by instrument, buyer, seller, lots and price: those that may be
+        # reversed, oldest first, each with its number; and all of them, as they came
+        self._open: dict[tuple[int, ...], deque[tuple[int, Match]]] = {}
+        self._recent: deque[tuple[int, Match, tuple[int, ...]]] = deque()
+        self._count = 0
 
     def traded(self, match: Match, date: int, report: Report) -> None:
         """Report this trade if it reverses an earlier one; otherwise remember it."""
+        self._forget(match.stamp)
         buyer, seller = match.parties
-        there = self._open[match.instrument, seller, buyer]
-        here = self._open[match.instrument, buyer, seller]
-        for old in (there, here):
-            while old and match.stamp - old[0].stamp > self._within:
-                old.popleft()
-        for first in there:
-            if first.lots == match.lots and abs(first.price - match.price) <= self._ticks:
-                there.remove(first)
-                words = f"sold {match.lots} lots to account {buyer} that it had bought from it"
-                report(
-                    Finding(
-                        "round_trip", match.instrument, seller, date, match.stamp, first.sequence,
-                        match.sequence, match.lots, words,
-                    )
-                )  # fmt: skip
-                return
-        here.append(match)
+        prices = range(match.price - self._ticks, match.price + self._ticks + 1)
+        reversed_by = ((match.instrument, seller, buyer, match.lots, price) for price in prices)
+        found = [key for key in reversed_by if key in self._open]
+        if not found:
+            key = match.instrument, buyer, seller, match.lots, match.price
+            self._count += 1
+            self._open.setdefault(key, deque()).append((self._count, match))
+            self._recent.append((self._count, match, key))
+            return
+        key = min(found, key=lambda one: self._open[one][0][0])  # the oldest
+        first = self._take(key)
+        words = f"sold {match.lots} lots to account {buyer} that it had bought from it"
+        report(
+            Finding(
+                "round_trip", match.instrument, seller, date, match.stamp, first.sequence,
+                match.sequence, match.lots, words,
+            )
+        )  # fmt: skip
+
+    def _take(self, key: tuple[int, ...]) -> Match:
+        """Remove the oldest of these trades."""
+        trades = self._open[key]
+        _, first = trades.popleft()
+        if not trades:
+            del self._open[key]
+        return first
+
+    def _forget(self, stamp: int) -> None:
+        """Remove what is older than the time within which a trade is reversed."""
+        while self._recent and stamp - self._recent[0][1].stamp > self._within:
+            number, _, key = self._recent.popleft()
+            if key in self._open and self._open[key][0][0] == number:
+                self._take(key)
 
 
 class Closes:

@@ -50,6 +50,7 @@ class Spoofing:
     def __init__(self, thresholds: Thresholds) -> None:
         self._within = thresholds.spoofing_seconds * NS
         self._ratio = thresholds.spoofing_ratio
+        # By instrument and account: orders by id, in the order of their stamps
         self._shown: defaultdict[tuple[int, int], dict[int, Shown]] = defaultdict(dict)
         self._suspicions: dict[tuple[int, int], Suspicion] = {}
         # The last command that traded, by instrument, account and side, and its lots so far
@@ -93,6 +94,7 @@ class Spoofing:
         shown.lots = row[10]
         if not row[4]:
             shown.stamp, shown.sequence = stamp, row[0]
+            self._shown[key][row[7]] = self._shown[key].pop(row[7])
 
     def _fewer(
         self, key: tuple[int, int], row: EventRow, shown: Shown, lots: int, stamp: int, date: int,
@@ -129,15 +131,22 @@ class Spoofing:
         self._taken[(*key, side)] = sequence, together
         suspicion = self._suspicion(key, stamp)
         if suspicion is None:
-            fresh = {
-                order_id: one
-                for order_id, one in self._shown[key].items()
-                if one.side != side and stamp - one.stamp <= self._within
-            }
+            fresh = self._fresh(key, 1 - side, stamp)
             if sum(one.lots for one in fresh.values()) >= self._ratio * together:
                 self._suspicions[key] = Suspicion(stamp, sequence, 1 - side, fresh, together)
         elif suspicion.side != side:
             suspicion.traded += lots
+
+    def _fresh(self, key: tuple[int, int], side: int, stamp: int) -> dict[int, Shown]:
+        """Return what an account began to show on a side a short while ago: the youngest come last,
+        so however many it shows in all, no others are looked at."""
+        fresh = {}
+        for order_id, one in reversed(self._shown[key].items()):
+            if stamp - one.stamp > self._within:
+                break
+            if one.side == side:
+                fresh[order_id] = one
+        return fresh
 
     def _suspicion(self, key: tuple[int, int], stamp: int) -> Suspicion | None:
         suspicion = self._suspicions.get(key)

@@ -497,7 +497,7 @@ def _mass_line(row: EventRow) -> str:
             KillScope.ACCOUNT: f" {row[6]}",
             KillScope.SESSION: f" {row[7]} of account {row[6]}",
             KillScope.MEMBER: f" {row[10]}",
-        }.get(KillScope(row[4]), "")
+        }.get(row[4], "")  # type: ignore[call-overload]
         gone = f": {row[9]:,} orders cancelled" if kind == EventKind.KILLED else ""
         return f"{name} {member_name(KillScope, row[4]).lower()}{whom}{gone}"
     if kind == EventKind.PROTECTION_CHANGED:
