@@ -16,6 +16,8 @@ from typing import Final
 
 import pytest
 import today
+from history_market import two_days
+from recorded import EXCHANGE_ID
 from served import CHECKOUT, COMMAND, serving
 
 BLOCK: Final = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -96,6 +98,24 @@ def test_shell_blocks_run(page: Path, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     for shown in SHOWN.findall(today.dated(page.read_text())):
         assert re.search(re.escape(shown).replace("…", ".*"), done.stdout), done.stdout
+
+
+def test_a_market_that_has_not_stopped_yet_is_copied_as_the_page_says(tmp_path: Path) -> None:
+    """It has no head."""
+    market = two_days(batches=2).write(tmp_path / "market")
+    (market / "exchange.id").write_text(EXCHANGE_ID.hex())
+    (market / "head").unlink()
+    page = CHECKOUT / "docs/howto/keep-a-log.md"
+    (copy,) = (block for block in blocks(page, "shell") if block.startswith("mkdir copy"))
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", copy],
+        cwd=tmp_path,
+        env=hourbook_on_path(tmp_path),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("page", [p for p in PAGES if " > key.json" in p.read_text()], ids=name)
