@@ -45,7 +45,7 @@ def entered(script: Script, account: int, side: Side, price: int, lots: int, **m
     return accepted["order_id"]
 
 
-def ask(script: Script, kind: CommandKind, account: int, target: int, **more: int) -> None:
+def ask(script: Script, kind: CommandKind, account: int, target: int = 0, **more: int) -> None:
     fields = {"side": Side.UNSTATED, "target_lo": target, "key_lo": script.key(), **more}
     script.say((record_of(kind, account=account, **fields), None))
 
@@ -169,3 +169,25 @@ def test_a_trade_of_an_auction_has_no_order_that_came_in(tmp_path: Path) -> None
         assert why == "both orders were collected for an auction: all its trades are at one price"
         assert life is not None
         assert life["steps"][-1]["happened"][-1]["rule"] == tell.AUCTIONS
+
+
+def test_a_client_id_that_is_used_again_names_both_orders(tmp_path: Path) -> None:
+    """It is forgotten with 256 more of the account, and may then be given to another order."""
+    script, key = begun(), 5_000
+    first = entered(script, 3, BUY, 2_400, 1, key_lo=key)
+    by_client = {"flags": CommandFlag.BY_CLIENT_ID, "target_lo": key, "target_hi": 7}
+    ask(script, CommandKind.CANCEL, 3, **by_client)
+    for _ in range(256):
+        entered(script, 3, BUY, 2_400, 1, tif=TimeInForce.IOC)
+    second = entered(script, 3, BUY, 2_401, 2, key_lo=key)
+    ask(script, CommandKind.REPLACE, 3, price=9_000, quantity=2, **by_client)  # refused
+    market = script.write(tmp_path / "market")
+    life, picture = order.trace(market, account=3, key=(key, 7))
+    assert life is not None
+    named = tell.tell(life, picture)
+    assert (named["order_id"], named["entered_again"]) == (first, [second])
+    assert [step["sequence"] for step in named["steps"]] == [22, 23]
+    assert tell.text(named).endswith(f"was used again later, for another order: {second}")
+    again = told(script, market, second)
+    assert again is not None and again["entered_again"] == []
+    assert [by for by, *_ in steps(again)] == ["the order's owner"] * 2

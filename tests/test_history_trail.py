@@ -8,7 +8,7 @@ import csv
 from pathlib import Path
 
 import pytest
-from history_market import LISTING, Script
+from history_market import DAYS, LISTING, Script
 from recorded import record_of
 from test_history_answers import verify
 from test_history_lives import CODE, SPREAD, ask, begun, entered, implied
@@ -17,6 +17,7 @@ from exchange.history import view, walk
 from exchange.history.audit import FIELDS, Trail
 from exchange.history.bulletin import Bulletin
 from exchange.history.picture import Picture
+from exchange.history.surveillance import Surveillance
 from exchange.messages import (
     INDEX_BITS,
     CommandFlag,
@@ -141,3 +142,39 @@ def test_the_mark_of_a_combination_is_of_its_legs(tmp_path: Path, price: int) ->
     assert view.book(engine, picture, "H100Z26")["mark"] == f"{price / 1e6:.6f}"
     listed = of(trail(market), "INSTRUMENT_LISTED", "instrument", "price")
     assert listed[2:] == [(CODE, ""), ("OTHER", "")]
+
+
+def test_a_date_begins_with_its_own_event_and_not_with_its_batch(tmp_path: Path) -> None:
+    """What came before it in the batch is of the date before."""
+    script = begun()
+    script.settle(DAYS[0], (2_500_000, 2_500_000))
+    paid = record_of(CommandKind.DEPOSIT, account=3, price=5, key_lo=script.key())
+    opened = record_of(CommandKind.OPEN_DAY, quantity=DAYS[1])
+    listed = record_of(
+        CommandKind.LIST, instrument=2, price=2_500_000, quantity=744, session=1_000, account=1,
+        operator=1, target_lo=2_000, target_hi=3_000,
+    )  # fmt: skip
+    text = LISTING.format(code="B200Z26", product="B200")
+    script.say((paid, None), (opened, None), (listed, text))
+    market = script.write(tmp_path / "market")
+    dates = [row["business_date"] for row in trail(market)[-6:]]
+    assert dates == [str(DAYS[0])] * 3 + [str(DAYS[1])] * 3
+    told = Bulletin()
+    walk.walk(market, told.take)
+    told.finish()
+    codes = [[row["instrument"] for row in told.rows(day)] for day in told.days]
+    assert codes == [["H100Z26", "H200Z26"], ["H100Z26", "H200Z26", "B200Z26"]]
+
+
+def test_a_finding_is_of_the_date_on_which_it_happened(tmp_path: Path) -> None:
+    script = begun()
+    entered(script, 1, SELL, 2_500, 5)
+    entered(script, 3, BUY, 2_500, 5)
+    entered(script, 3, SELL, 2_500, 5)
+    closed = record_of(CommandKind.CLOSE_DAY, quantity=DAYS[0])
+    back = script.enter(1, BUY, 2_500, 5)
+    script.say((closed, None), back, (record_of(CommandKind.OPEN_DAY, quantity=DAYS[1]), None))
+    watch = Surveillance()
+    walk.walk(script.write(tmp_path / "market"), watch.take)
+    watch.finish()
+    assert [(f.pattern, f.business_date) for f in watch.findings] == [("round_trip", DAYS[0])]

@@ -180,6 +180,7 @@ class Trail:
         self.rows = 0
         self._epoch = 0
         self._now = ""
+        self._date: int | str = ""  # at this event; the picture's is that at the batch's end
         self._orders: dict[int, _Order] = {}  # working orders
         self._executed: dict[int, int] = {}
         self._flows: dict[int, int] = {}  # order id -> first order id of its chain of replacements
@@ -217,7 +218,7 @@ class Trail:
         row = _BLANK.copy()
         row[DIRECTION], row[SEQUENCE], row[INDEX] = direction, sequence, index
         row[EPOCH], row[TIME] = self._epoch, self._now
-        row[BUSINESS_DATE] = self.picture.business_date or ""
+        row[BUSINESS_DATE] = self._date
         if account is None:
             return row
         row[ACCOUNT] = account
@@ -329,6 +330,9 @@ class Trail:
 
     def _event(self, event: EventRow, command: CommandRow) -> None:
         kind = event[2]
+        if kind == _DAY_OPENED:
+            self._date = event[9]
+            self._uncrossed.clear()  # from here on no earlier trade is corrected
         if kind == _TRADE:
             self._trade(event)
             return
@@ -360,8 +364,6 @@ class Trail:
         row[MSG_TYPE] = _MSG_OUT.get(kind, "")
         if kind in _OF_SESSION:
             row[SESSION] = event[7]
-        elif kind == _DAY_OPENED:  # from here on no earlier trade is corrected
-            self._uncrossed.clear()
         if names_instrument(event, command[0], command[2]):
             row[INSTRUMENT] = self.picture.code(event[5])
         if kind in _STATED:

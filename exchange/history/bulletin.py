@@ -60,6 +60,7 @@ class Bulletin:
         self.days: list[Day] = []
         self._net: defaultdict[int, defaultdict[int, int]] = defaultdict(lambda: defaultdict(int))
         self._interest: defaultdict[int, int] = defaultdict(int)
+        self._listed: list[int] = []
         self._day = Day(0)
 
     def take(self, frame: Frame, events: bytes) -> None:
@@ -87,6 +88,8 @@ class Bulletin:
         if kind == EventKind.DAY_OPENED:
             self._close()
             self._day = Day(row[9])
+        elif kind == EventKind.INSTRUMENT_LISTED:
+            self._listed.append(row[5])
         elif kind == EventKind.INSTRUMENT_SETTLED:
             self._line(row[5]).settlement = row[8]
         else:  # INSTRUMENT_EXPIRED
@@ -161,7 +164,7 @@ class Bulletin:
 
     def _close(self) -> None:
         """End a business date: open interest is rolled forward and checked against both sides."""
-        for listed in self.picture.instruments.by_id:
+        for listed in self._listed:
             line = self._line(listed)
             line.open_interest = self._interest[listed]
             net = {account: lots for account, lots in self._net[listed].items() if lots}
@@ -277,6 +280,7 @@ _TOLD: Final = frozenset(
         EventKind.LEG_TRADE,
         EventKind.LEG_BUSTED,
         EventKind.DAY_OPENED,
+        EventKind.INSTRUMENT_LISTED,
         EventKind.INSTRUMENT_SETTLED,
         EventKind.INSTRUMENT_EXPIRED,
     }

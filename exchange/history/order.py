@@ -93,6 +93,7 @@ class Life(msgspec.Struct):
     leaves: int = 0
     steps: list[Step] = []
     steps_left_out: int = 0
+    entered_again: list[int] = []  # orders that its client id, once forgotten, was given to later
 
     @property
     def state(self) -> str:
@@ -110,6 +111,7 @@ class _Trace:
     def __init__(self, order_id: int | None, account: int | None, key: tuple[int, int] | None):
         self.order_id, self.account, self.key = order_id, account, key
         self.life: Life | None = None
+        self.again: list[int] = []
         self.picture = Picture()
 
     def take(self, frame: Frame, events: bytes) -> None:
@@ -148,7 +150,7 @@ class _Trace:
         self, frame: Frame, events: bytes, rows: dict[int, list[EventRow]], own: set[int]
     ) -> None:
         """Collect commands that carry the client id's digest, as their own id or as their
-        target."""
+        target, until it is given to another order."""
         assert self.key is not None
         numbers = where(frame.commands, self.key[0], COMMAND_BYTES, *_KEY_AT)
         sequences = event_column(events, "sequence") if numbers else memoryview(b"")
@@ -157,15 +159,24 @@ class _Trace:
             if command.account != self.account or not _names(command, self.key):
                 continue
             sequence = frame.opening.first_sequence + number
+            start, end = bisect_left(sequences, sequence), bisect_right(sequences, sequence)
+            answers = [event_row(events, at) for at in range(start, end)]
+            self.again += [row[7] for row in answers if self._is_again(row)]
+            if self.again:
+                continue
             own.add(sequence)
             known = rows.setdefault(sequence, [])
-            start, end = bisect_left(sequences, sequence), bisect_right(sequences, sequence)
-            for at in range(start, end):
-                row = event_row(events, at)
+            for row in answers:
                 if self.order_id is None and row[2] == EventKind.ORDER_ACCEPTED:
                     self.order_id = row[7] if (row[11], row[12]) == self.key else None
                 if row[2] == EventKind.REJECTED and row not in known:
                     known.append(row)
+
+    def _is_again(self, row: EventRow) -> bool:
+        """Whether this accepts another order under the same client id."""
+        accepted = row[2] == EventKind.ORDER_ACCEPTED and (row[11], row[12]) == self.key
+        known = self.order_id in (None, row[7]) or row[7] in self.again
+        return accepted and not known and not row[3] & EventFlag.DUPLICATE
 
     def _step(
         self, frame: Frame, events: bytes, sequence: int, rows: list[EventRow], own: bool
@@ -259,6 +270,7 @@ def trace(
     walk(directory, trace.take, progress=progress)
     life = trace.life
     if life is not None:
+        life.entered_again = trace.again
         _look_around(directory, life)
     return life, trace.picture
 

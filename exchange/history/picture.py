@@ -1,4 +1,4 @@
-"""Resolves the numbers in a log: instruments, accounts, business dates, from its events."""
+"""Resolves the numbers in a log, instruments and accounts, from its events."""
 
 from typing import Final, NamedTuple
 
@@ -40,12 +40,11 @@ class Holder(NamedTuple):
 
 
 class Picture:
-    """Instruments, accounts and the date as of the last batch. Call ``take`` with every batch."""
+    """Instruments and accounts as of the last batch. Call ``take`` with every batch."""
 
     def __init__(self) -> None:
         self.instruments = Instruments()
         self.accounts: dict[int, Holder] = {0: Holder(0, 0, 0)}
-        self.business_date = 0  # yyyymmdd, 0 before the first
         self.mode = Mode.NORMAL
 
     def take(self, frame: Frame, events: bytes) -> None:
@@ -62,8 +61,6 @@ class Picture:
     def _apply(self, row: tuple[int, ...], kind: int, text: str | None) -> None:
         if kind == EventKind.ACCOUNT_OPENED:
             self.accounts[row[6]] = Holder(row[5], row[10], row[4])
-        elif kind == EventKind.DAY_OPENED:
-            self.business_date = row[9]
         elif kind == EventKind.MODE_CHANGED:
             self.mode = Mode(row[9])
         else:

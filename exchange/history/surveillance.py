@@ -64,6 +64,7 @@ class Surveillance:
         self._one_owner = OneOwner(self.picture.accounts)
         self._round_trips, self._spoofing = RoundTrips(of), Spoofing(of)
         self._closes, self._stuffing = Closes(of), Stuffing(of)
+        self._date = 0  # at this event; the picture's is that at the batch's end
         self._implied = (0, 0)  # sequence and index of the last trade with an implied price
 
     def take(self, frame: Frame, events: bytes) -> None:
@@ -77,7 +78,7 @@ class Surveillance:
                     self._apply(row, kind, stamp)
 
     def _apply(self, row: EventRow, kind: int, stamp: int) -> None:
-        date, report = self.picture.business_date, self.findings.append
+        date, report = self._date, self.findings.append
         if kind == TRADE:
             match = match_of(row, stamp)
             self._one_owner.traded(match, date, report)
@@ -99,6 +100,7 @@ class Surveillance:
         elif kind == EventKind.DAY_CLOSED:
             self._closes.day_closed(stamp)
         elif kind == EventKind.DAY_OPENED:
+            self._date = row[9]
             self._closes.day_opened()
         else:
             self._of_order(row, kind, stamp)
@@ -108,13 +110,13 @@ class Surveillance:
         counts, and not its legs."""
         listed = self.picture.listed(row[5])
         if (row[0], row[10]) == self._implied and listed is not None:
-            date, report = self.picture.business_date, self.findings.append
+            date, report = self._date, self.findings.append
             match = leg_match(row, stamp, listed.tick_scale)
             self._one_owner.traded(match, date, report)
             self._round_trips.traded(match, date, report)
 
     def _of_order(self, row: EventRow, kind: int, stamp: int) -> None:
-        date, report = self.picture.business_date, self.findings.append
+        date, report = self._date, self.findings.append
         if is_own(row, kind):
             self._stuffing.said(row, stamp, date, report)
         shows = {
@@ -127,7 +129,7 @@ class Surveillance:
 
     def finish(self) -> None:
         """End the search at the end of the log."""
-        self._stuffing.finish(self.picture.business_date, self.findings.append)
+        self._stuffing.finish(self._date, self.findings.append)
 
     def rows(self, patterns: tuple[str, ...] = PATTERNS) -> list[dict[str, Any]]:
         """Return the findings of these patterns as rows for tables and files."""

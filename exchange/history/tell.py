@@ -55,6 +55,7 @@ def tell(life: Life, picture: Picture) -> dict[str, Any]:
         "leaves": life.leaves,
         "steps": [_step(step, life, picture) for step in life.steps],
         "steps_left_out": life.steps_left_out,
+        "entered_again": life.entered_again,
     }
 
 
@@ -282,4 +283,7 @@ def text(told: dict[str, Any]) -> str:
                       f" [{happened['rule']}]"]  # fmt: skip
     if told["steps_left_out"]:
         lines += ["", f"{told['steps_left_out']:,} more steps are counted above and not shown"]
+    if told["entered_again"]:
+        ids = ", ".join(map(str, told["entered_again"]))
+        lines += ["", f"the same client id was used again later, for another order: {ids}"]
     return "\n".join(lines)
