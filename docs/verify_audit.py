@@ -15,6 +15,9 @@ CORRECTIONS = ("TRADE_BUSTED", "TRADE_ADJUSTED")
 JOINED = ("account", "side", "instrument", "last_quantity", "aggressor", "business_date")
 
 
+csv.field_size_limit(1 << 24)  # the text of a table of factors is long
+
+
 def check(holds, place, what):
     if not holds:
         sys.exit(f"NOT VERIFIED: {place}: {what}")
@@ -66,8 +69,8 @@ def main(trail, bulletin=None):
         check(came in (["N", "Y"], ["", ""]), place, "aggressor")  # none in an auction
         volume[rows[0]["business_date"], rows[0]["instrument"]] += int(rows[0]["last_quantity"])
     for match, rows in corrections.items():
-        named = [[row[name] for name in JOINED] for row in rows]
-        original = [[row[name] for name in JOINED] for row in matches.get(match, ())]
+        named, original = ([[row[name] for name in JOINED] for row in some]
+                           for some in (rows, matches.get(match, ())))  # fmt: skip
         check(named == original, f"match {match}", "its correction is not of both its sides, once")
         if rows[0]["record_type"] == "TRADE_BUSTED":
             volume[rows[0]["business_date"], rows[0]["instrument"]] -= int(rows[0]["last_quantity"])

@@ -112,6 +112,14 @@ def test_a_trail_of_nothing_is_verified(tmp_path: Path) -> None:
     assert verify(tmp_path / "trail.csv").stdout == "verified: 0 rows, 0 commands, 0 matches\n"
 
 
+def test_a_trail_with_a_long_text_is_verified(tmp_path: Path) -> None:
+    """A request of an operator has up to a MiB, and a table of factors is in the log as signed."""
+    script = begun()
+    script.say((record_of(CommandKind.RECORD, key_lo=script.key()), "factor," * 100_000))
+    file = written(tmp_path / "trail.csv", trail(script.write(tmp_path / "market")))
+    assert verify(file).returncode == 0, verify(file).stderr
+
+
 def test_a_command_without_an_id_has_no_key(tmp_path: Path) -> None:
     """The key bytes of a listing hold a product or legs, those of SET_RISK a credit."""
     script = implied()
