@@ -3,6 +3,7 @@
 They run in this process, but where a terminal or a missing package is at stake. Budget: 15 seconds.
 """
 
+import asyncio
 import csv
 import io
 import json
@@ -17,6 +18,7 @@ from typing import Any
 
 import pytest
 from history_market import DAYS, Script, two_days
+from recorded import NOON, SECOND, Clock, open_sequencer, say
 from served import CHECKOUT, COMMAND
 from test_history_divergence import NoPostOnly, rechained
 
@@ -90,6 +92,33 @@ def test_replay_stops_at_a_sequence_or_a_time_and_shows_what_was(market: Path) -
     assert "listed are: H100Z26" in hourbook("replay", market, "--book", "H100Q99", code=1)
     assert "not open" in hourbook("replay", market, "--account", 99, code=1)
     assert "neither" in hourbook("replay", market, "--until", "noon", code=2)
+
+
+def test_a_time_that_is_printed_names_what_it_is_printed_with(tmp_path: Path) -> None:
+    """Stamps are nanoseconds, and times are printed in milliseconds."""
+    script = two_days(batches=10)
+    market = tmp_path / "market"
+
+    async def session() -> None:
+        clock = Clock()
+        sequencer = open_sequencer(market, clock=clock, sync=lambda handle: None)
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(sequencer.run())
+            for number, batch in enumerate(script.batches):
+                clock.now = NOON + number * SECOND // 4 + 123_456_789
+                await say(sequencer, [record for record, _ in batch])
+            await sequencer.close()
+
+    asyncio.run(session())
+    first, *_ = hourbook("log", "grep", market, "--kind", "trade", "--json").splitlines()
+    trade = json.loads(first)
+    assert trade["time"].endswith((".123Z", ".373Z", ".623Z", ".873Z"))
+    found = hourbook("log", "grep", market, "--from", trade["time"], "--until", trade["time"])
+    assert f"#{trade['sequence']}." in found
+    told = result("replay", market, "--until", trade["time"])
+    assert (told["time"], told["last_sequence"] >= trade["sequence"]) == (trade["time"], True)
+    exact = trade["time"].replace("Z", "455Z")  # a microsecond before
+    assert result("replay", market, "--until", exact)["last_sequence"] < trade["sequence"]
 
 
 def test_replay_is_paced(market: Path) -> None:

@@ -20,7 +20,7 @@ NS: Final = 1_000_000_000
 _DATE_DIGITS: Final = 8  # of yyyymmdd
 SLOWEST: Final = 1e-6  # lowest speed, as a factor of the log's own time
 Directory = Annotated[Path, typer.Argument(metavar="DIR", help="A market's data directory.")]
-UNTIL_HELP = "Stop after this sequence, or at this time (ISO 8601, UTC)."
+UNTIL_HELP = "Stop after this sequence, or after this millisecond (ISO 8601, UTC)."
 
 
 def replay(
@@ -93,11 +93,12 @@ class _NotExported(Exception):
 
 
 def stop_at(directory: Path, text: str) -> int:
-    """Return the sequence that SEQ or TIME names; a usage error if it is neither."""
-    from exchange.history.walk import last_sequence_at  # noqa: PLC0415
+    """Return the sequence that SEQ or TIME names, the last of its millisecond; a usage error if it
+    is neither."""
+    from exchange.history.walk import last_moment, last_sequence_at  # noqa: PLC0415
 
     sequence, stamp = named(text)
-    return last_sequence_at(directory, stamp) if sequence is None else sequence
+    return last_sequence_at(directory, last_moment(stamp)) if sequence is None else sequence
 
 
 def named(text: str) -> tuple[int | None, int]:

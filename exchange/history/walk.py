@@ -138,6 +138,12 @@ def time_text(stamp: int) -> str:
     return f"{moment:%Y-%m-%dT%H:%M:%S}.{rest // 1_000_000:03d}Z"
 
 
+def last_moment(stamp: int) -> int:
+    """Return the last ns of the millisecond that begins at ``stamp``; of the microsecond, if
+    ``stamp`` is more exact. Times are printed truncated: all that is printed with one is within."""
+    return stamp + (999_999 if stamp % 1_000_000 == 0 else 999)
+
+
 def last_sequence_at(directory: Path, stamp: int) -> int:
     """Return the last sequence stamped at or before ``stamp`` (ns); 0 if there is none."""
     open_log(directory)
