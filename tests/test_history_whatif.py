@@ -60,9 +60,11 @@ def test_a_listing_of_no_price_step_is_refused_as_it_was(tmp_path: Path) -> None
     assert told["orders_rejected"] == 0
 
 
-def corrected(script: Script, kind: CommandKind) -> None:
+def corrected(script: Script, kind: CommandKind, others: tuple[int, ...] = ()) -> None:
     """Three lots trade at an implied price; two commands correct them, a leg each."""
     entered(script, POOR, SELL, 2_500, 5)  # which it could not, if a lot held much more
+    for other in others:
+        entered(script, other, SELL, 2_500, 5)
     entered(script, MAKER, BUY, 2_490, 5, instrument=1)
     entered(script, POOR, BUY, 2_400, 1)
     entered(script, 1, SELL, 2_400, 1)  # so that it has a position whatever is rejected
@@ -111,3 +113,14 @@ def test_an_implied_trade_that_is_there_is_corrected_as_it_was(
     told = what_if(script.write(tmp_path / "market"), Changes(margin=[("*", 101)]))
     assert (told["commands_changed"], told["trades_gone"]) == (2, 0)
     assert {one["difference"] for one in told["profit"]} <= {"0.00"}
+
+
+def test_a_leg_with_somebody_else_is_another_trade(tmp_path: Path) -> None:
+    """The incoming order trades as it did, but one of the orders that it meets is another's."""
+    script = implied()
+    corrected(script, CommandKind.BUST, others=(3,))
+    other = WhatIf(Changes(margin=[("*", 450)]))
+    told = other.report(walk(script.write(tmp_path / "market"), other.take))
+    assert (told["orders_rejected"], told["trades_gone"], told["trades_new"]) == (1, 0, 0)
+    nets = [other.engine.position(account, 0)["net"] for account in (TAKER, 3, POOR)]
+    assert nets == [3, -3, 1]  # nothing of it was corrected

@@ -255,8 +255,9 @@ class WhatIf:
             elif rows != instead:
                 self._refused(sequence, command, rows, instead)
             gone, new = _fills(rows), _fills(instead)
-            lost = (self._cleared(rows) - self._cleared(instead)) if gone - new else ()
-            self.gone |= {(sequence, *trade) for trade in lost}
+            if rows != instead and len(rows) > 1:
+                lost = self._cleared(rows) - self._cleared(instead)
+                self.gone |= {(sequence, *trade) for trade in lost}
             self.counts["trades_gone"] += (gone - new).total()
             self.counts["trades_new"] += (new - gone).total()
 
