@@ -161,6 +161,8 @@ def test_a_trade_of_an_auction_has_no_order_that_came_in(tmp_path: Path) -> None
     script.say(call)
     seller = entered(script, 3, SELL, 2_490, 4)
     buyer = entered(script, 4, BUY, 2_510, 4)
+    waits = entered(script, 5, BUY, 0, 2, flags=CommandFlag.MARKET)
+    ask(script, CommandKind.CANCEL, 5, waits)
     script.say(end)
     for mine, verb, other, account in ((seller, "sold", buyer, 4), (buyer, "bought", seller, 3)):
         life = told(script, tmp_path / "market", mine)
@@ -169,6 +171,8 @@ def test_a_trade_of_an_auction_has_no_order_that_came_in(tmp_path: Path) -> None
         assert why == "both orders were collected for an auction: all its trades are at one price"
         assert life is not None
         assert life["steps"][-1]["happened"][-1]["rule"] == tell.AUCTIONS
+    accepted = steps(told(script, tmp_path / "market", waits))[0][1]
+    assert accepted.endswith("2 lots rest, at any price, ahead of all that have a limit")
 
 
 def test_a_client_id_that_is_used_again_names_both_orders(tmp_path: Path) -> None:

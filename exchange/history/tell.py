@@ -23,6 +23,7 @@ from exchange.messages import (
     EventFlag,
     EventKind,
     SelfTrade,
+    TradingState,
 )
 
 PRIORITY: Final = "engine.md, Price-time priority"
@@ -36,6 +37,7 @@ COMMANDS: Final = "engine.md, Commands"
 REJECTS: Final = "rejects.md"
 
 Told = dict[str, str]  # what, why, rule
+_COLLECTING: Final = (TradingState.PRE_OPEN, TradingState.AUCTION)
 
 
 def tell(life: Life, picture: Picture) -> dict[str, Any]:
@@ -194,6 +196,9 @@ def _accepted(row: EventRow, step: Step, picture: Picture) -> Told:
         else ""
     )
     place = _queue(row, step, picture, step.made_way)
+    state = (step.before or {}).get("instrument", {}).get("state")
+    if row[3] & EventFlag.MARKET and state in _COLLECTING:
+        place = "at any price, ahead of all that have a limit"
     rests = f"; {row[10]:,} lots rest, {place}" if row[10] else ""
     return {
         "what": f"accepted as order {row[7]}{rests}",
