@@ -18,7 +18,10 @@ from exchange.history.audit import FIELDS, Trail
 from exchange.history.bulletin import Bulletin
 from exchange.history.picture import Picture
 from exchange.history.surveillance import Surveillance
+from exchange.history.words import event_line
+from exchange.journal.frame import Frame
 from exchange.messages import (
+    EVENT,
     INDEX_BITS,
     CommandFlag,
     CommandKind,
@@ -112,6 +115,32 @@ def test_a_trail_of_nothing_is_verified(tmp_path: Path) -> None:
     assert verify(tmp_path / "trail.csv").stdout == "verified: 0 rows, 0 commands, 0 matches\n"
 
 
+def test_a_repeated_answer_states_nothing_that_it_does_not_have(tmp_path: Path) -> None:
+    script = begun()
+    mine = entered(script, 3, SELL, 2_503, 4)
+    named = {"account": 3, "side": Side.UNSTATED, "target_lo": mine}
+    reduce = record_of(CommandKind.REDUCE, quantity=1, key_lo=700, **named)
+    cancel = record_of(CommandKind.CANCEL, key_lo=701, **named)
+    for record in (reduce, reduce, cancel, cancel):
+        script.say((record, None))
+    market = script.write(tmp_path / "market")
+    shown = ("leaves", "reason", "duplicate")
+    rows = trail(market)
+    assert of(rows, "ORDER_REDUCED", *shown) == [("3", "REQUESTED", ""), ("", "", "Y")]
+    assert of(rows, "ORDER_CANCELLED", *shown) == [("0", "REQUESTED", ""), ("", "", "Y")]
+    lines, picture = list[str](), Picture()
+
+    def take(frame: Frame, events: bytes) -> None:
+        picture.take(frame, events)
+        lines.extend(event_line(row, picture) for row in EVENT.iter_unpack(events))
+
+    walk.walk(market, take)
+    assert [line for line in lines if line.endswith("again")] == [
+        f"{kind} account 3, order {mine}, the first answer again"
+        for kind in ("ORDER_REDUCED", "ORDER_CANCELLED")
+    ]
+
+
 def test_a_trail_with_a_long_text_is_verified(tmp_path: Path) -> None:
     """A request of an operator has up to a MiB, and a table of factors is in the log as signed."""
     script = begun()
@@ -121,13 +150,15 @@ def test_a_trail_with_a_long_text_is_verified(tmp_path: Path) -> None:
 
 
 def test_a_command_without_an_id_has_no_key(tmp_path: Path) -> None:
-    """The key bytes of a listing hold a product or legs, those of SET_RISK a credit."""
+    """The key bytes of a listing hold a product or legs, those of SET_RISK a credit, of a LOGON the
+    connection."""
     script = implied()
     credit = record_of(CommandKind.SET_RISK, instrument=SPREAD, price=5, quantity=9, key_lo=77)
+    logon = record_of(CommandKind.LOGON, account=3, key_lo=9, key_hi=7)  # a connection
     refused = record_of(CommandKind.LIST, instrument=9, key_lo=3)
-    script.say((credit, None), (refused, None))
+    script.say((credit, None), (logon, None), (refused, None))
     rows = trail(script.write(tmp_path / "market"))
-    for kind in ("LIST", "LIST_COMBINATION", "SET_RISK"):
+    for kind in ("LIST", "LIST_COMBINATION", "SET_RISK", "LOGON"):
         assert set(of(rows, kind, "client_order_key")) == {("",)}, kind
     assert of(rows, "REJECTED", "client_order_key")[-1] == ("",)
     assert all(key for (key,) in of(rows, "DEPOSIT", "client_order_key"))

@@ -87,7 +87,15 @@ _TRANSFERS: Final = {int(kind): kind.name for kind in TransferKind}
 _CORRECTING: Final = frozenset(map(int, (CommandKind.BUST, CommandKind.ADJUST)))
 # Their key bytes hold amounts and numbers, and no id.
 _KEYLESS: Final = _CORRECTING | set(
-    map(int, (CommandKind.LIST, CommandKind.SET_RISK, CommandKind.LIST_COMBINATION))
+    map(
+        int,
+        (
+            CommandKind.LOGON,
+            CommandKind.LIST,
+            CommandKind.SET_RISK,
+            CommandKind.LIST_COMBINATION,
+        ),
+    )
 )
 _MASS_CANCEL, _MASS_QUOTE = int(CommandKind.MASS_CANCEL), int(CommandKind.MASS_QUOTE)
 _IN_SESSION: Final = (
@@ -455,9 +463,11 @@ class Trail:
         row[ORDER_TYPE] = "MARKET" if market else "LIMIT"
         if not market or (not duplicate and (event[8] or event[10] or flags & _RESTING)):
             row[PRICE] = self.picture.price(event[5], event[8])
-        row[QUANTITY], row[LEAVES] = event[9], event[10]
+        row[QUANTITY] = event[9]
+        if not duplicate or kind == _ACCEPTED:  # other repeated answers have none
+            row[LEAVES] = event[10]
         if kind in (_CANCELLED, _REDUCED):
-            row[WHY] = _CANCEL_REASONS[event[4]]
+            row[WHY] = "" if duplicate else _CANCEL_REASONS[event[4]]
         elif kind in (_WAITING, _ELECTED):
             row[TRIGGER] = self.picture.price(event[5], event[14])
         elif kind == _EXECUTED:

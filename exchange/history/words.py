@@ -427,6 +427,8 @@ def _order_line(row: EventRow, picture: Picture) -> str:
     price = "the market" if flags & EventFlag.MARKET else picture.price(row[5], row[8])
     where = f"{picture.code(row[5])} at {price}"
     line = f"{name} account {account}, order {order}: {sides(flags)} {row[9]:,} {where}"
+    if again and kind != EventKind.ORDER_ACCEPTED:  # leaves and reason are not repeated
+        return f"{name} account {account}, order {order}{again}"
     if kind in (EventKind.ORDER_CANCELLED, EventKind.ORDER_REDUCED):
         if not row[8] and not flags & EventFlag.RESTING:
             where = picture.code(row[5])  # a market order has no price
