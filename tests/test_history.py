@@ -315,6 +315,49 @@ def test_a_visit_sees_the_state_before_each_sequence(market: Path) -> None:
         assert replayed.engine.state_bytes() == state
 
 
+def without_grace(script: Script) -> tuple[int, int]:
+    """A session without grace is lost, and its order taken, in one batch; then it is cancelled.
+
+    Return the ids of the order, and of the one that takes it.
+    """
+    logon = record_of(CommandKind.LOGON, account=3, flags=CommandFlag.CANCEL_ON_DISCONNECT)
+    (opened,) = script.say((logon, None))
+    session = opened["order_id"]
+    (mine,) = script.say(script.enter(3, Side.SELL, 2_503, 9, session=session))
+    logoff = record_of(CommandKind.LOGOFF, account=3, session=session)
+    taking = script.enter(4, Side.BUY, 2_503, 2)
+    more = script.enter(5, Side.BUY, 2_503, 3)
+    rows = script.say((logoff, None), taking, more)
+    assert sum(row["kind"] == EventKind.TRADE for row in rows) == 2
+    return mine["order_id"], rows[1]["order_id"]
+
+
+def test_a_timer_that_is_due_at_once_waits_for_the_next_batch(tmp_path: Path) -> None:
+    """However the batch is looked into: the session's order is there until its end."""
+    script = Script()
+    script.set_up()
+    order_id, taker = without_grace(script)
+    cancel = record_of(
+        CommandKind.CANCEL, account=4, side=Side.UNSTATED, target_lo=taker, key_lo=script.key()
+    )
+    market = script.write(tmp_path / "market")
+    asks: list[list[tuple[int, int, int]]] = []
+
+    def look(engine: Engine, sequence: int) -> None:
+        asks.append(engine.book(0, 1)[1])
+
+    last = script.sequence
+    walk.visit(market, [last - 2, last - 1, last], look)
+    assert asks == [[(2_503, 9, 1)], [(2_503, 9, 1)], [(2_503, 7, 1)]]
+    life, _ = order.trace(market, order_id=order_id)
+    assert life is not None and life.executed == 5
+    assert [step.before["asks"] for step in life.steps[1:3]] == asks[1:]  # type: ignore[index]
+    script.batches[-1].append((cancel, None))  # of an order entered in the same batch
+    told = what_if(script.write(tmp_path / "cancelled"), Changes(margin=[("*", 100)]))
+    assert (told["trades"], told["trades_instead"], told["trades_gone"]) == (2, 2, 0)
+    assert told["lots"] == {CODES[0]: [5, 5]}
+
+
 def test_a_directory_without_a_log_is_named(tmp_path: Path) -> None:
     with pytest.raises(walk.NoLog, match="data directory"):
         walk.walk(tmp_path, lambda *_: None)

@@ -152,6 +152,25 @@ def test_an_order_is_not_behind_the_one_that_it_replaces(tmp_path: Path) -> None
     ]
 
 
+def test_orders_that_return_together_stand_behind_one_another(tmp_path: Path) -> None:
+    script = begun()
+    near, far = (
+        record_of(CommandKind.SET_LIMITS, instrument=0, target_lo=low, target_hi=3_000)
+        for low in (2_510, 2_000)
+    )
+    first = entered(script, 3, SELL, 2_505, 4)
+    second = entered(script, 4, SELL, 2_505, 6)
+    script.say((near, None))
+    script.say((far, None))
+    places = [
+        steps(told(script, tmp_path / "market", one))[-1][2].partition("; ")[2]
+        for one in (first, second)
+    ]
+    assert places == [
+        "alone at 2.505", "behind 4 lots of 1 order at 2.505, which came before it",
+    ]  # fmt: skip
+
+
 def test_a_trade_of_an_auction_has_no_order_that_came_in(tmp_path: Path) -> None:
     script = begun()
     call, end = (

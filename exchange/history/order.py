@@ -28,7 +28,6 @@ from exchange.journal.frame import Frame
 from exchange.messages import (
     COMMAND_BYTES,
     EVENT_BYTES,
-    CancelReason,
     Command,
     CommandFlag,
     CommandKind,
@@ -54,9 +53,7 @@ _RESTS: Final = frozenset(
         EventKind.ORDER_EXECUTED,
     }
 )
-# Commands that may put a new order in the place of another one, and the reasons of its cancel.
-_RENEWING: Final = frozenset({CommandKind.REPLACE, CommandKind.MASS_QUOTE})
-_RENEWED: Final = frozenset({CancelReason.REPLACED, CancelReason.QUOTE})
+_ENDED: Final = frozenset({EventKind.ORDER_CANCELLED, EventKind.ORDER_REDUCED})
 TARGETED: Final = frozenset({CommandKind.CANCEL, CommandKind.REDUCE, CommandKind.REPLACE})
 
 
@@ -65,8 +62,9 @@ class Step(msgspec.Struct):
 
     ``own``: the order's account named it; otherwise another account, another order or the market
     caused the events.
-    ``before`` is the state of book and account before it; None if it was not recorded. ``made_way``
-    are the lots that the order which this one replaces had shown at its price.
+    ``before`` is the state of book and account before it; None if it was not recorded. ``moved`` is
+    what the command's earlier events added to the price at which the order comes to rest: lots and
+    orders, below zero for what left it.
     """
 
     sequence: int
@@ -76,7 +74,7 @@ class Step(msgspec.Struct):
     own: bool
     events: list[EventRow]
     before: dict[str, Any] | None = None
-    made_way: int = 0
+    moved: tuple[int, int] = (0, 0)
 
 
 class Life(msgspec.Struct):
@@ -198,27 +196,36 @@ class _Trace:
             ingress = int.from_bytes(frame.ingress[8 * number : 8 * number + 8], "little")
             stamp = frame.opening.stamp
             step = Step(sequence, stamp, ingress, command, own, rows)
-            if command.kind in _RENEWING:
-                step.made_way = _made_way(events, rows[0])
+            if resting := [row for row in rows if row[2] in _RESTS and row[10]]:
+                step.moved = _moved(events, resting[-1])
             life.steps.append(step)
         else:
             life.steps_left_out += 1
 
 
-def _made_way(events: bytes, accepted: EventRow) -> int:
-    """Return the lots shown by the order that an accepted one replaces, if they stood at its price;
-    else 0."""
-    if accepted[2] != EventKind.ORDER_ACCEPTED:
-        return 0
-    sequences = event_column(events, "sequence")
-    start, end = bisect_left(sequences, accepted[0]), bisect_right(sequences, accepted[0])
-    flags = EventFlag.SELL | EventFlag.RESTING
-    of = accepted[5], accepted[6], accepted[8], accepted[3] & EventFlag.SELL | EventFlag.RESTING
-    for row in (event_row(events, at) for at in range(start, end)):
-        renewed = row[2] == EventKind.ORDER_CANCELLED and row[4] in _RENEWED
-        if renewed and (row[5], row[6], row[8], row[3] & flags) == of:
-            return row[9] - row[14]  # without an iceberg's hidden lots
-    return 0
+def _moved(events: bytes, own: EventRow) -> tuple[int, int]:
+    """Return the lots and orders that the events of a command before ``own`` added at its price, as
+    docs/reference/engine.md has the depth follow from events."""
+    sequences, lots, orders = event_column(events, "sequence"), 0, 0
+    side = own[3] & EventFlag.SELL
+    for at in range(bisect_left(sequences, own[0]), bisect_right(sequences, own[0])):
+        row = event_row(events, at)
+        kind, sells, resting = row[2], row[3] & EventFlag.SELL, row[3] & EventFlag.RESTING
+        if row[1] >= own[1]:
+            break
+        if (row[5], row[8]) != (own[5], own[8]):
+            continue
+        if kind == EventKind.TRADE and sells != side:
+            lots, orders = lots - row[9], orders - (not row[12] >> 32)
+        elif sells != side or row[7] == own[7]:
+            continue
+        elif kind in _RESTS and kind != EventKind.ORDER_EXECUTED and row[10]:
+            lots, orders = lots + row[10], orders + 1
+        elif kind in _ENDED and resting:  # without an iceberg's hidden lots
+            lots, orders = lots - row[9] + row[14], orders - (not row[10])
+        elif kind == EventKind.ORDER_DORMANT:
+            lots, orders = lots - row[10], orders - 1
+    return lots, orders
 
 
 def _names(command: Command, key: tuple[int, int]) -> bool:

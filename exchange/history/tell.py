@@ -179,9 +179,9 @@ def _queue(row: EventRow, step: Step, picture: Picture, own: int = 0) -> str:
     side = "asks" if row[3] & EventFlag.SELL else "bids"
     levels = (step.before or {}).get(side, [])
     lots, orders = next(((q, n) for price, q, n in levels if price == row[8]), (0, 0))
-    lots, orders = (lots - own, orders - 1) if own else (lots, orders)
+    lots, orders = lots + step.moved[0] - own, orders + step.moved[1] - bool(own)
     price = picture.price(row[5], row[8])
-    if not orders:
+    if orders <= 0 or lots <= 0:
         return f"alone at {price}"
     owners = "1 order" if orders == 1 else f"{orders:,} orders"
     return f"behind {lots:,} lots of {owners} at {price}, which came before it"
@@ -195,7 +195,7 @@ def _accepted(row: EventRow, step: Step, picture: Picture) -> Told:
         if account
         else ""
     )
-    place = _queue(row, step, picture, step.made_way)
+    place = _queue(row, step, picture)
     state = (step.before or {}).get("instrument", {}).get("state")
     if row[3] & EventFlag.MARKET and state in _COLLECTING:
         place = "at any price, ahead of all that have a limit"

@@ -18,9 +18,11 @@ from exchange.journal.reader import LOG_NAME, LogReader, Tail
 from exchange.journal.replay import Replayer
 from exchange.journal.snapshots import recover
 from exchange.journal.storage import LocalStorage
-from exchange.messages import COMMAND_BYTES
+from exchange.messages import COMMAND_BYTES, CommandKind
 
 NS: Final = 1_000_000_000
+# A session without grace ends by a timer that is due at once, and fires with the next batch.
+_TIMED: Final = frozenset({int(CommandKind.LOGOFF), int(CommandKind.RECOVERED)})
 Progress = Callable[[int, int], None]
 Take = Callable[[Frame, bytes], None]  # called with a frame and the events of its commands
 Look = Callable[[Engine, int], None]  # called with the engine before that sequence and the sequence
@@ -92,6 +94,38 @@ def walk(
     return replayed.engine
 
 
+class Pieces:
+    """Applies one batch in pieces to an engine, with the events that it gives as a whole.
+
+    Timers fire at the beginning of what is applied. One that a command of the batch sets may be due
+    at the batch's own stamp, and must not fire with the next piece: then the batch is applied again
+    from its beginning.
+    """
+
+    def __init__(self, engine: Engine, frame: Frame) -> None:
+        self._engine = engine
+        self._first, self._stamp = frame.opening.first_sequence, frame.opening.stamp
+        again = not _TIMED.isdisjoint(frame.commands[::COMMAND_BYTES])
+        self._image = engine.snapshot() if again else None
+        self._applied = self._told = 0  # commands, and bytes of their events
+
+    def upto(self, commands: "bytes | bytearray", end: int) -> bytes:
+        """Apply the batch's commands below number ``end``; return the events of those that were not
+        applied yet. ``commands`` are the batch's; those applied before must be as they were."""
+        start = self._applied
+        if start == end:
+            return b""
+        if self._image is None or not start:
+            piece = bytes(commands[start * COMMAND_BYTES : end * COMMAND_BYTES])
+            events = self._engine.apply(piece, self._first + start, self._stamp)
+        else:
+            self._engine.restore(self._image)
+            whole = bytes(commands[: end * COMMAND_BYTES])
+            events = self._engine.apply(whole, self._first, self._stamp)[self._told :]
+        self._applied, self._told = end, self._told + len(events)
+        return events
+
+
 def visit(directory: Path, sequences: Iterable[int], look: Look) -> Engine:
     """Replay without comparing, and call ``look`` before each of the sequences is applied.
 
@@ -103,21 +137,19 @@ def visit(directory: Path, sequences: Iterable[int], look: Look) -> Engine:
     reader = open_log(directory)
     for chunk in reader.chunks():
         for frame in chunk:
-            first, commands, stamp = (
-                frame.opening.first_sequence,
-                frame.commands,
-                frame.opening.stamp,
-            )
-            while stop is not None and stop <= frame.last_sequence:
-                before = (stop - first) * COMMAND_BYTES
-                if before:
-                    engine.apply(commands[:before], first, stamp)
-                look(engine, stop)
-                first, commands = stop, commands[before:]
-                stop = next(due, None)
+            opening = frame.opening
+            if stop is not None and stop <= frame.last_sequence:
+                pieces = Pieces(engine, frame)
+                while stop is not None and stop <= frame.last_sequence:
+                    pieces.upto(frame.commands, stop - opening.first_sequence)
+                    look(engine, stop)
+                    stop = next(due, None)
+                if stop is not None:
+                    pieces.upto(frame.commands, opening.count)
+            elif stop is not None:
+                engine.apply(frame.commands, opening.first_sequence, opening.stamp)
             if stop is None:
                 return engine
-            engine.apply(commands, first, stamp)
     reader.finish()
     return engine
 

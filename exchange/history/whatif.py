@@ -24,7 +24,7 @@ from exchange.history.records import (
     event_row,
     kinds_of,
 )
-from exchange.history.walk import Progress, walk
+from exchange.history.walk import Pieces, Progress, walk
 from exchange.history.words import command_line, member_name, reject_words
 from exchange.journal.frame import Frame
 from exchange.messages import (
@@ -123,7 +123,7 @@ class WhatIf:
     def _apply(self, frame: Frame, events: bytes) -> bytes:
         """Run the changed batch; in parts if a command names an order entered in the same batch, or
         sets limits, which are measured from the mark that the commands before it leave."""
-        first, stamp = frame.opening.first_sequence, frame.opening.stamp
+        first, pieces = frame.opening.first_sequence, Pieces(self.engine, frame)
         commands, done = bytearray(frame.commands), 0
         accepted = _accepted(events)
         fresh = {order_id: sequence for (sequence, _), order_id in accepted.items()}
@@ -131,9 +131,7 @@ class WhatIf:
 
         def run_upto(end: int) -> None:
             nonlocal done
-            piece = bytes(commands[done * COMMAND_BYTES : end * COMMAND_BYTES])
-            output = self.engine.apply(piece, first + done, stamp)
-            outputs.append(output)
+            outputs.append(output := pieces.upto(commands, end))
             self._follow({key: order_id for key, order_id in accepted.items()
                           if first + done <= key[0] < first + end}, _accepted(output))  # fmt: skip
             done = end
