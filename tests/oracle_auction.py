@@ -16,7 +16,7 @@ from oracle_matching import (
     tell_group,
 )
 from oracle_state import Instrument, Market, Order, Place, Record, Rejected
-from oracle_stops import elect
+from oracle_stops import reached_by
 
 from exchange.messages import (
     CancelReason,
@@ -307,14 +307,14 @@ def reprice(m: Market, order: Order, price: int) -> None:
 
 
 def may_join(instrument: Instrument, order: Order) -> bool:
-    """Whether an elected stop is an order that an auction takes."""
+    """Whether a stop is an order that an auction takes."""
     inside = instrument.low <= order.price <= instrument.high
     return order.tif in RESTS and not order.market and inside
 
 
-def join_elected(m: Market, instrument: Instrument) -> bool:
-    """Elected stops join the auction; whether there was one."""
-    joining = [order for order in instrument.elected if may_join(instrument, order)]
+def join_stops(m: Market, instrument: Instrument, stops: list[Order]) -> bool:
+    """Those of the stops join that may; whether there was one."""
+    joining = [order for order in stops if may_join(instrument, order)]
     for order in joining:
         take_out(m, order, Place.INCOMING)
         order.features &= ~OrderFeature.STOP
@@ -324,14 +324,13 @@ def join_elected(m: Market, instrument: Instrument) -> bool:
 
 
 def find_with_stops(m: Market, instrument: Instrument) -> Found:
-    """The price, and again as long as stops that it elects join."""
-    join_elected(m, instrument)
+    """The price, and again as long as stops that it reaches join. Others wait for a trade."""
+    join_stops(m, instrument, instrument.elected)
     for _ in range(Limit.AUCTION_ROUNDS):
         found = find(instrument)
         if found.price is None:
             return found
-        elect(m, instrument, found.price)
-        if not join_elected(m, instrument):
+        if not join_stops(m, instrument, reached_by(instrument, found.price)):
             return found
     return find(instrument)
 

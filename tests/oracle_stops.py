@@ -62,14 +62,20 @@ def reached(order: Order, price: int) -> bool:
     return price >= order.trigger if order.side == Side.BUY else price <= order.trigger
 
 
-def elect(m: Market, instrument: Instrument, price: int) -> None:
-    """A trade at this price: the stops that it reaches, nearest trigger first, then oldest; buys
-    before sells."""
+def reached_by(instrument: Instrument, price: int) -> list[Order]:
+    """The stops that a price reaches, nearest trigger first, then oldest; buys before sells."""
+    found: list[Order] = []
     for side, sign in ((Side.BUY, 1), (Side.SELL, -1)):
         chosen = [o for o in instrument.stops if o.side == side and reached(o, price)]
-        for order in sorted(chosen, key=lambda o, sign=sign: (sign * o.trigger, o.age)):  # type: ignore[misc]
-            instrument.stops.remove(order)
-            instrument.elected.append(order)
+        found += sorted(chosen, key=lambda o, sign=sign: (sign * o.trigger, o.age))  # type: ignore[misc]
+    return found
+
+
+def elect(instrument: Instrument, price: int) -> None:
+    """A trade at this price elects the stops that it reaches."""
+    for order in reached_by(instrument, price):
+        instrument.stops.remove(order)
+        instrument.elected.append(order)
 
 
 def trades_now(m: Market, instrument: Instrument) -> bool:
@@ -112,7 +118,7 @@ def aftermath(m: Market, instrument: Instrument, first: int) -> None:
         rows, first = m.rows[first:], len(m.rows)
         look_at_trades(m, instrument, rows)
         for price in prints:
-            elect(m, instrument, price)
+            elect(instrument, price)
         if not instrument.elected or instrument.due > m.stamp:
             return
         if count == Limit.ELECTIONS or not trades_now(m, instrument):

@@ -246,6 +246,34 @@ def test_an_auction_elects_stops_so_many_times(machine: type[Machine]) -> None:
 
 
 @machines
+@pytest.mark.parametrize("trigger", [100, 95])
+def test_a_price_that_is_not_the_auctions_elects_no_stop(
+    machine: type[Machine], trigger: int
+) -> None:
+    """100 is found first, and then 95, with the stop that joins: a MARKET stop, which does not,
+    comes in only if a trade reaches it."""
+    floor = Floor(machine())
+    floor.do(pack(CommandKind.MARK, price=100))
+    floor.enter(1, BUY, 100, 5)
+    floor.enter(1, BUY, 95, 20)
+    floor.enter(2, SELL, 100, 5)
+    floor.enter(2, SELL, 101, 9)
+    terms = {"tif": int(TimeInForce.IOC), "flags": int(CommandFlag.MARKET)}
+    waits = floor.enter(3, BUY, 0, 2, spare=OrderFeature.STOP, target_hi=trigger, **terms)
+    joins = floor.enter(2, SELL, 95, 20, spare=OrderFeature.STOP, target_hi=100)
+    events = floor.move(TradingState.CONTINUOUS)
+    assert {e.price for e in told(events, EventKind.TRADE) if e.flags & EventFlag.AUCTION} == {95}
+    elected = [e.order_id for e in told(events, EventKind.ORDER_ELECTED)]
+    assert elected == [joins.order_id, *([waits.order_id] if trigger == 95 else [])]
+    if trigger == 100:  # it waits as before, and is elected by the next trade there
+        later = floor.do(
+            pack(CommandKind.ENTER, account=1, price=100, quantity=1, key_lo=99, side=BUY)
+        )
+        assert [e.order_id for e in told(later, EventKind.ORDER_ELECTED)] == [waits.order_id]
+        floor.machine.check()
+
+
+@machines
 def test_a_volatile_market_is_collected_with_what_rests(machine: type[Machine]) -> None:
     floor = Floor(machine(), TradingState.PRE_OPEN)
     floor.move(TradingState.CONTINUOUS)

@@ -19,16 +19,17 @@ from exchange.engine.extras cimport hide, stops_of
 from exchange.engine.groups cimport are_crossed, beside
 from exchange.engine.guards cimport rests
 from exchange.engine.ladder cimport build_ladder
-from exchange.engine.lifecycle cimport cancel_for, reject, shrink, withdraw, work_aside
+from exchange.engine.lifecycle cimport cancel_for, pick, reject, shrink, withdraw, work_aside
 from exchange.engine.pairing cimport pair_off
 from exchange.engine.risk cimport adverse_per_lot, rehold
 from exchange.engine.state cimport (
     AT_MARKET, Auction, COLLECTED, Command, Event, Instrument, Level, Market, NO_ASK, NO_BID, Order,
-    Position, UNPRICED, WATCH_AUCTION, WATCH_QUOTES, WATCH_STOPS, WORKING, auction_of, collects,
-    ensure, i32, i64, is_featured, lots_of, order_id_of, prefetch, put_state, set_order_state,
-    side_of, tif_of, u32, u8,
+    Position, Stops, UNPRICED, WATCH_AUCTION, WATCH_QUOTES, WATCH_STOPS, WORKING, auction_of,
+    collects, ensure, i32, i64, is_featured, lots_of, order_id_of, prefetch, put_state,
+    set_order_state, side_of, tif_of, u32, u8,
 )
-from exchange.engine.stops cimport elect, say_elected
+from exchange.engine.stops cimport say_elected
+from exchange.engine.triggers cimport add_trigger, remove_trigger
 from exchange.engine.vocabulary cimport *
 
 cdef enum:
@@ -222,42 +223,67 @@ cdef void say_found(Market* m, Instrument* book, u8 kind, Found* found) noexcept
 
 
 cdef Found find_with_stops(Market* m, Instrument* book) noexcept nogil:
-    """Find the price, elect the stops that it reaches, let them join, and find it again: until none
-    joins or LIMIT_AUCTION_ROUNDS are spent. Elected stops that have not joined come in after the
-    auction."""
+    """Find the price, let the stops that it reaches join, and find it again: until none joins or
+    LIMIT_AUCTION_ROUNDS are spent. Stops that may not join wait on: only a trade elects them, since
+    the last price may be one that does not reach them."""
     cdef Found found
+    cdef Stops* stops = stops_of(m, book)
     cdef u32 rounds = 0
+    cdef u32 i
     join_elected(m, book)
+    m.picked_count = 0
     while True:
         found = find_price(m, book)
-        if found.executed == 0 or rounds == LIMIT_AUCTION_ROUNDS:
-            return found
-        if not book.watched & WATCH_STOPS:
-            return found
-        elect(m, book, found.price)
-        if not join_elected(m, book):
-            return found
+        if (found.executed == 0 or rounds == LIMIT_AUCTION_ROUNDS
+                or not book.watched & WATCH_STOPS or not join_reached(m, book, found.price)):
+            break
         rounds += 1
+    for i in range(m.picked_count):
+        add_trigger(m, stops, m.picked[i])
+    return found
 
 
-cdef bint join_elected(Market* m, Instrument* book) noexcept nogil:
-    """Let elected stops join, in the order of their election: ORDER_ELECTED. Whether any did."""
+cdef void join_one(Market* m, Instrument* book, u32 slot) noexcept nogil:
+    """A stop joins: ORDER_ELECTED."""
+    withdraw(m, book, &m.positions[m.orders[slot].position], slot)
+    say_elected(m, slot)
+    event_of(m, m.index - 1).leaves = join(m, book, slot, False)
+
+
+cdef void join_elected(Market* m, Instrument* book) noexcept nogil:
+    """Let stops join that were elected before, in the order of their election."""
     cdef u32 slot = stops_of(m, book).elected.head
     cdef u32 following
-    cdef bint joined = False
     while slot:
         following = m.orders[slot].next
         if may_join(m, book, slot):
-            withdraw(m, book, &m.positions[m.orders[slot].position], slot)
-            say_elected(m, slot)
-            event_of(m, m.index - 1).leaves = join(m, book, slot, False)
-            joined = True
+            join_one(m, book, slot)
         slot = following
+
+
+cdef bint join_reached(Market* m, Instrument* book, i64 price) noexcept nogil:
+    """Let the waiting stops that the price reaches join, in the order of `elect`; whether any did.
+    Those that may not join leave the heap until the price is found, and are picked."""
+    cdef Stops* stops = stops_of(m, book)
+    cdef bint joined = False
+    cdef u32 slot
+    cdef u8 side
+    for side in range(2):
+        slot = stops.root[side]
+        while slot and (m.extras[slot].trigger >= price if side
+                        else m.extras[slot].trigger <= price):
+            if may_join(m, book, slot):
+                join_one(m, book, slot)
+                joined = True
+            else:
+                remove_trigger(m, stops, slot)
+                pick(m, slot)
+            slot = stops.root[side]
     return joined
 
 
 cdef bint may_join(Market* m, Instrument* book, u32 slot) noexcept nogil:
-    """Whether an elected stop may join an auction: priced within the limits, and may rest."""
+    """Whether a stop may join an auction: priced within the limits, and may rest."""
     cdef Order* o = &m.orders[slot]
     return (rests(tif_of(o)) and not m.extras[slot].features & AT_MARKET
             and book.low <= o.price <= book.high)
