@@ -12,8 +12,8 @@ from oracle_features import (
     shared_by,
 )
 from oracle_icebergs import judge_display, judge_room, take_hidden
-from oracle_implied import best_source
-from oracle_matching import RESTS, cancel_order, lose, send, take_out
+from oracle_implied import Source, best_source
+from oracle_matching import RESTS, cancel_order, lose, position_of, send, take_out
 from oracle_protections import (
     bound_by_band,
     is_on,
@@ -238,15 +238,33 @@ def judge_auction(c: Record, instrument: Instrument) -> None:
         raise Rejected(Reason.NOT_IN_AUCTION, 0, instrument.state)
 
 
-def judge_post_only(m: Market, c: Record, side: int, instrument: Instrument) -> None:
+def judge_post_only(
+    m: Market, c: Record, side: int, instrument: Instrument, lots: int, old: Order | None = None
+) -> None:
+    """``lots`` come in when the order ``old`` has left; 0: the order only keeps its place."""
     if not c.flags & CommandFlag.POST_ONLY:
         return
     prices = [order.price for order in instrument.side(1 - side)[:1]]
-    source = best_source(m, instrument, side, c.quantity, c.account)
-    prices += [source.price] if source else []
+    if lots:
+        source = source_without(m, instrument, side, lots, c.account, old)
+        prices += [source.price] if source else []
     for best in prices:
         if c.price >= best if side == Side.BUY else c.price <= best:
             raise Rejected(Reason.POST_ONLY, best, c.price)
+
+
+def source_without(
+    m: Market, instrument: Instrument, side: int, lots: int, account: int, old: Order | None
+) -> Source | None:
+    """The best implied price once ``old`` holds nothing any more."""
+    if old is None:
+        return best_source(m, instrument, side, lots, account)
+    position = position_of(m, old)
+    held = position.orders
+    position.orders = {number: o for number, o in held.items() if o is not old}
+    source = best_source(m, instrument, side, lots, account)
+    position.orders = held
+    return source
 
 
 def limit_of(m: Market, c: Record, instrument: Instrument) -> tuple[int, bool]:
@@ -284,7 +302,7 @@ def judge_enter(m: Market, c: Record, account: Account) -> Instrument:
     judge_features(m, c)
     judge_through(m, c, instrument)
     judge_auction(c, instrument)
-    judge_post_only(m, c, c.side, instrument)
+    judge_post_only(m, c, c.side, instrument, c.quantity)
     if minimum_of(c) > c.quantity:
         raise Rejected(Reason.MINIMUM, c.quantity, signed(c.target_hi))
     if c.tif == TimeInForce.GTD and signed(c.target_lo) <= m.stamp:
@@ -446,19 +464,20 @@ def replace(m: Market, c: Record) -> None:
         need_slot(m, c)
         keep_receipt(m, c, cancel_order(m, order, CancelReason.REDUCED))
         return
-    if new_id or not keeps_place(order, c, leaves):
+    comes_in = new_id or not keeps_place(order, c, leaves)
+    if comes_in:
         if order.place is not Place.WAITING:
             judge_band(m, instrument, order.side, c.price)
         judge_all_months(m, account, instrument, order.side, leaves - order.leaves)
     judge_auction(c, instrument)
-    judge_post_only(m, c, order.side, instrument)
+    judge_post_only(m, c, order.side, instrument, leaves if comes_in else 0, order)
     if order.display and order.display * (Limit.REFILLS + 1) < leaves:
         raise Rejected(Reason.DISPLAY, -(-leaves // (Limit.REFILLS + 1)), order.display)
-    if order.features & REDUCE_ONLY and (new_id or not keeps_place(order, c, leaves)):
+    if order.features & REDUCE_ONLY and comes_in:
         left = room(m, order.account, order.instrument, order.side, order)
         judge_reduction(left, leaves, shared_by(order))
     judge_position(m, account, instrument, order.side, leaves, order)
-    if new_id or not keeps_place(order, c, leaves):
+    if comes_in:
         judge_margin(m, account, instrument, (order.side, leaves, c.price), order)
     need_slot(m, c)
     if new_id:

@@ -108,6 +108,59 @@ def test_post_only_sees_what_is_implied(machine: type[Machine]) -> None:
     assert rejects(desk.enter(1, 0, BUY, 2, 2649, flags=post_only)) == []
 
 
+def unequal(machine: type[Machine]) -> tuple[Desk, int]:
+    """Account 1 bids 5 lots of a spread of months of unequal hours, which bind all but a dollar of
+    what it has; -10 is implied for it."""
+    desk = Desk(machine())
+    desk.do(pack(CommandKind.SET_IMPLIED, instrument=SPREAD, tif=1))
+    desk.enter(2, 0, SELL, 5, 2690)
+    desk.enter(3, 1, BUY, 5, 2700)
+    bid = desk.enter(1, SPREAD, BUY, 5, -20)[0].order_id
+    free = desk.machine.account(1)["cash"] - desk.required(1)
+    desk.do(pack(CommandKind.WITHDRAW, account=1, price=free - 1_000_000))
+    return desk, bid
+
+
+@both
+@pytest.mark.parametrize("new_id", [0, int(CommandFlag.NEW_ID)])
+@pytest.mark.parametrize("post_only", [0, int(CommandFlag.POST_ONLY)])
+def test_a_replace_meets_what_is_implied_with_its_old_hold_free(
+    machine: type[Machine], new_id: int, post_only: int
+) -> None:
+    """The order holds nothing when it comes in anew: so one that is post-only is refused."""
+    desk, bid = unequal(machine)
+    fields = {"account": 1, "side": 2, "target_lo": bid, "price": -10, "quantity": 5}
+    replace = pack(CommandKind.REPLACE, **fields, flags=new_id | post_only, key_lo=999)
+    events = desk.do(replace)
+    if post_only:
+        assert rejects(events) == [(Reason.POST_ONLY, -10, -10)]
+    else:
+        assert executions(events) == [(1, SPREAD, -10, 5), (2, 0, 2690, 5), (3, 1, 2700, 5)]
+
+
+@both
+def test_a_dormant_order_returns_with_its_hold_free(machine: type[Machine]) -> None:
+    desk, _ = unequal(machine)
+    limits = {"instrument": SPREAD, "target_hi": 6000}
+    desk.do(pack(CommandKind.SET_LIMITS, **limits, target_lo=-15))
+    desk.enter(2, 0, SELL, 5, 2680)  # now -20 is implied
+    events = desk.do(pack(CommandKind.SET_LIMITS, **limits, target_lo=-3000))
+    assert executions(events) == [(1, SPREAD, -20, 5), (2, 0, 2680, 5), (3, 1, 2700, 5)]
+
+
+@both
+def test_a_post_only_order_that_keeps_its_place_meets_nobody(machine: type[Machine]) -> None:
+    """A price that has come to be implied since is no reason against making it smaller."""
+    desk = desk_of(machine, on=False)
+    bid = desk.enter(1, 0, BUY, 5, 2650)[0].order_id
+    desk.enter(2, SPREAD, SELL, 5, -40)
+    desk.enter(3, 2, SELL, 5, 2690)
+    desk.do(pack(CommandKind.SET_IMPLIED, instrument=SPREAD, tif=1))
+    fields = {"account": 1, "side": 2, "target_lo": bid, "flags": CommandFlag.POST_ONLY}
+    (event,) = desk.do(pack(CommandKind.REPLACE, **fields, price=2650, quantity=3))
+    assert (event.kind, event.reason, event.leaves) == (EventKind.ORDER_REPLACED, 1, 3)
+
+
 @both
 def test_the_switch_is_of_combinations(machine: type[Machine]) -> None:
     desk = desk_of(machine)

@@ -4,13 +4,13 @@ return of dormant orders. ENTER: orders.pyx."""
 from exchange.engine.aftermath cimport aftermath, follow
 from exchange.engine.auction cimport join
 from exchange.engine.book cimport slot_of
-from exchange.engine.combinations cimport bad_legs_risk, charge_legs
+from exchange.engine.combinations cimport bad_legs_risk, charge_legs, rehold_all
 from exchange.engine.events cimport emit, what
 from exchange.engine.expiry cimport expiry_of
 from exchange.engine.extras cimport queue_of, stops_of, take_hidden
 from exchange.engine.groups cimport features_of, partner_of, room_to_reduce, shared_lots
 from exchange.engine.guards cimport (
-    bad_grid, bad_owner, bad_post_only, bad_risk, bad_time, refuse_display, refuse_target,
+    bad_grid, bad_owner, bad_risk, bad_time, refuse_display, refuse_post_only, refuse_target,
 )
 from exchange.engine.ids cimport find_key, has_slot, owner_of
 from exchange.engine.lifecycle cimport (
@@ -24,10 +24,10 @@ from exchange.engine.months cimport refuse_all_months
 from exchange.engine.safety cimport refuse_band, refuse_value
 from exchange.engine.state cimport (
     AT_MARKET, COMBINED, Command, DORMANT, ELECTED, Event, Extra, Instrument, Market, Order,
-    PROTECTED_BY, Position, UNPRICED, WAITING, WATCH_BREAKER, WATCH_LEGS, WATCH_LIMITS,
-    WATCH_QUOTES, WORKING, collects, i32, i64, instrument_of, is_featured, is_live, is_seen,
-    is_simple, likely, lots_of, order_id_of, set_order_state, side_of, state_of, tif_of, u32, u64,
-    u8, unlikely,
+    PROTECTED_BY, Position, UNPRICED, WAITING, WATCH_BREAKER, WATCH_IMPLIED, WATCH_LEGS,
+    WATCH_LIMITS, WATCH_QUOTES, WORKING, collects, i32, i64, instrument_of, is_featured, is_live,
+    is_seen, is_simple, likely, lots_of, order_id_of, set_order_state, side_of, state_of, tif_of,
+    u32, u64, u8, unlikely,
 )
 from exchange.engine.vocabulary cimport *
 
@@ -175,6 +175,26 @@ cdef bint bad_reduction(Market* m, Command* c, Position* p, Order* o, i64 leaves
     return True
 
 
+cdef bint refuse_posting(Market* m, Command* c, Instrument* book, Position* p, Order* o,
+                         i64 leaves, i64 before, i32 at) noexcept nogil:
+    """NOT_IN_AUCTION, POST_ONLY of a REPLACE. One that keeps its place meets nobody. Any other
+    comes in when the order has left the book: which prices are implied for it depends on the
+    margin that is free then."""
+    cdef u8 side = side_of(o)
+    cdef i64 adverse = before * adverse_per_lot(book, side, o.price) if p.adverse else 0
+    cdef bint refused
+    if not book.watched & WATCH_IMPLIED or keeps_place(c, o, leaves, before):
+        return refuse_post_only(m, c, book, side, at, 0)
+    p.exposure[side] -= before
+    p.adverse -= adverse
+    rehold_all(m, book, p)
+    refused = refuse_post_only(m, c, book, side, at, <u32>leaves)
+    p.exposure[side] += before
+    p.adverse += adverse
+    rehold_all(m, book, p)
+    return refused
+
+
 cdef inline bint bad_new_terms(Market* m, Command* c, Instrument* book, Position* p, Order* o,
                                i64 leaves, i64 before, Terms* terms) noexcept nogil:
     """The guards of a REPLACE from PRICE_BAND to MEMBER_MARGIN; margin is judged on `leaves` at the
@@ -183,7 +203,8 @@ cdef inline bint bad_new_terms(Market* m, Command* c, Instrument* book, Position
     cdef bint refused
     if unlikely(book.watched) and refuse_protected(m, c, book, p, o, leaves, before):
         return True
-    if bad_post_only(m, c, book, side_of(o), terms.slot):
+    if (unlikely(c.flags & COMMAND_FLAG_POST_ONLY)
+            and refuse_posting(m, c, book, p, o, leaves, before, terms.slot)):
         return True
     if unlikely(is_featured(o)) and bad_display(m, c, book, o, leaves):
         return True

@@ -5,6 +5,7 @@ from exchange.engine.state cimport (
 )
 
 cdef void charge_legs(Market* m, Position* p) noexcept nogil
+cdef void rehold_all(Market* m, Instrument* book, Position* p) noexcept nogil
 cdef void list_combination(Market* m, Command* c) noexcept nogil
 cdef bint has_living(Market* m, u32 instrument) noexcept nogil
 cdef bint bad_made_marks(Market* m, u32 instrument, i64 mark, bint settles) noexcept nogil

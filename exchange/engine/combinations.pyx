@@ -45,6 +45,13 @@ cdef void charge_legs(Market* m, Position* p) noexcept nogil:
             rehold(m, &m.instruments[made.leg[i]], q)
 
 
+cdef void rehold_all(Market* m, Instrument* book, Position* p) noexcept nogil:
+    """Bring the hold of a position and, of a combination's, of its legs in line."""
+    rehold(m, book, p)
+    if book.watched & WATCH_LEGS:
+        charge_legs(m, p)
+
+
 # --- listing
 
 cdef bint bad_legs(Market* m, Command* c, Composite* made) noexcept nogil:

@@ -24,7 +24,8 @@ cdef bint refuse_extent(Market* m, Command* c, Instrument* book) noexcept nogil
 cdef bint refuse_display(Market* m, Command* c, Instrument* book, u64 quantity,
                          u64 display) noexcept nogil
 cdef i32 market_slot(Instrument* book, u8 side, u8 tif, i64 ticks, bint protected) noexcept nogil
-cdef bint refuse_post_only(Market* m, Command* c, Instrument* book, u8 side, i32 at) noexcept nogil
+cdef bint refuse_post_only(Market* m, Command* c, Instrument* book, u8 side, i32 at,
+                           u32 lots) noexcept nogil
 cdef void refuse_quantity(Market* m, Command* c, Instrument* book) noexcept nogil
 cdef bint refuse_owner(Market* m, Command* c, bint blocked_if_killed) noexcept nogil
 cdef bint refuse_untimely(Market* m, Command* c, Instrument* book) noexcept nogil
@@ -92,10 +93,10 @@ cdef inline bint bad_grid(Market* m, Command* c, Instrument* book, Account* acco
 
 cdef inline bint bad_post_only(Market* m, Command* c, Instrument* book, u8 side,
                                i32 at) noexcept nogil:
-    """NOT_IN_AUCTION, POST_ONLY of a post-only order."""
+    """NOT_IN_AUCTION, POST_ONLY of a new post-only order."""
     if likely(not c.flags & COMMAND_FLAG_POST_ONLY):
         return False
-    return refuse_post_only(m, c, book, side, at)
+    return refuse_post_only(m, c, book, side, at, c.quantity)
 
 
 cdef inline bint bad_risk(Market* m, Command* c, Instrument* book, Position* p, Account* account,

@@ -133,15 +133,16 @@ cdef bint refuse_distance(Market* m, Command* c, Instrument* book) noexcept nogi
     return True
 
 
-cdef bint refuse_post_only(Market* m, Command* c, Instrument* book, u8 side,
-                           i32 at) noexcept nogil:
-    """NOT_IN_AUCTION, POST_ONLY (also if an implied price would be reached)."""
+cdef bint refuse_post_only(Market* m, Command* c, Instrument* book, u8 side, i32 at,
+                           u32 lots) noexcept nogil:
+    """NOT_IN_AUCTION, POST_ONLY (also if an implied price would be reached by an order that comes
+    in with so many lots)."""
     if collects(book):
         reject(m, c, REASON_NOT_IN_AUCTION, 0, book.state)
     elif reaches(side, at, book.best[1 - side]):
         reject(m, c, REASON_POST_ONLY, price_of(book, book.best[1 - side]), c.price)
     else:
-        return book.watched & WATCH_IMPLIED and refuse_implied(m, c, book, side)
+        return book.watched & WATCH_IMPLIED and refuse_implied(m, c, book, side, lots)
     return True
 
 

@@ -303,10 +303,10 @@ cdef bint find_source(Market* m, Instrument* book, Account* account, u8 side, u3
     return found
 
 
-cdef bint refuse_implied(Market* m, Command* c, Instrument* book, u8 side) noexcept nogil:
-    """POST_ONLY: the order would trade with an implied price at once."""
+cdef bint refuse_implied(Market* m, Command* c, Instrument* book, u8 side, u32 lots) noexcept nogil:
+    """POST_ONLY: the order, which comes in with so many lots, would trade with an implied price."""
     cdef Source s
-    if not find_source(m, book, &m.accounts[c.account], side, c.quantity, c.price, &s):
+    if not find_source(m, book, &m.accounts[c.account], side, lots, c.price, &s):
         return False
     reject(m, c, REASON_POST_ONLY, s.price, c.price)
     return True

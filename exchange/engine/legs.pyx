@@ -6,7 +6,7 @@ and the house; the agreed value less the value of the legs and the residual.
 """
 
 from exchange.engine.book cimport price_of, reaches
-from exchange.engine.combinations cimport charge_legs, side_in, times
+from exchange.engine.combinations cimport charge_legs, rehold_all, side_in, times
 from exchange.engine.events cimport emit, what
 from exchange.engine.implied cimport Source, find_source, trade_implied
 from exchange.engine.legterms cimport terms_now
@@ -188,7 +188,7 @@ cdef void match_watched(Market* m, Instrument* book, Incoming* t) noexcept nogil
     cdef bint implied = book.watched & WATCH_IMPLIED and t.need == 0
     cdef u32 left = LIMIT_IMPLIED_TRADES if implied else 0
     if implied:
-        rehold(m, book, &m.positions[t.position])  # `find_source` looks at free margin
+        rehold_all(m, book, &m.positions[t.position])  # `find_source` looks at free margin
     while t.leaves:
         at = book.best[other]
         if left and meet_implied(m, book, t, at):
