@@ -211,10 +211,10 @@ def next_due(m: Market) -> tuple[int, int, int] | None:
 
 
 def end_grace(m: Market, session: Session) -> None:
-    """A lost session ends, and its working orders go."""
+    """A lost session ends, and its account's working orders of that id go."""
     end_session(m, session)
     for order in m.orders_by_slot():
-        if order.session == session.session_id:
+        if (order.session, order.account) == (session.session_id, session.account):
             cancel_order(m, order, CancelReason.DISCONNECTED)
 
 

@@ -13,6 +13,7 @@ from test_engine_rules import BUY, DATE, IOC, SECOND, SELL, START, Desk
 
 from exchange.engine import Engine
 from exchange.messages import (
+    EVENT,
     CommandFlag,
     CommandKind,
     EventKind,
@@ -187,6 +188,35 @@ def test_many_end_at_once(losing: bool) -> None:
     assert difference(steps, Oracle(), engine) == ""
     assert sum(engine.account(number)["open_orders"] == 0 for number in range(1, 61)) >= 20
     engine.check()
+
+
+@pytest.mark.parametrize("machine", [Oracle, Engine])
+def test_a_session_id_that_comes_round_ends_no_other_accounts_orders(
+    machine: type[Machine],
+) -> None:
+    """Order 7 of account 1 has the first session's id, which account 2 gets when all generations of
+    the slot have passed."""
+    market, first = machine(), 1 << 16 | 1
+    steps = crowded(losing=False)[:1]
+    market.apply(steps[0][1], 1, START)
+    logoff = pack(CommandKind.LOGOFF, account=1, session=first)
+    order = {"account": 1, "session": first, "price": 90, "quantity": 5, "key_lo": 7}
+    market.apply(pack(CommandKind.ENTER, **order), 1000, START)
+    logon = pack(CommandKind.LOGON, account=1, session=first)
+    market.apply(logoff + logon + logoff, 1001, START)  # without CANCEL_ON_DISCONNECT now
+    for generation in range(2, 1 << 16):
+        session = generation << 16 | 1
+        turn = pack(CommandKind.LOGON, account=2)
+        market.apply(turn + pack(CommandKind.LOGOFF, account=2, session=session), 1001, START)
+    again = pack(CommandKind.LOGON, account=2, flags=CommandFlag.CANCEL_ON_DISCONNECT)
+    (event,) = EVENT.iter_unpack(market.apply(again, 1001, START))
+    assert event[7] == first
+    order = {**order, "account": 2, "key_lo": 8}
+    market.apply(pack(CommandKind.ENTER, **order), 1001, START)
+    market.apply(pack(CommandKind.LOGOFF, account=2, session=first), 1001, START)
+    market.apply(pack(CommandKind.ADVANCE_TIME), 1001, START + SECOND)
+    assert [market.account(number)["open_orders"] for number in (1, 2)] == [1, 0]
+    market.check()
 
 
 FEE = 1 << 32  # the most of one lot

@@ -191,15 +191,20 @@ cdef void tell_group(Market* m, u32 slot) noexcept nogil:
 
 cdef inline u64 number_of(Market* m, Order* o, u32 reason) noexcept nogil:
     """The number under which `gather_orders` files an order: its session, if that is in grace
-    (DISCONNECTED), or its account, if that is beyond its loss limit (LOSS_LIMIT); else NOBODY."""
+    (DISCONNECTED), or its account, if that is beyond its loss limit (LOSS_LIMIT); else NOBODY.
+
+    Session ids come round: an old order's may be in use again, by another account.
+    """
     cdef Session* s
     cdef u32 account
     if not is_live(o):
         return NOBODY
+    account = account_of(&m.positions[o.position])
     if reason == CANCEL_REASON_DISCONNECTED:
         s = &m.sessions[o.session & 0xFFFF]
-        return o.session if s.standing == standing(o.session, SESSION_GRACE) else NOBODY
-    account = account_of(&m.positions[o.position])
+        if s.account != account or s.standing != standing(o.session, SESSION_GRACE):
+            return NOBODY
+        return o.session
     return account if is_beyond_loss(m, account) else NOBODY
 
 
