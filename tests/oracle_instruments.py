@@ -326,8 +326,10 @@ def protect(m: Market, c: Record) -> None:
 
 
 def resume(m: Market, instrument: Instrument) -> None:
-    """A halt ends by itself."""
+    """A halt ends by itself. An auction that waited for the market's mode when it began is held."""
+    first = len(m.rows)
     change_state(m, instrument, TradingState.CONTINUOUS, HaltCause.NONE)
+    hold_auction(m, instrument, first)
     return_dormant(m, instrument)
     for combination in made_of(m, instrument.number):
         return_dormant(m, combination)

@@ -13,13 +13,16 @@ from exchange.messages import (
     Breaker,
     CancelReason,
     CombinationRule,
+    CommandFlag,
     CommandKind,
     Event,
     EventKind,
     Feature,
     HaltCause,
+    Mode,
     OrderFeature,
     Reason,
+    TimeInForce,
     TradingState,
     TransferKind,
 )
@@ -315,6 +318,33 @@ def test_a_lead_month_halts_its_product(machine: type[Machine]) -> None:
     told = [e for e in trade(desk, 105) if e.kind == EventKind.STATE_CHANGED]
     assert [e.instrument for e in told] == [0, 1]
     assert [e.b for e in told] == [0, 0]  # until somebody resumes
+
+
+@both
+def test_an_auction_that_a_halt_overtook_is_held_when_that_ends(machine: type[Machine]) -> None:
+    """The market was cancel-only when the months opened; the first to trade halts the others."""
+    desk = Desk(machine())
+    list_months(desk)
+    for number in (0, 1):
+        protect(desk, instrument=number)
+        for state in (TradingState.CLOSED, TradingState.PRE_OPEN):
+            desk.do(pack(CommandKind.SET_STATE, instrument=number, tif=state))
+    arm(desk, Breaker.CIRCUIT, 1, 60 * MINUTE, MINUTE, whole=1)
+    desk.rest(1, BUY, 5, 100)
+    desk.rest(3, SELL, 5, 100)
+    desk.rest(4, SELL, 5, 105)
+    stop = {"flags": CommandFlag.MARKET, "spare": OrderFeature.STOP, "target_hi": 100}
+    desk.enter(3, BUY, 2, 0, tif=TimeInForce.IOC, **stop)
+    desk.rest(1, BUY, 7, 104, instrument=1)
+    desk.rest(3, SELL, 7, 104, instrument=1)
+    desk.do(pack(CommandKind.SET_MODE, tif=Mode.CANCEL_ONLY), opened(0), opened(1))
+    halted = desk.do(pack(CommandKind.SET_MODE, tif=Mode.NORMAL))
+    assert [e.instrument for e in halted if e.kind == EventKind.AUCTION_UNCROSSED] == [0]
+    assert desk.machine.book(1) == ([(104, 7, 1)], [(104, 7, 1)])
+    desk.stamp += MINUTE
+    ended = desk.do(pack(CommandKind.ADVANCE_TIME))
+    assert [(e.instrument, e.a) for e in ended if e.kind == EventKind.AUCTION_UNCROSSED] == [(1, 7)]
+    assert desk.machine.book(1) == ([], [])
 
 
 @both
