@@ -122,7 +122,7 @@ PROTECTIONS: list[Row] = [
     (oracle_features, "protect", nothing),
 ]
 THE_REST: list[Row] = [
-    (oracle_auction, "join_elected", always(False)),
+    (oracle_auction, "join_stops", always(False)),
     (oracle_auction, "half_fees", always((0, 0))),
     (oracle_auction, "clamp", lambda price, tied: tied[0].price),
     (oracle_features, "trim", nothing),
