@@ -11,6 +11,7 @@ from oracle_combinations import (
     leg_trade,
     legs_of,
     made_of,
+    mark_of,
     open_legs,
     weight,
 )
@@ -58,9 +59,10 @@ def covered(m: Market, number: int, need: int) -> bool:
     return free >= need
 
 
-def affordable(m: Market, source: Source, incoming: bool, account: int) -> bool:
+def affordable(m: Market, source: Source, account: int, rest: int | None, limit: int) -> bool:
     """Months of unequal hours are not priced from their anchors here: whether the side of the
-    combination that this could cost more than its hold has that much besides."""
+    combination that this could cost more than its hold has that much besides. ``rest``: lots that
+    an incoming order of the combination keeps, at its limit; it holds nothing yet."""
     combination = source.combination
     if combination.rule == CombinationRule.AVERAGE:
         return True
@@ -75,9 +77,11 @@ def affordable(m: Market, source: Source, incoming: bool, account: int) -> bool:
         rates += abs(ratio) * leg.rate
     if need <= 0:
         return True
-    if incoming:
-        need = rates + max(0, loss)
-    return covered(m, account, need * source.lots)
+    if rest is None:
+        return covered(m, account, need * source.lots)
+    distance = (limit * combination.tick_scale - mark_of(m, combination)) * sign
+    kept = (rates + combination.rate + max(0, distance)) * rest
+    return covered(m, account, (rates + max(0, loss)) * source.lots + kept)
 
 
 def quotient(value: int, by: int, step: int, side: int) -> int:
@@ -128,9 +132,10 @@ def source_of(
 
 
 def best_source(
-    m: Market, instrument: Instrument, side: int, lots: int, account: int
+    m: Market, instrument: Instrument, side: int, lots: int, account: int, limit: int
 ) -> Source | None:
-    """The best implied price that an order may trade with; of equal ones the first listed."""
+    """The best implied price that an order of so many lots and this limit may trade with; of equal
+    ones the first listed."""
     if instrument.legs:
         made = [instrument] if instrument.implied else []
     else:
@@ -149,7 +154,8 @@ def best_source(
             continue
         incoming = instrument is combination
         owner = account if incoming else source.parts[0].account
-        if not affordable(m, source, incoming, owner):
+        rest = lots - source.lots if incoming else None
+        if not affordable(m, source, owner, rest, limit):
             continue
         better = -1 if side == Side.BUY else 1
         if found is None or better * (source.price - found.price) > 0:

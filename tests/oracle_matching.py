@@ -208,7 +208,9 @@ def meet_implied(m: Market, incoming: Order) -> bool:
     from oracle_implied import best_source, trade_implied  # noqa: PLC0415
 
     instrument = m.instruments[incoming.instrument]
-    source = best_source(m, instrument, incoming.side, incoming.leaves, incoming.account)
+    source = best_source(
+        m, instrument, incoming.side, incoming.leaves, incoming.account, incoming.limit
+    )
     if source is None or not reaches(incoming, source.price):
         return False
     better = 1 if incoming.side == Side.BUY else -1

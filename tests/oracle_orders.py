@@ -246,7 +246,7 @@ def judge_post_only(
         return
     prices = [order.price for order in instrument.side(1 - side)[:1]]
     if lots:
-        source = source_without(m, instrument, side, lots, c.account, old)
+        source = source_without(m, c, instrument, side, lots, old)
         prices += [source.price] if source else []
     for best in prices:
         if c.price >= best if side == Side.BUY else c.price <= best:
@@ -254,15 +254,15 @@ def judge_post_only(
 
 
 def source_without(
-    m: Market, instrument: Instrument, side: int, lots: int, account: int, old: Order | None
+    m: Market, c: Record, instrument: Instrument, side: int, lots: int, old: Order | None
 ) -> Source | None:
     """The best implied price once ``old`` holds nothing any more."""
     if old is None:
-        return best_source(m, instrument, side, lots, account)
+        return best_source(m, instrument, side, lots, c.account, c.price)
     position = position_of(m, old)
     held = position.orders
     position.orders = {number: o for number, o in held.items() if o is not old}
-    source = best_source(m, instrument, side, lots, account)
+    source = best_source(m, instrument, side, lots, c.account, c.price)
     position.orders = held
     return source
 

@@ -149,6 +149,30 @@ def test_a_dormant_order_returns_with_its_hold_free(machine: type[Machine]) -> N
 
 
 @both
+@pytest.mark.parametrize("dollars", [20, 31, 32])
+def test_what_an_order_keeps_after_an_implied_price_is_covered_too(
+    machine: type[Machine], dollars: int
+) -> None:
+    """Its ten lots hold 20 dollars. The one that is implied costs 12 more, since its legs trade far
+    from their anchors: without them the price is not there, and the order never falls short."""
+    desk = Desk(machine())
+    desk.do(
+        pack(CommandKind.SET_IMPLIED, instrument=SPREAD, tif=1),
+        *[pack(CommandKind.DEPOSIT, account=n, price=1_000_000_000_000) for n in (2, 3)],
+        *[desk.risk(number) for number in (0, 1)],  # no fees
+    )
+    desk.enter(2, 0, SELL, 1, 3150)
+    desk.enter(3, 1, BUY, 1, 3150)
+    cash = desk.machine.account(1)["cash"]
+    desk.do(pack(CommandKind.WITHDRAW, account=1, price=cash - dollars * 1_000_000))
+    events = desk.enter(1, SPREAD, BUY, 10, 0)
+    assert bool(executions(events)) == (dollars == 32)
+    account = desk.machine.account(1)
+    assert account["required"] == (32_000_000 if dollars == 32 else 20_000_000)
+    assert account["required"] <= account["cash"]
+
+
+@both
 def test_a_post_only_order_that_keeps_its_place_meets_nobody(machine: type[Machine]) -> None:
     """A price that has come to be implied since is no reason against making it smaller."""
     desk = desk_of(machine, on=False)

@@ -17,8 +17,8 @@ cdef struct Source:  # an implied price, and the resting orders (parts) that imp
 
 cdef void set_implied(Market* m, Command* c) noexcept nogil
 cdef void end_implied(Market* m, u32 combination) noexcept nogil
-cdef bint find_source(Market* m, Instrument* book, Account* account, u8 side, u32 lots, i64 worst,
-                      Source* best) noexcept nogil
+cdef bint find_source(Market* m, Instrument* book, Account* account, u8 side, u32 lots, i64 limit,
+                      i64 worst, Source* best) noexcept nogil
 cdef bint is_implied(Market* m, Instrument* leg, u8 side, i64 worst) noexcept nogil
 cdef bint refuse_implied(Market* m, Command* c, Instrument* book, u8 side, u32 lots) noexcept nogil
 cdef void trade_implied(Market* m, Instrument* book, Incoming* t, Source* source) noexcept nogil

@@ -116,13 +116,16 @@ cdef inline i128 quotient(i128 value, i64 by, i64 step, u8 side) noexcept nogil:
     return (floor_div(value, unit) if side else -floor_div(-value, unit)) * step
 
 
-cdef bint affordable(Market* m, Account* account, Source* s) noexcept nogil:
+cdef bint affordable(Market* m, Account* account, Source* s, u32 lots, i64 limit) noexcept nogil:
     """Whether `account`, which trades the whole, has the margin for prices off the legs' anchors.
 
     Legs of unequal hours do not trade at their anchors here, as they do in the combination's own
-    trades: that may cost more than the combination's hold. Only a DIFFERENCE is concerned.
+    trades: that may cost more than the combination's hold. Only a DIFFERENCE is concerned. `lots`
+    and `limit`: of an incoming order of the combination, which holds nothing yet; what it does not
+    trade now must have its hold beside.
     """
     cdef Composite* made = &m.composites[s.combination]
+    cdef Instrument* book = &m.instruments[s.combination]
     cdef i64 last = m.instruments[made.leg[made.legs - 1]].multiplier
     cdef i128 need = 0
     cdef i128 loss = 0
@@ -141,9 +144,13 @@ cdef bint affordable(Market* m, Account* account, Source* s) noexcept nogil:
         rates += <i128>times(made.ratio[i]) * leg.rate
     if need <= 0:
         return True
-    if s.own == LIMIT_LEGS:  # the incoming order holds nothing yet
+    if s.own == LIMIT_LEGS:
         need = rates + (loss if loss > 0 else 0)
     need *= s.lots
+    if s.own == LIMIT_LEGS:
+        rates += book.rate
+        rates += adverse_per_lot(book, <u8>s.side, limit)
+        need += rates * (lots - s.lots)
     return account.excess >= need and account.member.excess >= need
 
 
@@ -257,9 +264,10 @@ cdef Account* take_parts(Market* m, Account* account, Source* s) noexcept nogil:
 
 
 cdef bint look_at(Market* m, u32 number, Instrument* book, Account* account, u8 side, u32 lots,
-                  i64 worst, Source* s) noexcept nogil:
-    """Whether an order can trade, no worse than at `worst`, with the price that one combination
-    implies. Prices are looked at before orders: most are not good enough."""
+                  i64 limit, i64 worst, Source* s) noexcept nogil:
+    """Whether an order, of so many lots at this limit, can trade, no worse than at `worst`, with
+    the price that one combination implies. Prices are looked at before orders: most are not good
+    enough."""
     if not tell_price(m, number, book, side, worst, s):
         return False
     take_tops(m, s)
@@ -270,7 +278,7 @@ cdef bint look_at(Market* m, u32 number, Instrument* book, Account* account, u8 
     if account == NULL:
         return False
     s.lots -= s.lots % book.lot_step
-    return s.lots != 0 and affordable(m, account, s)
+    return s.lots != 0 and affordable(m, account, s, lots, limit)
 
 
 cdef bint is_implied(Market* m, Instrument* leg, u8 side, i64 worst) noexcept nogil:
@@ -285,18 +293,19 @@ cdef bint is_implied(Market* m, Instrument* leg, u8 side, i64 worst) noexcept no
     return False
 
 
-cdef bint find_source(Market* m, Instrument* book, Account* account, u8 side, u32 lots, i64 worst,
-                      Source* best) noexcept nogil:
-    """Find the best implied price, no worse than `worst`; of equal ones the first combination's."""
+cdef bint find_source(Market* m, Instrument* book, Account* account, u8 side, u32 lots, i64 limit,
+                      i64 worst, Source* best) noexcept nogil:
+    """Find the best price, no worse than `worst`, that is implied for an order of so many lots at
+    this limit; of equal ones the first combination's."""
     cdef u32 number = <u32>(book - m.instruments)
     cdef Composite* made = &m.composites[number]
     cdef Source s
     cdef bint found = False
     cdef u32 i
     if made.legs:
-        return made.implied and look_at(m, number, book, account, side, lots, worst, best)
+        return made.implied and look_at(m, number, book, account, side, lots, limit, worst, best)
     for i in range(made.spreads):
-        if look_at(m, made.spread[i], book, account, side, lots, worst, &s):
+        if look_at(m, made.spread[i], book, account, side, lots, limit, worst, &s):
             best[0] = s
             found = True
             worst = s.price + 1 if side else s.price - 1
@@ -306,7 +315,7 @@ cdef bint find_source(Market* m, Instrument* book, Account* account, u8 side, u3
 cdef bint refuse_implied(Market* m, Command* c, Instrument* book, u8 side, u32 lots) noexcept nogil:
     """POST_ONLY: the order, which comes in with so many lots, would trade with an implied price."""
     cdef Source s
-    if not find_source(m, book, &m.accounts[c.account], side, lots, c.price, &s):
+    if not find_source(m, book, &m.accounts[c.account], side, lots, c.price, c.price, &s):
         return False
     reject(m, c, REASON_POST_ONLY, s.price, c.price)
     return True

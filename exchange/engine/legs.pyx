@@ -169,12 +169,13 @@ cdef bint meet_implied(Market* m, Instrument* book, Incoming* t, i32 at) noexcep
     """Trade once with an implied price if one is better than the best opposite level `at` and
     within the limit; whether it did."""
     cdef Source s
-    cdef i64 worst = price_of(book, t.limit)
+    cdef i64 limit = price_of(book, t.limit)
+    cdef i64 worst = limit
     cdef i64 real
     if at != NO_BID and at != NO_ASK:
         real = price_of(book, at)
         worst = max(worst, real + 1) if t.side else min(worst, real - 1)
-    if not find_source(m, book, m.positions[t.position].owner, t.side, t.leaves, worst, &s):
+    if not find_source(m, book, m.positions[t.position].owner, t.side, t.leaves, limit, worst, &s):
         return False
     trade_implied(m, book, t, &s)
     return True

@@ -136,7 +136,7 @@ cdef inline bint rests_at_once(Market* m, Instrument* book, Position* p, Terms* 
     if not book.watched & WATCH_IMPLIED:
         return True
     rehold(m, book, p)  # `find_source` looks at the free margin, which must be up to date
-    return not find_source(m, book, p.owner, terms.side, lots, terms.price, &s)
+    return not find_source(m, book, p.owner, terms.side, lots, terms.price, terms.price, &s)
 
 
 cdef void place(Market* m, Command* c, Instrument* book, Account* account,
