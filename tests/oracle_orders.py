@@ -42,7 +42,9 @@ from oracle_state import (
 from oracle_stops import (
     aftermath,
     begin_waiting,
+    beyond_all,
     far_limit,
+    follows_nothing,
     judge_trigger,
     market_limit,
     trades_now,
@@ -372,6 +374,9 @@ def enter(m: Market, c: Record) -> None:
         account.positions.setdefault(number, Position())
     limit, rests = limit_of(m, c, instrument)
     order = new_order(m, c, instrument.number, c.side, c.tif, limit)
+    comes_in = not instrument.collected and not c.spare & STOP
+    if market and comes_in and follows_nothing(instrument, c.side, c.tif, ticks_of(c)):
+        order.limit = beyond_all(instrument, c.side)
     order.minimum = minimum_of(c)
     order.expiry = c.target_lo
     order.price = limit if rests or not market or instrument.collected else 0

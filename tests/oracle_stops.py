@@ -44,6 +44,17 @@ def market_limit(
     return max(best[0] - (ticks or 0), far), tif in RESTS
 
 
+def follows_nothing(instrument: Instrument, side: int, tif: int, ticks: int | None) -> bool:
+    """A MARKET order's limit would be the best opposite price or so far beyond it, but there is
+    none: it meets nobody, not even an implied price."""
+    return not instrument.side(1 - side) and (ticks is not None or tif in RESTS)
+
+
+def beyond_all(instrument: Instrument, side: int) -> int:
+    """A limit that no price of the day reaches."""
+    return instrument.low - 1 if side == Side.BUY else instrument.high + 1
+
+
 def wait(m: Market, order: Order, age: int = 0) -> None:
     """Behind the others that wait for the same price, unless it has an age already."""
     m.stops += not age
@@ -95,6 +106,8 @@ def come_in(m: Market, order: Order) -> None:
         order.limit = worst(order.limit, order.price)  # its hold is for no worse a price
         if rests:
             order.price = order.limit
+        if follows_nothing(instrument, order.side, order.tif, order.ticks):
+            order.limit = beyond_all(instrument, order.side)
     row = m.tell(EventKind.ORDER_ELECTED, order, order.leaves, b=order.trigger)
     if rests and not instrument.low <= order.price <= instrument.high:
         m.tell(EventKind.ORDER_DORMANT, order, order.leaves)

@@ -25,6 +25,7 @@ from test_engine_combinations import (
 
 from exchange.engine import Engine
 from exchange.messages import (
+    CancelReason,
     CombinationRule,
     CommandFlag,
     CommandKind,
@@ -32,6 +33,7 @@ from exchange.messages import (
     EventFlag,
     EventKind,
     Limit,
+    OrderFeature,
     Reason,
     TimeInForce,
 )
@@ -106,6 +108,40 @@ def test_post_only_sees_what_is_implied(machine: type[Machine]) -> None:
     refused = rejects(desk.enter(1, 0, BUY, 2, 2651, flags=post_only))
     assert refused == [(Reason.POST_ONLY, 2650, 2651)]
     assert rejects(desk.enter(1, 0, BUY, 2, 2649, flags=post_only)) == []
+
+
+@both
+@pytest.mark.parametrize("stop", [False, True])
+@pytest.mark.parametrize(
+    ("tif", "protected"), [(TimeInForce.GTC, 0), (TimeInForce.GTC, 1), (TimeInForce.IOC, 1)]
+)
+def test_a_limit_that_follows_the_best_price_meets_nobody_without_one(
+    machine: type[Machine], tif: TimeInForce, protected: int, stop: bool
+) -> None:
+    """Not the implied price either: it would be any price of the day."""
+    desk = desk_of(machine)
+    desk.enter(2, SPREAD, SELL, 5, -40)
+    desk.enter(3, 2, SELL, 4, 3200)  # implies 3160
+    flags = int(CommandFlag.MARKET) | (int(CommandFlag.PROTECTED) if protected else 0)
+    terms = {"flags": flags, "tif": int(tif), "price": 5 * protected}
+    if stop:
+        terms |= {"spare": int(OrderFeature.STOP), "target_hi": 2650}
+
+    def ask() -> list[Event]:
+        """The order comes in, by itself or elected by a trade."""
+        terms["key_lo"] = desk.key = desk.key + 1
+        order = {"account": 1, "quantity": 2, "side": BUY, **terms}
+        events = desk.do(pack(CommandKind.ENTER, **order))
+        if stop:
+            desk.enter(4, 0, BUY, 1, 2650)
+            events = desk.enter(3, 0, SELL, 1, 2650, tif=TimeInForce.IOC)[2:]
+        return events
+
+    events = ask()
+    assert kinds(events) == ["ORDER_ELECTED" if stop else "ORDER_ACCEPTED", "ORDER_CANCELLED"]
+    assert (events[1].quantity, events[1].reason) == (2, CancelReason.MARKET_REMAINDER)
+    desk.enter(4, 0, SELL, 1, 3161)
+    assert executions(ask())[0] == (1, 0, 3160, 2)
 
 
 def unequal(machine: type[Machine]) -> tuple[Desk, int]:

@@ -23,6 +23,7 @@ cdef bint refuse_distance(Market* m, Command* c, Instrument* book) noexcept nogi
 cdef bint refuse_extent(Market* m, Command* c, Instrument* book) noexcept nogil
 cdef bint refuse_display(Market* m, Command* c, Instrument* book, u64 quantity,
                          u64 display) noexcept nogil
+cdef i32 beyond_all(Instrument* book, u8 side) noexcept nogil
 cdef i32 market_slot(Instrument* book, u8 side, u8 tif, i64 ticks, bint protected) noexcept nogil
 cdef bint refuse_post_only(Market* m, Command* c, Instrument* book, u8 side, i32 at,
                            u32 lots) noexcept nogil

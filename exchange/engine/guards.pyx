@@ -214,6 +214,12 @@ cdef i32 market_slot(Instrument* book, u8 side, u8 tif, i64 ticks, bint protecte
     return <i32>(best + steps if best + steps < far else far)
 
 
+cdef i32 beyond_all(Instrument* book, u8 side) noexcept nogil:
+    """The ladder slot of a MARKET order whose limit would follow from the best opposite price, but
+    there is none: it meets nobody, not even an implied price."""
+    return <i32>book.slots if side else -1
+
+
 cdef bint refuse_margin(Market* m, Command* c, Position* p, Account* account, u8 side, i64 lots,
                         i64 rise) noexcept nogil:
     """MARGIN or MEMBER_MARGIN for `rise` micro-dollars more. In an account in DEFICIT an order

@@ -22,7 +22,7 @@ from exchange.engine.groups cimport (
     FOLLOWED_FEATURES, features_of, join_special, partner_of, room_to_reduce, shared_lots,
 )
 from exchange.engine.guards cimport (
-    TARGET_FEATURES, bad_grid, bad_owner, bad_post_only, bad_risk, bad_time, minimum_of,
+    TARGET_FEATURES, beyond_all, bad_grid, bad_owner, bad_post_only, bad_risk, bad_time, minimum_of,
     refuse_extent, rests,
 )
 from exchange.engine.ids cimport (
@@ -282,6 +282,8 @@ cdef void specify(Command* c, Instrument* book, Terms* terms) noexcept nogil:
                 or not book.low <= terms.price <= book.high):
             terms.remainder = CANCEL_REASON_MARKET_REMAINDER
             terms.price = 0
+        if not has_opposite(book, c.side) and (rests(c.tif) or c.flags & COMMAND_FLAG_PROTECTED):
+            terms.slot = beyond_all(book, c.side)
         return
     if c.tif == TIME_IN_FORCE_IOC:
         terms.remainder = CANCEL_REASON_IOC_REMAINDER

@@ -10,7 +10,7 @@ from exchange.engine.book cimport (
 )
 from exchange.engine.events cimport emit, what
 from exchange.engine.extras cimport forget_extra, stops_of
-from exchange.engine.guards cimport market_slot, rests
+from exchange.engine.guards cimport beyond_all, market_slot, rests
 from exchange.engine.lifecycle cimport work_aside, withdraw
 from exchange.engine.matching cimport Incoming, run_special
 from exchange.engine.safety cimport within_band
@@ -152,6 +152,9 @@ cdef void come_in(Market* m, Instrument* book, u32 slot) noexcept nogil:
         return
     t.slot = slot
     t.limit = slot_within(book, side_of(o), limit)
+    if (features & AT_MARKET and not has_opposite(book, side_of(o))
+            and (features & PROTECTED_BY or rests(tif))):
+        t.limit = beyond_all(book, side_of(o))
     t.need = o.leaves if tif == TIME_IN_FORCE_FOK else 0
     run_special(m, book, &t, m.index - 1, remainder)
 
