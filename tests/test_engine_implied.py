@@ -13,6 +13,8 @@ from oracle import Oracle
 from test_engine_combinations import (
     BUY,
     FLY,
+    RATE,
+    SCALE,
     SELL,
     SPREAD,
     STRIP,
@@ -206,6 +208,36 @@ def test_what_an_order_keeps_after_an_implied_price_is_covered_too(
     account = desk.machine.account(1)
     assert account["required"] == (32_000_000 if dollars == 32 else 20_000_000)
     assert account["required"] <= account["cash"]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_no_order_brings_its_account_into_deficit(seed: int) -> None:
+    """Account 1 has little more than its orders of the spread hold; the months trade far from their
+    anchors, where what is implied costs more."""
+    draw, desk = Random(seed), Desk(Engine())
+    mark = draw.choice((2150, 3150))
+    desk.do(
+        pack(CommandKind.SET_IMPLIED, instrument=SPREAD, tif=1),
+        *[pack(CommandKind.DEPOSIT, account=n, price=1_000_000_000_000) for n in (2, 3, 4)],
+        *[desk.risk(number) for number in (0, 1)],  # no fees
+        *[pack(CommandKind.MARK, instrument=number, price=mark * SCALE) for number in (0, 1)],
+    )
+    met = 0
+    for _ in range(400):
+        for number in (0, 1):
+            price = mark + draw.randint(-6, 6)
+            desk.enter(draw.randint(2, 4), number, draw.randrange(2), draw.randint(1, 5), price)
+        desk.do(pack(CommandKind.MASS_CANCEL, account=1, side=2))
+        lots = draw.randint(1, 12)
+        spare = desk.machine.account(1)["cash"] - desk.required(1)
+        spare -= int(lots * 2 * RATE * draw.uniform(1, 5))
+        kind = CommandKind.WITHDRAW if spare > 0 else CommandKind.DEPOSIT
+        desk.do(pack(kind, account=1, price=abs(spare)))
+        events = desk.enter(1, SPREAD, draw.randrange(2), lots, draw.randint(-8, 8))
+        account = desk.machine.account(1)
+        assert account["required"] <= account["cash"]
+        met += bool(executions(events))
+    assert met > 10
 
 
 @both
