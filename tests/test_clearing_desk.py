@@ -347,6 +347,23 @@ async def test_withheld_fixings_follow_the_ladder_of_the_index(market: Market) -
     assert result["price"] == f"{round(mean) / 1_000_000:.6f}"
 
 
+async def test_no_contract_expires_by_prices_of_a_date_that_is_not_settled(tmp_path: Path) -> None:
+    """The last trading day's is one of the five whose mean it settles at."""
+    stamp = int(datetime(2026, 11, 20, 12, tzinfo=UTC).timestamp()) * 10**9
+    market = await Market.start(tmp_path, clock=lambda: stamp)
+    perform = market.operations.perform
+    for day in DAYS:
+        await perform(fixing(day, ""))
+    for day in (23, 24, 25, 27, 30):
+        await perform(requests.Settle())
+        await perform(requests.OpenDay(date=20261100 + day))
+    with pytest.raises(RequestRefused, match="20261130, its last trading day, is not settled"):
+        await perform(requests.Expire(code="H100X26"))
+    await perform(requests.Settle())
+    assert (await perform(requests.Expire(code="H100X26")))["rule"] == "MARKET_MEAN"
+    await market.stop()
+
+
 async def last_day(market: Market) -> None:
     await market.operations.perform(requests.Settle())
     await market.operations.perform(requests.OpenDay(date=20261130))

@@ -69,6 +69,38 @@ def test_withheld_fixings_follow_the_ladder(house: House) -> None:
     assert (none.step, none.price_micros) == (Step.UNDETERMINED, None)
 
 
+def test_the_mean_of_the_market_does_not_depend_on_when_the_contract_expires(house: House) -> None:
+    """Dates after its last trading day repeat a price, and an open date has none yet."""
+    house.list(0, "H100X26", date(2026, 11, 2))
+    for day in DAYS:
+        fix(house, day, "")
+
+    def final() -> tuple[Step, int | None]:
+        found = house.clearing.final_price(0, INDEX, str(MONTH))
+        return found.step, found.price_micros
+
+    for number, price in (
+        (20261123, 2_000_000), (20261124, 2_100_000), (20261125, 2_200_000), (20261127, 2_300_000),
+        (20261130, 3_000_000),
+    ):  # fmt: skip
+        house.day(number)
+        house.send(house.market.settle(0, 2_900_000))  # an intraday cycle
+        assert final() == (Step.UNDETERMINED, None)
+        house.close(number)
+        house.send(house.market.settle(0, price, cycle=2))
+    for number in (20261201, 20261202):
+        assert final() == (Step.MARKET_MEAN, 2_320_000)
+        house.day(number)
+        house.close(number)
+        (priced,) = house.clearing.settlement_prices()
+        house.send(house.market.settle(0, priced.price))
+    house.day(20261203)
+    house.send(house.market.settle(0, 2_400_000))
+    assert final() == (Step.MARKET_MEAN, 2_320_000)
+    house.reopen()
+    assert final() == (Step.MARKET_MEAN, 2_320_000)
+
+
 def test_a_revision_after_the_cut_changes_no_settlement(house: House) -> None:
     for day in DAYS:
         fix(house, day, "2.500000")

@@ -3,7 +3,7 @@
     step 0  MEAN          at least ``full_days`` published fixings: their mean
     step 1  SHORT_MEAN    at least ``short_days``: their mean
     step 2  MARKET_MEAN   fewer: the mean of the exchange's own last ``market_days`` settlement
-                          prices of the expiring contract
+                          prices of the expiring contract, up to its last trading day
     step 3  UNDETERMINED  fewer than ``market_days`` of those: no price; the market's rules name who
                           decides
 

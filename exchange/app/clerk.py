@@ -16,7 +16,7 @@ import msgspec
 
 from exchange.app import requests, wishes
 from exchange.app.desk import Desk, WishRejected
-from exchange.app.expiry import LAST, final_price
+from exchange.app.expiry import BY_MARKET, final_price
 from exchange.app.patience import Patience, Refused
 from exchange.app.texts import resolve
 from exchange.app.wishes import RequestRefused, Wish
@@ -293,9 +293,10 @@ class Clerk:
         await self.cleared()
         price, facts = final_price(listed, terms, self._clearing, request.at_settlement)
         last_day = desk.business_date == wishes.as_number(terms.last_trading_day)
-        if last_day and facts["rule"] == LAST and listed.id not in self._clearing.settled():
+        unsettled = last_day and listed.id not in self._clearing.settled()
+        if unsettled and facts["rule"] in BY_MARKET:
             raise RequestRefused(
-                f"{request.code} expires at its last settlement price, and {desk.business_date},"
+                f"{request.code} expires by its own settlement prices, and {desk.business_date},"
                 " its last trading day, is not settled: settle it first"
             )
         todo = [wishes.expire(listed.code, listed.id, price), wishes.checkpoint()]

@@ -10,6 +10,7 @@ from exchange.clearing import Clearing
 from exchange.marketdata.instruments import Instrument
 
 LAST: Final = "last settlement price"  # name of the rule that uses it
+BY_MARKET: Final = (LAST, Step.MARKET_MEAN.name)  # rules that use the exchange's own prices
 
 
 def final_price(

@@ -507,14 +507,21 @@ class Clearing:
 
     def final_price(self, instrument: int, index: str, month: str) -> FinalPrice:
         """Return a cash contract's final settlement price, from the fixings in the log and its own
-        settlement prices. MonthIncomplete if a day's fixing is missing; KeyError: no such index.
+        settlement prices: those of the dates that it traded on, not of one that is not settled yet.
+        MonthIncomplete if a day's fixing is missing; KeyError: no such index.
         """
         query = (
-            "select price from settlement_prices where instrument = ?"
+            "select price from settlement_prices"
+            " where instrument = ? and business_date <= ? and business_date <> ?"
             " group by business_date having cycle = max(cycle) order by business_date"
         )
         with self._lock:
-            market = [row["price"] for row in self._store.rows(query, (instrument,))]
+            prices, today = self._state.matters.get(Prices), self._state.business_date
+            # Later dates only repeat the last price: it would count once for each day of waiting
+            last = prices.last_days.get(instrument, today)
+            unsettled = 0 if instrument in prices.final else today
+            rows = self._store.rows(query, (instrument, last, unsettled))
+            market = [row["price"] for row in rows]
             return self._state.matters.get(Fixings).final(index, month, market)
 
     def deadline(self) -> int:
