@@ -157,6 +157,9 @@ def test_a_buy_in_is_at_the_last_revision_of_the_first_day_with_a_price(house: H
         1_000_000, 3_100_000, 3_100_000, 4_000_000,
     ]  # fmt: skip
     assert fixings(house).since(INDEX, DAYS[4]) is None
+    assert fix(house, third, "", revision=2) == "accepted"  # the price is withdrawn
+    found = [fixings(house).since(INDEX, day) for day in (second, third)]
+    assert [one and one.price_micros for one in found] == [4_000_000, 4_000_000]
 
 
 def test_a_fixing_that_cannot_be_read_or_is_not_the_houses_changes_nothing(house: House) -> None:

@@ -135,11 +135,7 @@ class Fixings(Matter):
     def withheld(self, on: date) -> dict[int, int]:
         """Return the number of days, by contract, up to ``on`` in its month whose latest fixing is
         withheld."""
-        latest: dict[str, dict[date, Fixing]] = {}
-        for index, fixings in self.by_index.items():
-            days = latest.setdefault(index, {})
-            for fixing in sorted(fixings, key=lambda one: one.revision):
-                days[fixing.date] = fixing
+        latest = {index: self._latest(index) for index in self.by_index}
         found = {
             number: sum(
                 day <= on and fixing.price_micros is None and str(Month.of(day)) == average.month
@@ -150,9 +146,18 @@ class Fixings(Matter):
         return {number: count for number, count in found.items() if count}
 
     def since(self, index: str, day: date) -> Fixing | None:
-        """Return the latest revision of the first day with a price on or after ``day``, or None."""
-        found = [f for f in self.by_index.get(index, ()) if f.date >= day and f.price_micros]
-        return min(found, key=lambda fixing: (fixing.date, -fixing.revision), default=None)
+        """Return the fixing of the first day on or after ``day`` whose latest revision has a price,
+        or None."""
+        found = [f for on, f in self._latest(index).items() if on >= day and f.price_micros]
+        return min(found, key=lambda fixing: fixing.date, default=None)
+
+    def _latest(self, index: str) -> dict[date, Fixing]:
+        """Return the highest revision of every day's fixing."""
+        latest: dict[date, Fixing] = {}
+        for one in self.by_index.get(index, ()):
+            if one.date not in latest or latest[one.date].revision < one.revision:
+                latest[one.date] = one
+        return latest
 
     def final(self, index: str, month: str, market_micros: Sequence[int]) -> FinalPrice:
         """Return the final settlement price of a month; ``market_micros`` as in ``final_price``.
