@@ -117,19 +117,20 @@ class Course:
             self.cash[self.buyer] += (part - earned) * CENT
             if day > 2 and not any(there for there, _ in self.settled[-3:]):
                 self.cash[self.buyer] += sum(self.parts[day:]) * CENT
-                self.stage, self.missing = "failing", (today, (DAYS - day + 3) * 24, 0)
+                self.end(today, (DAYS - day + 3) * 24)
             elif day == DAYS:
-                self.end(today)
+                self.end(today, 0)
 
-    def end(self, today: int) -> None:
-        """The true-up, or a month under the floor."""
+    def end(self, today: int, missing: int) -> None:
+        """The true-up, hours that a seller which has stopped owes, or all under the floor."""
         there, lost = (sum(figures) for figures in zip(*self.settled, strict=True))
-        realized = Fraction(there - lost, there) / FIXED
+        realized = Fraction(there - lost, there) / FIXED if there else Fraction(0)
         if realized < FLOOR:
             self.stage, self.missing = "failing", (today, HOURS, self.earned)
             return
         short = min(max(Fraction(0), 1 - realized - TOLERANCE), CAP)
-        self.stage = "delivered"
+        self.stage = "failing" if missing else "delivered"
+        self.missing = today, missing, 0
         self.pay(self.seller, self.buyer, cents(self.price * short, there // 3_600, 1))
 
     def fixed(self, prices: dict[int, int]) -> None:
@@ -299,6 +300,31 @@ def test_every_account_has_what_the_rules_give_it(tmp_path: Path, seed: int) -> 
         assert house.clearing.statement(account).delivery - before[account] == moved
     house.agree()
     house.clearing.close()
+
+
+@pytest.mark.parametrize("stops", [3, 4, 20, 29])
+def test_who_stops_delivering_answers_for_the_hours_before(house: House, stops: int) -> None:
+    """What was lost of them is trued up or, under the floor, given back, as at the month's end."""
+    begin = begun(house)
+    for day in range(1, DAYS + 1):
+        house.at(begin + day * DAY_NS)
+        figure = (WHOLE, WHOLE // 12 if stops % 2 else WHOLE // 2) if day < stops else (0, 0)
+        for account in (SHORT, OLD):
+            house.record(attest(account, day, *figure))
+    house.at(begin + (DAYS + 1) * DAY_NS)
+    (delivery,) = deliveries(house).deliveries
+    assert (delivery.stage, len(delivery.slices)) == ("failing", stops + 2)
+    (failing,) = (f for _, outcome, f in house.rulings("delivery") if outcome == "failing")
+    earned = sum(one.payable for one in delivery.slices)
+    if stops % 2:
+        realized = Fraction(11, 12) / FIXED
+        owed = cents(delivery.price * (1 - realized - TOLERANCE), WHOLE * (stops - 1) // 3_600, 1)
+        assert (failing["hours"], failing["refund"]) == ((DAYS - stops + 1) * 24, 0)
+        assert failing["true_up"] == owed > 0
+    else:
+        assert (failing["hours"], failing["refund"], failing["true_up"]) == (HOURS, earned, 0)
+    house.pay()
+    house.agree()
 
 
 def test_hours_that_were_there_and_lost_are_not_hours_that_were_missing(house: House) -> None:

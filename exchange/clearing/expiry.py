@@ -155,7 +155,7 @@ class Fixings(Matter):
         """Return the highest revision of every day's fixing."""
         latest: dict[date, Fixing] = {}
         for one in self.by_index.get(index, ()):
-            if one.date not in latest or latest[one.date].revision < one.revision:
+            if one.date not in latest or latest[one.date].revision <= one.revision:
                 latest[one.date] = one
         return latest
 

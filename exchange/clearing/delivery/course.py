@@ -282,9 +282,9 @@ def _settle(
     absent = delivery.slices[-FAIL_DAYS:]
     if len(absent) == FAIL_DAYS and not any(one.attested_s for one in absent):
         hours = (terms.days - day + FAIL_DAYS) * DAY_HOURS
-        rulings.append(_failing(delivery, hours, 0, at, state))
+        rulings.append(_finish(delivery, terms, hours, at, state))
     elif day == terms.days:
-        rulings.append(_finish(delivery, terms, at, state))
+        rulings.append(_finish(delivery, terms, 0, at, state))
     return rulings
 
 
@@ -312,30 +312,37 @@ def _deposit(id: str, account: int, cents: int) -> Due:
     return Due(id, "deposit", account, cents * MICROS_A_CENT)
 
 
-def _finish(delivery: Delivery, terms: Terms, at: At, state: "State") -> Ruling:
-    """End a month whose days are all settled: with the true-up, or as failing under the floor."""
+def _finish(delivery: Delivery, terms: Terms, missing: int, at: At, state: "State") -> Ruling:
+    """End the settlement of days: with the true-up of the attested hours, or as failing, of all
+    hours under the floor, otherwise of the ``missing`` ones of a seller that has stopped."""
     found = quality(
         delivery.slices, delivery.lost, price_micros=delivery.price, factor_e4=delivery.factor_e4,
         fixed_e4=delivery.fixed_e4, rules=grades.load().rules_of(terms.expiry),
     )  # fmt: skip
     if found.failed:
         paid = sum(one.payable for one in delivery.slices)
-        return _failing(delivery, terms.hours, paid, at, state)
-    owed = found.cents * MICROS_A_CENT
+        return _failing(delivery, terms.hours, at, state, refund=paid)
     id = f"delivery {delivery.id} true-up"
-    ask(state, *pay(id, delivery.seller, delivery.buyer, owed))
+    ask(state, *pay(id, delivery.seller, delivery.buyer, found.cents * MICROS_A_CENT))
+    if missing:
+        return _failing(delivery, missing, at, state, true_up=found.cents)
     delivery.stage = "delivered"
     return told(delivery, "delivered", realized_e6=found.realized_e6, true_up=found.cents)
 
 
-def _failing(delivery: Delivery, hours: int, refund: int, at: At, state: "State") -> Ruling:
+def _failing(
+    delivery: Delivery, hours: int, at: At, state: "State", *, refund: int = 0, true_up: int = 0
+) -> Ruling:
     """Begin the failure of the seller: return the rest of the escrow, and wait for the fixing that
-    prices ``hours`` of each lot. ``refund`` is the cents that the seller must give back."""
+    prices ``hours`` of each lot. ``refund`` is the cents that the seller must then give back,
+    ``true_up`` those that it owes already."""
     end(delivery, at, state)
     delivery.stage, delivery.refund, delivery.missing_hours = "failing", refund, hours
     delivery.failed_on = at.business_date
     delivery.fix_by = at.stamp + FIX_DAYS * DAY_NS
-    return told(delivery, "failing", hours=hours, refund=refund, deadline=delivery.fix_by)
+    return told(
+        delivery, "failing", hours=hours, refund=refund, true_up=true_up, deadline=delivery.fix_by
+    )
 
 
 def end(delivery: Delivery, at: At, state: "State") -> None:
