@@ -354,9 +354,9 @@ async def test_no_contract_expires_by_prices_of_a_date_that_is_not_settled(tmp_p
     perform = market.operations.perform
     for day in DAYS:
         await perform(fixing(day, ""))
-    for day in (23, 24, 25, 27, 30):
+    for number in (20261123, 20261124, 20261125, 20261127, 20261130):
         await perform(requests.Settle())
-        await perform(requests.OpenDay(date=20261100 + day))
+        await perform(requests.OpenDay(date=number))
     with pytest.raises(RequestRefused, match="20261130, its last trading day, is not settled"):
         await perform(requests.Expire(code="H100X26"))
     await perform(requests.Settle())

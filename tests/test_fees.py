@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import Iterator
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -232,3 +233,46 @@ def test_the_month_before(drawn: int) -> None:
     assert 1 <= found % 100 <= 12
     assert found // 100 * 12 + found % 100 == month // 100 * 12 + month % 100 - 1
     assert month_after(found) == month
+
+
+def test_who_holds_lots_of_a_cash_contract_when_it_expires_pays_its_final_fee(
+    tmp_path: Path,
+) -> None:
+    """On either side, by the terms of the listing, once; of a physical one who delivers pays."""
+    house = House(Clearing.open(tmp_path / "clearing.db"))
+    for account in (1, 2, 3, 4):
+        house.open(account, account, 1, 10**11)
+    terms = [
+        house.list(n, code, date(2026, 11, 2)) for n, code in ((0, "H100X26"), (1, "H100PX26"))
+    ]
+    house.day(20261130)
+    for number in (0, 1):
+        for buyer, seller, lots in ((1, 2, 7), (3, 2, 5), (4, 1, 2), (2, 4, 2)):
+            house.trade(buyer, seller, lots, 2_500, number)
+    house.close(20261130)
+    fee, cash = terms[0].final_fee, {a: house.clearing.cash(a) for a in (0, 1, 2, 3, 4)}
+    assert fee == 100_000
+    for number in (0, 1):
+        house.send(
+            Command(kind=CommandKind.SET_STATE, instrument=number),
+            Command(kind=CommandKind.EXPIRE, instrument=number, price=2_500_000),
+        )
+    due = {due.id: (due.kind, due.account, due.amount) for due in house.dues()}
+    assert due == {
+        f"final 0 {account} fee": ("fee", account, lots * fee)
+        for account, lots in ((1, 5), (2, 10), (3, 5))
+    }
+    assert house.rulings("final_fee") == [
+        ("final_fee", "asked", {"instrument": 0, "fee": fee, "accounts": 3, "total": 20 * fee})
+    ]
+    house.pay()
+    paid = {a: house.clearing.cash(a) - held for a, held in cash.items()}
+    assert paid == {0: 20 * fee, 1: -5 * fee, 2: -10 * fee, 3: -5 * fee, 4: 0}
+    assert house.statement(2).fees == -10 * fee
+    house.agree()
+    rebuilt = Clearing.open(tmp_path / "again.db")
+    rebuilt.rebuild(house.market.frames)
+    assert rebuilt.ledger_hash == house.clearing.ledger_hash and rebuilt.dues() == []
+    rebuilt.audit()
+    house.clearing.close()
+    rebuilt.close()

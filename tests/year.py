@@ -123,6 +123,9 @@ class Book:
             self.cash[account] += row[8]
         elif kind == EventKind.WITHDRAWN:
             self.cash[account] -= row[8]
+        elif kind == EventKind.FEE_CHARGED:
+            self.cash[account] -= row[8]
+            self.cash[0] += row[8]
         elif kind == EventKind.POSITION_SETTLED:
             self.cash[account] += row[13]
         elif kind == EventKind.INSTRUMENT_EXPIRED:

@@ -30,7 +30,7 @@ from exchange.messages import HOUSE_ACCOUNT, TradingState
 
 CLEARING_SECONDS: Final = 60.0  # limit for clearing to catch up with the log
 CAUGHT_UP_SECONDS: Final = 1.0  # limit for clearing to catch up before its dues are performed
-DUES_AT_ONCE: Final = 256  # deposits submitted at a time
+DUES_AT_ONCE: Final = 256  # deposits or fees submitted at a time
 _POLL_SECONDS: Final = 0.005
 _NONE: Final[Mapping[str, Refused]] = MappingProxyType({})
 _log = logging.getLogger(__name__)
@@ -173,14 +173,16 @@ class Clerk:
                 lacking.append(asked.id.removesuffix("out"))
             return found.is_short
 
-        for deposits, group in itertools.groupby(dues, key=lambda due: due.kind == "deposit"):
+        for kind, group in itertools.groupby(dues, key=lambda due: due.kind):
             # Their refusals are independent of each other: submit them in a few batches
-            if deposits:
+            if kind in ("deposit", "fee"):
                 asked = list(group)
-                given = [due for due in asked if not due.id.startswith(tuple(lacking))]
-                waiting += [due for due in asked if due.id.startswith(tuple(lacking))]
+                without = tuple(lacking) if kind == "deposit" else ()
+                given = [due for due in asked if not due.id.startswith(without)]
+                waiting += [due for due in asked if due.id.startswith(without)]
                 for at in range(0, len(given), DUES_AT_ONCE):
                     await asyncio.gather(*map(perform, given[at : at + DUES_AT_ONCE]))
+                came |= short and kind == "fee" and any(d.id not in refused for d in given)
                 continue
             for due in group:
                 if short and due.kind == "withdraw" and due.account == HOUSE_ACCOUNT:
@@ -190,8 +192,6 @@ class Clerk:
                 elif await perform(due):
                     short = True
                     waiting.append(due)
-                else:
-                    came |= short and due.kind == "fee" and due.id not in refused
         return waiting, came
 
     async def _try(self, asked: Due) -> Refused | None:

@@ -1,10 +1,13 @@
-"""Fee tiers: discounts by the lots of the previous calendar month.
+"""Fee tiers, which are discounts by the lots of the previous calendar month, and final fees.
 
 The engine charges every account the fees of the contract's terms. When a date closes, each account
 is paid back the share of its tier of what it paid that date as maker and as taker, rounded down.
 The tier follows from its lots, on either side, in the calendar month before, so the cost of a trade
 is known in advance. Rebates are not fees and do not change. The house pays the discounts: the sum
 is zero. A schedule of tiers is a version recorded in the log for a later date.
+
+When a cash contract expires, each account pays the final fee of its terms for every lot that it
+held. Of a physical one a delivery's sides pay it with the invoice (exchange.clearing.delivery).
 """
 
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, NamedTuple
@@ -12,8 +15,10 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, NamedTuple
 import msgspec
 from msgspec import Meta
 
+from contracts.spec import PHYSICAL
+from exchange.clearing.expiry import listing
 from exchange.clearing.matters import ACCEPTED, At, Due, Matter, Ruling, refused
-from exchange.clearing.moves import ask
+from exchange.clearing.moves import ask, take
 from exchange.clearing.records import Record
 from exchange.clearing.refusals import Denial
 from exchange.messages import HOUSE_ACCOUNT, Event, EventKind
@@ -47,14 +52,20 @@ NO_TIER: Final = Tier(0, 0, 0)
 
 
 class Fees(Matter):
-    """The adopted versions, and every account's lots of the present and the previous month."""
+    """The adopted versions, every account's lots of the present and the previous month, and the
+    final fees of listed cash contracts."""
 
     name: ClassVar[str] = "fees"
     records: ClassVar[tuple[type[Record], ...]] = (AdoptFees,)
-    watches: ClassVar[tuple[EventKind, ...]] = (EventKind.DAY_CLOSED,)
+    watches: ClassVar[tuple[EventKind, ...]] = (
+        EventKind.DAY_CLOSED,
+        EventKind.INSTRUMENT_LISTED,
+        EventKind.INSTRUMENT_EXPIRED,
+    )
     adopted: list[AdoptFees] = msgspec.field(default_factory=list)  # in force, and later ones
     lots: dict[int, dict[int, int]] = msgspec.field(default_factory=dict)  # by yyyymm, account
     counted: int = 0  # the last date whose lots are in ``lots``
+    final: dict[int, int] = msgspec.field(default_factory=dict)  # micro-dollars a lot
 
     def rule(self, record: Any, at: At, state: "State") -> Ruling:
         """Adopt the next version, for a later date, with tiers in order from 0 lots on."""
@@ -101,7 +112,32 @@ class Fees(Matter):
         return Trader(account, last, _place(self.in_force(date), last), so_far,
                       _place(following, so_far))  # fmt: skip
 
-    def saw(self, event: Event, at: At, state: "State") -> list[Ruling]:
+    def saw(self, event: Event, at: At, state: "State") -> list[Ruling] | None:
+        """Follow up a listing, an expiry, or a closed date."""
+        if event.kind == EventKind.DAY_CLOSED:
+            return self._closed(at, state)
+        if event.kind == EventKind.INSTRUMENT_EXPIRED:
+            fee = self.final.pop(event.instrument, None)
+            return None if fee is None else self._final(event.instrument, fee, state)
+        listed = listing(at.text)
+        if listed is None or listed.settlement == PHYSICAL or not listed.final_fee:
+            return None
+        self.final[event.instrument] = listed.final_fee
+        return []
+
+    def _final(self, instrument: int, fee: int, state: "State") -> list[Ruling]:
+        """Request the final fee of who held lots of a cash contract that has expired."""
+        due = {
+            account: abs(lots) * fee
+            for account, lots in sorted(state.ended.items())
+            if lots and account != HOUSE_ACCOUNT
+        }
+        for account, amount in due.items():
+            ask(state, *take(f"final {instrument} {account}", account, amount))
+        facts = {"instrument": instrument, "fee": fee, "accounts": len(due)}
+        return [Ruling("final_fee", "asked", {**facts, "total": sum(due.values())})] if due else []
+
+    def _closed(self, at: At, state: "State") -> list[Ruling]:
         """Count the lots of a closed date, and request its discounts."""
         date, month = at.business_date, at.business_date // _MONTH
         self.counted = date

@@ -415,6 +415,8 @@ class Projection:
             due = held[account].variation(settling.price, listed.multiplier)
             self._compare(number, "position", held[account].net, 0, account, instrument)
             self._compare(number, "variation", due, 0, account, instrument)
+        if settling.expiry:
+            state.ended = {account: position.net for account, position in held.items()}
         state.positions.strike(instrument, settling.price, listed.multiplier, close=settling.expiry)
         listed.mark = listed.settlement_price = settling.price
         listed.settlement_date = state.business_date
@@ -424,6 +426,7 @@ class Projection:
         assert self._settling_event is not None
         if self._settling_event.kind in self._watched:
             self._saw(self._settling_event)
+        state.ended = {}
 
     def _listed(self, event: Event) -> None:
         self.state.instruments[event.instrument] = Instrument(

@@ -93,6 +93,8 @@ class State:
     trading: dict[int, Trading] = field(default_factory=dict)  # of the business date
     activity: dict[int, Activity] = field(default_factory=dict)  # of the business date, by account
     divergences: list[Divergence] = field(default_factory=list)
+    # Signed lots by account of the contract that expires, while the matters see its expiry
+    ended: dict[int, int] = field(default_factory=dict)
     matters: Matters = field(default_factory=lambda: Matters(MATTERS))
     book: Book = field(default_factory=Book)  # fund, escrow and GPU-seconds: outside the engine
 
