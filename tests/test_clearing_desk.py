@@ -25,6 +25,7 @@ from exchange.messages import EVENT_FIELDS, Event, Reason, TradingState, wire
 MONTH = Month(2026, 11)
 DAYS = [MONTH.first_day + timedelta(days=n) for n in range(MONTH.days)]
 START = datetime(2026, 11, 2, 12, tzinfo=UTC)
+CUT_NS = int(datetime(2026, 12, 1, 12, tzinfo=UTC).timestamp()) * 10**9  # of revisions
 
 PAID = '{"operation": "pay_capital", "amount": 5000000, "person": "owner"}'
 NO_FACTORS = '{"operation":"record_factors"}'
@@ -297,14 +298,20 @@ async def test_a_market_outlives_factors_that_are_none(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-async def market(tmp_path: Path) -> AsyncIterator[Market]:
-    stamp = int(START.timestamp()) * 10**9
-    opened = await Market.start(tmp_path, clock=lambda: stamp)
+def clock() -> "Clock":
+    return Clock(START)
+
+
+@pytest.fixture
+async def market(tmp_path: Path, clock: "Clock") -> AsyncIterator[Market]:
+    opened = await Market.start(tmp_path, clock=clock)
     yield opened
     await opened.stop()
 
 
-async def test_a_cash_contract_expires_at_the_mean_of_its_fixings(market: Market) -> None:
+async def test_a_cash_contract_expires_at_the_mean_of_its_fixings(
+    market: Market, clock: "Clock"
+) -> None:
     operations = market.operations
     with pytest.raises(RequestRefused, match="trades until 2026-11-30"):
         await operations.perform(requests.Expire(code="H100X26"))
@@ -314,8 +321,14 @@ async def test_a_cash_contract_expires_at_the_mean_of_its_fixings(market: Market
             with pytest.raises(RequestRefused, match="no fixing of 2026-11-30"):
                 await operations.perform(requests.Expire(code="H100X26"))
         await operations.perform(fixing(day, "2.500000" if n % 2 else "2.600000"))
+    clock.now = CUT_NS - 1
+    with pytest.raises(RequestRefused, match="HBX-H100 count until 2026-12-01 12:00 UTC"):
+        await operations.perform(requests.Expire(code="H100X26"))
+    await operations.perform(fixing(DAYS[0], "2.300000", revision=1))  # an expiry is for good
+    clock.now = CUT_NS
+    await operations.perform(fixing(DAYS[0], "9.000000", revision=2))
     result = await operations.perform(requests.Expire(code="H100X26"))
-    assert (result["price"], result["rule"], result["fixings"]) == ("2.550000", "MEAN", 30)
+    assert (result["price"], result["rule"], result["fixings"]) == ("2.540000", "MEAN", 30)
     assert market.desk.instruments.by_code["H100X26"].state == TradingState.EXPIRED
     live = await operations.perform(requests.State())
     every = await operations.perform(requests.State(every=True))
@@ -326,8 +339,12 @@ async def test_a_cash_contract_expires_at_the_mean_of_its_fixings(market: Market
         await operations.perform(requests.Expire(code="H100X26"))
 
 
-async def test_withheld_fixings_follow_the_ladder_of_the_index(market: Market) -> None:
-    """Too few: the mean of what there is, then nothing until two people set a price."""
+@pytest.mark.parametrize("late", [True, False])
+async def test_withheld_fixings_follow_the_ladder_of_the_index(
+    market: Market, clock: "Clock", late: bool
+) -> None:
+    """Too few: the mean of what there is, then nothing until two people set a price. A revision
+    from the cut on changes none of it."""
     operations, short = (
         market.operations,
         methodology.load().index("HBX-H100").settlement.short_days,
@@ -335,11 +352,15 @@ async def test_withheld_fixings_follow_the_ladder_of_the_index(market: Market) -
     await last_day(market)
     for n, day in enumerate(DAYS):
         await operations.perform(fixing(day, "2.600000" if n < short - 1 else ""))
-    with pytest.raises(RequestRefused, match="UNDETERMINED"):
-        await operations.perform(requests.Expire(code="H100X26"))
-    with pytest.raises(RequestRefused, match="20261130, its last trading day, is not settled"):
-        await operations.perform(requests.Expire(code="H100X26", at_settlement=True))
+    clock.now = CUT_NS - (not late)
     await operations.perform(fixing(DAYS[-1], "2.900000", revision=1))
+    clock.now = CUT_NS
+    if late:
+        with pytest.raises(RequestRefused, match="UNDETERMINED"):
+            await operations.perform(requests.Expire(code="H100X26"))
+        with pytest.raises(RequestRefused, match="20261130, its last trading day, is not settled"):
+            await operations.perform(requests.Expire(code="H100X26", at_settlement=True))
+        return
     result = await operations.perform(requests.Expire(code="H100X26"))
     assert (result["rule"], result["fixings"]) == ("SHORT_MEAN", short)
     assert len(result["withheld"]) == len(DAYS) - short
@@ -347,21 +368,21 @@ async def test_withheld_fixings_follow_the_ladder_of_the_index(market: Market) -
     assert result["price"] == f"{round(mean) / 1_000_000:.6f}"
 
 
-async def test_no_contract_expires_by_prices_of_a_date_that_is_not_settled(tmp_path: Path) -> None:
+async def test_no_contract_expires_by_prices_of_a_date_that_is_not_settled(
+    market: Market, clock: "Clock"
+) -> None:
     """The last trading day's is one of the five whose mean it settles at."""
-    stamp = int(datetime(2026, 11, 20, 12, tzinfo=UTC).timestamp()) * 10**9
-    market = await Market.start(tmp_path, clock=lambda: stamp)
     perform = market.operations.perform
     for day in DAYS:
         await perform(fixing(day, ""))
     for number in (20261123, 20261124, 20261125, 20261127, 20261130):
         await perform(requests.Settle())
         await perform(requests.OpenDay(date=number))
+    clock.now = CUT_NS
     with pytest.raises(RequestRefused, match="20261130, its last trading day, is not settled"):
         await perform(requests.Expire(code="H100X26"))
     await perform(requests.Settle())
     assert (await perform(requests.Expire(code="H100X26")))["rule"] == "MARKET_MEAN"
-    await market.stop()
 
 
 async def last_day(market: Market) -> None:

@@ -241,4 +241,5 @@ async def test_a_contract_whose_index_left_the_rules_is_told_which(
         changed_rules = msgspec.structs.replace(rules, indices=left)
         monkeypatch.setattr(methodology, "load", lambda: changed_rules)
         with pytest.raises(RequestRefused, match="settles on HBX-H100: no index 'HBX-H100'"):
-            final_price(m.desk.instruments.by_code["H100X26"], m.desk.terms["H100X26"], m.clearing)
+            listed = m.desk.instruments.by_code["H100X26"]
+            final_price(listed, m.desk.terms["H100X26"], m.clearing, now_ns=0)

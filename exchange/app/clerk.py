@@ -282,7 +282,7 @@ class Clerk:
             "margin_unknown": unknown,
         }
 
-    async def expire(self, request: requests.Expire) -> dict[str, Any]:
+    async def expire(self, request: requests.Expire, now_ns: int) -> dict[str, Any]:
         """Expire an instrument at its final settlement price, and perform what is then due."""
         desk, listed = self._desk, self._desk.instrument(request.code)
         terms = desk.terms.get(request.code)
@@ -291,7 +291,7 @@ class Clerk:
         if wishes.as_date(desk.business_date) < terms.last_trading_day:
             raise RequestRefused(f"{request.code} trades until {terms.last_trading_day}")
         await self.cleared()
-        price, facts = final_price(listed, terms, self._clearing, request.at_settlement)
+        price, facts = final_price(listed, terms, self._clearing, now_ns, request.at_settlement)
         last_day = desk.business_date == wishes.as_number(terms.last_trading_day)
         unsettled = last_day and listed.id not in self._clearing.settled()
         if unsettled and facts["rule"] in BY_MARKET:

@@ -1,5 +1,6 @@
 """The price at which an instrument expires, and its inputs."""
 
+from datetime import UTC, datetime
 from typing import Any, Final
 
 from contracts.index.settlement import MonthIncomplete, Step
@@ -14,13 +15,18 @@ BY_MARKET: Final = (LAST, Step.MARKET_MEAN.name)  # rules that use the exchange'
 
 
 def final_price(
-    listed: Instrument, terms: Terms, clearing: Clearing, at_settlement: bool = False
+    listed: Instrument,
+    terms: Terms,
+    clearing: Clearing,
+    now_ns: int,
+    at_settlement: bool = False,
 ) -> tuple[int, dict[str, Any]]:
     """Return the clearing price at which an instrument expires, and its inputs. RequestRefused.
 
     Cash settlement: the mean of its month's fixings in the log, or the index's fallback ladder; if
-    that gives no price, the last settlement price if ``at_settlement``. Physical settlement: the
-    last settlement price, once the last notice has passed and its tenders are assigned.
+    that gives no price, the last settlement price if ``at_settlement``. Not before no revision of a
+    fixing counts any more: an expiry cannot be taken back. Physical settlement: the last settlement
+    price, once the last notice has passed and its tenders are assigned.
     """
     code = listed.code
     physical = terms.settlement == PHYSICAL
@@ -41,6 +47,12 @@ def final_price(
         ) from gone
     except MonthIncomplete as lacks:
         raise RequestRefused(f"{code}: {lacks}; `hourbook index record` puts them there") from lacks
+    if now_ns <= found.cut_ns:
+        until = datetime.fromtimestamp((found.cut_ns + 1) // 10**9, UTC)
+        raise RequestRefused(
+            f"{code}: revisions of {found.index} count until {until:%Y-%m-%d %H:%M} UTC;"
+            " expire it after that"
+        )
     if found.price_micros is None and at_settlement:
         return last, {"rule": LAST, "index": found.index}
     if found.price_micros is None:

@@ -86,7 +86,7 @@ class Operations:
                 case requests.PutRecord():
                     return await self._house.put_record(request.record, request.request_id)
                 case requests.Expire():
-                    return await self._house.expire(request)
+                    return await self._house.expire(request, self._clock())
                 case requests.Hedge():
                     return await hedge(request, self._desk, self._clearing, self._house)
                 case requests.OpenDay():
