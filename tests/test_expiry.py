@@ -166,6 +166,8 @@ def test_a_fixing_that_cannot_be_read_or_is_not_the_houses_changes_nothing(house
     house.open(1, 1, 1, 10**9)
     bad = FixingRecorded(index=INDEX, date=20261301, revision=0, state="PUBLISHED", price="2.5")
     assert house.record(bad)[0] == "malformed"
+    assert {fix(house, DAYS[0], price) for price in ("0", "-2.5", "140737489")} == {"malformed"}
+    assert fix(house, DAYS[0], "2.5", revision=-1) == "malformed"
     good = FixingRecorded(index=INDEX, date=20261101, revision=0, state="PUBLISHED", price="2.5")
     assert house.record(good, 1)[0] == "not_yours"
     assert fixings(house).by_index == {}

@@ -27,6 +27,7 @@ from exchange.app.requests import (
     Withdraw,
 )
 from exchange.clearing.default.hedging import HEDGE, Hedged
+from exchange.clearing.delivery.expiry import factors_of
 from exchange.clearing.delivery.records import FactorsRecorded
 from exchange.clearing.expiry import FixingRecorded, fixing_of
 from exchange.clearing.margin.matter import AdoptMargin
@@ -271,6 +272,7 @@ def _check_published(text: str) -> None:
             fixing_of(record, 0)
         elif isinstance(record, FactorsRecorded):
             table = read_table(record.table.encode())
+            factors_of(table)
             if (record.grade, record.expiry, record.digest) != (
                 table.grade, table.expiry, table.digest,
             ):  # fmt: skip

@@ -20,7 +20,7 @@ from exchange.clearing.matters import ACCEPTED, MALFORMED, At, Matter, Ruling
 from exchange.clearing.moves import refused
 from exchange.clearing.records import Record
 from exchange.clearing.refusals import Denial
-from exchange.messages import HOUSE_ACCOUNT, Event, EventKind
+from exchange.messages import HOUSE_ACCOUNT, Event, EventKind, Limit
 
 if TYPE_CHECKING:
     from exchange.clearing.state import State
@@ -52,10 +52,13 @@ class Fixing(msgspec.Struct, frozen=True):
 
 
 def fixing_of(record: FixingRecorded, known_ns: int) -> Fixing:
-    """Return the fixing of a record. ValueError, OverflowError: its date or price is none."""
+    """Return the fixing of a record. ValueError, OverflowError: its date, revision or price is
+    none."""
     number = record.date
     day = date(number // 10_000, number // 100 % 100, number % 100)
     price = parse_price(record.price, PRICE_DECIMALS) if record.price else None
+    if record.revision < 0 or (price is not None and not 0 < price <= Limit.PRICE):
+        raise ValueError(f"revision {record.revision} or price {price} is out of range")
     return Fixing(day, record.revision, price, record.inputs_hash, known_ns)
 
 

@@ -8,8 +8,11 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 
 import msgspec
+from msgspec import UnsetType
 
 from contracts.grades.delivery import invoice_cents
+from contracts.grades.table import FactorTable
+from contracts.spec import PAR_FACTOR
 from exchange.clearing.delivery.assignment import aged
 from exchange.clearing.delivery.terms import Terms
 from exchange.clearing.matters import At, Due, Ruling
@@ -22,6 +25,7 @@ if TYPE_CHECKING:
     from exchange.clearing.state import State
 
 PERCENT: Final = 100
+FACTOR_MOST: Final = 2 * PAR_FACTOR  # of any rules
 
 
 class Factors(msgspec.Struct):
@@ -31,6 +35,23 @@ class Factors(msgspec.Struct):
     version: int
     sites: dict[str, tuple[int, int]]
     unit: int = 1
+
+
+def factors_of(table: FactorTable) -> Factors:
+    """Return what clearing keeps of a table. ValueError if it has a site whose invoice or true-up
+    would have no meaning."""
+    sites = {
+        f"{row.provider}/{row.facility}": (row.factor_e4, row.fixed_e4)
+        for row in table.rows
+        if row.factor_e4 is not None
+    }
+    for site, (factor, fixed) in sites.items():
+        if not (0 < factor <= FACTOR_MOST and 0 < fixed <= PAR_FACTOR):
+            raise ValueError(
+                f"{site}: factor {factor} or goodput {fixed}, at 1e-4, is out of range"
+            )
+    unit = table.delivery_unit_lots
+    return Factors(table.version, sites, 1 if isinstance(unit, UnsetType) else unit)
 
 
 class Notice(msgspec.Struct, frozen=True):

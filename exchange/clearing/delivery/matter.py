@@ -12,7 +12,6 @@ from math import lcm
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import msgspec
-from msgspec import UnsetType
 
 from contracts.grades import Jurisdiction, eligibility
 from contracts.grades import table as factors
@@ -27,6 +26,7 @@ from exchange.clearing.delivery.expiry import (
     Factors,
     Notice,
     age,
+    factors_of,
     hand_over,
     penalties,
     tenders,
@@ -42,7 +42,7 @@ from exchange.clearing.delivery.records import (
 from exchange.clearing.delivery.slices import DAY_S
 from exchange.clearing.delivery.terms import Terms, terms_of, year_of
 from exchange.clearing.expiry import Fixings
-from exchange.clearing.matters import ACCEPTED, OFF_NS, At, Matter, Ruling
+from exchange.clearing.matters import ACCEPTED, MALFORMED, OFF_NS, At, Matter, Ruling
 from exchange.clearing.moves import refused
 from exchange.clearing.records import Record
 from exchange.clearing.refusals import Denial
@@ -432,17 +432,10 @@ class Deliveries(Matter):
         """Store the latest factors of a grade and expiry; the desk has verified the signature."""
         try:
             table = factors.read(record.table.encode())
-        except Refused as wrong:
-            return Ruling("record_factors", "malformed", {"why": str(wrong)})
-        self.factors[f"{table.grade}/{table.expiry}"] = Factors(
-            table.version,
-            {
-                f"{row.provider}/{row.facility}": (row.factor_e4, row.fixed_e4)
-                for row in table.rows
-                if row.factor_e4 is not None
-            },
-            1 if isinstance(table.delivery_unit_lots, UnsetType) else table.delivery_unit_lots,
-        )
+            found = factors_of(table)
+        except (Refused, ValueError) as wrong:
+            return Ruling("record_factors", MALFORMED, {"why": str(wrong)})
+        self.factors[f"{table.grade}/{table.expiry}"] = found
         facts = {"grade": table.grade, "expiry": table.expiry, "version": table.version}
         return Ruling("record_factors", ACCEPTED, facts)
 
