@@ -34,7 +34,7 @@ from contracts.index.methodology import Index
 from contracts.index.observations import Batch, Observation, read
 from contracts.index.run import end_ns, fix_through, recompute, reproduce, revise
 from contracts.index.settlement import FinalPrice, MonthIncomplete, Step, final_price
-from contracts.index.tape import Tape, TapeError
+from contracts.index.tape import FOREVER_NS, Tape, TapeError
 from exchange.app import requests, wishes
 from exchange.cli.access import operate
 from exchange.cli.output import Failure
@@ -84,6 +84,27 @@ def test_a_revision_may_withhold() -> None:
     grown, (fixing,) = revise(a_tape(), rules.load(), thin, [CODE], day(NOW), recorded_ns=LATER_NS)
     assert (fixing.state, fixing.revision, fixing.price_micros) == (State.WITHHELD, 1, None)
     assert grown.fixing(CODE, day(NOW), LATER_NS - 1) != fixing
+
+
+def test_a_day_without_anchors_looks_back_no_further_than_anchors_do(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """An index that never begins, for want of sellers, tries again on each of its days."""
+    index = rules.load().index(CODE)
+    looked, fixing = 0, Tape.fixing
+
+    def counted(tape: Tape, code: str, on: date, known_ns: int = FOREVER_NS) -> Fixing | None:
+        nonlocal looked
+        looked += 1
+        return fixing(tape, code, on, known_ns)
+
+    monkeypatch.setattr(Tape, "fixing", counted)
+    many = index.anchor_days + 40
+    seen = batch(flat(spread_out(3), range(many)))
+    last = day(many - 1)
+    tape, _ = fix_through(Tape(), rules.load(), seen, [CODE], last, recorded_ns=end_ns(last))
+    assert tape.tables(CODE) == [] and len(tape.days(CODE)) == many
+    assert looked == sum(min(n, index.anchor_days) for n in range(many))
 
 
 def test_anchors_once_made_are_frozen() -> None:

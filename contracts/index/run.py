@@ -236,6 +236,8 @@ def _new_table(tape: Tape, methodology: Methodology, index: Index, on: date) -> 
     least_coverage, memory = index.gates.coverage_percent.keep, index.anchor_days
     past = []
     for day in tape.days(index.code):
+        if not 0 < (on - day).days <= memory:
+            continue
         fixing = tape.fixing(index.code, day)
         assert fixing is not None
         if fixing.published or fixing.gates.get("coverage_percent", 0) >= least_coverage:
