@@ -477,6 +477,21 @@ def test_nobody_else_moves_what_is_in_escrow(house: House) -> None:
     assert house.clearing._state.book.head == before
 
 
+def test_no_fixing_of_a_day_before_the_failure_prices_a_buy_in(house: House) -> None:
+    """The business date may be days behind: over a weekend, or while the market is closed."""
+    begin = begun(house)
+    for day in (1, 2, 3):
+        house.at(begin + (day + 2) * DAY_NS)
+    (delivery,) = deliveries(house).deliveries
+    assert (delivery.stage, delivery.failed_on) == ("failing", 20261206)
+    assert house.clearing._state.business_date == 20261130
+    for day, stage in ((20261130, "failing"), (20261205, "failing"), (20261206, "failed")):
+        fixing = FixingRecorded(index="HBX-H100", date=day, revision=0, state="PUBLISHED",
+                                price="3.000000")  # fmt: skip
+        house.record(fixing)
+        assert deliveries(house).deliveries[0].stage == stage
+
+
 def test_a_seller_that_stops_is_bought_in_at_the_next_fixing(house: House) -> None:
     before = cash(house)
     begin = begun(house)

@@ -17,7 +17,7 @@ from exchange.app import wishes
 from exchange.clearing import Clearing
 from exchange.clearing.delivery.matter import Deliveries
 from exchange.clearing.delivery.records import Attest, Tender
-from exchange.clearing.delivery.terms import DAY_NS
+from exchange.clearing.delivery.terms import DAY_NS, day_of
 from exchange.clearing.expiry import FixingRecorded
 from exchange.clearing.records import Record
 from exchange.messages import Command, CommandKind
@@ -58,7 +58,7 @@ class Course:
     disputed: set[int] = field(default_factory=set)
     settled: list[Figure] = field(default_factory=list)
     earned: int = 0
-    missing: tuple[int, int, int] = (0, 0, 0)  # business date of the failure, hours, refund
+    missing: tuple[int, int, int] = (0, 0, 0)  # day of the failure, hours, refund
     cash: defaultdict[int, int] = field(default_factory=lambda: defaultdict(int))
 
     @property
@@ -99,8 +99,9 @@ class Course:
             return said["buyer"]
         return said.get("seller") or said.get("buyer") or (0, 0)
 
-    def passed(self, stamp: int, today: int) -> None:
+    def passed(self, stamp: int) -> None:
         """What happens by itself."""
+        today = int(f"{day_of(stamp):%Y%m%d}")
         if self.stage == "invoiced" and stamp >= self.escrow_by:
             self.stage = "unpaid"
             self.pay(self.buyer, self.seller, sum(self.parts) * PENALTY // 100)
@@ -164,7 +165,7 @@ class Months:
     def passes(self) -> None:
         """The next batch begins."""
         for course in self.courses.values():
-            course.passed(self.house.market.stamp + 1_000_000, self.today)
+            course.passed(self.house.market.stamp + 1_000_000)
 
     def expire(self) -> None:
         """Random trades, tenders, the assignment and the expiry at a random price."""

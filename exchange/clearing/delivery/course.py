@@ -33,7 +33,7 @@ from exchange.clearing.delivery.slices import (
     week_days,
     week_of,
 )
-from exchange.clearing.delivery.terms import DAY_NS, Terms
+from exchange.clearing.delivery.terms import DAY_NS, Terms, day_of
 from exchange.clearing.matters import At, Due, Dues, Ruling
 from exchange.clearing.moves import MICROS_A_CENT, ask, pay, take
 
@@ -78,7 +78,7 @@ class Delivery(msgspec.Struct):
     signed: list[int] = []  # accounts that consented to an alternative delivery
     agreement: str = ""  # its text
     former: list[Due] = []  # escrows requested of accounts from which the buyer was ported
-    failed_on: int = 0  # yyyymmdd
+    failed_on: int = 0  # yyyymmdd, UTC: fixings are of such days
     fix_by: int = 0  # log time by which the fixing is expected; 0: reported as overdue
     missing_hours: int = 0  # of each lot, to be bought in
     refund: int = 0  # cents that the seller of a delivery under the floor must give back
@@ -338,7 +338,7 @@ def _failing(
     ``true_up`` those that it owes already."""
     end(delivery, at, state)
     delivery.stage, delivery.refund, delivery.missing_hours = "failing", refund, hours
-    delivery.failed_on = at.business_date
+    delivery.failed_on = int(f"{day_of(at.stamp):%Y%m%d}")
     delivery.fix_by = at.stamp + FIX_DAYS * DAY_NS
     return told(
         delivery, "failing", hours=hours, refund=refund, true_up=true_up, deadline=delivery.fix_by

@@ -40,7 +40,7 @@ from exchange.clearing.delivery.records import (
     Tender,
 )
 from exchange.clearing.delivery.slices import DAY_S
-from exchange.clearing.delivery.terms import Terms, terms_of, year_of
+from exchange.clearing.delivery.terms import Terms, day_of, terms_of
 from exchange.clearing.expiry import Fixings
 from exchange.clearing.matters import ACCEPTED, MALFORMED, OFF_NS, At, Matter, Ruling
 from exchange.clearing.moves import refused
@@ -99,7 +99,7 @@ class Deliveries(Matter):
                 self.consignees[record.account] = msgspec.convert(
                     {k: getattr(record, k) for k in Consignee.__struct_fields__}, Consignee
                 )
-                year = at.business_date // 10_000 or year_of(at.stamp)
+                year = at.business_date // 10_000 or day_of(at.stamp).year
                 self.years[record.account] = year
                 ruling = Ruling(operation, ACCEPTED, {"account": record.account})
             case SetJurisdiction():

@@ -79,6 +79,6 @@ def since_epoch(there: datetime) -> int:
     return (there - _EPOCH) // _SECOND * SECOND_NS
 
 
-def year_of(stamp: int) -> int:
-    """Return the year of a log time, UTC."""
-    return (_EPOCH + stamp // SECOND_NS * _SECOND).year
+def day_of(stamp: int) -> date:
+    """Return the day of a log time, UTC."""
+    return (_EPOCH + stamp // SECOND_NS * _SECOND).date()
