@@ -123,7 +123,7 @@ class Calendar(msgspec.Struct, frozen=True):
     time_zone: str
     opens: time
     closes: time
-    settlement_from: time
+    settlement_from: time  # nobody acts on this window: exchange.clearing.prices has its own
     settlement_to: time
     pre_open_minutes: int  # before ``opens``: orders are collected
     opening_auction_minutes: int  # before ``opens``, within the pre-open

@@ -102,7 +102,7 @@ def session_rule(days: Calendar, day: date) -> str:
     return (
         f"{clock(session.opens)} the day before to {clock(session.closes)} {place}"
         f" ({session.opens:%H:%M} to {session.closes:%H:%M} UTC on the last trading day),"
-        f" daily settlement {clock(session.settlement_from)} to {clock(session.settlement_to)}"
+        " daily settlement by the five minutes before the close"
     )
 
 

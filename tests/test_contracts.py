@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from contracts import compare, owners, registry, symbol
+from contracts import compare, owners, registry, sheet, symbol
 from contracts.calendar import Month, delivery_period
 from contracts.decimal_text import (
     DecimalTextError,
@@ -24,6 +24,7 @@ from contracts.decimal_text import (
 )
 from contracts.registry import CalendarError, UnknownContractError
 from contracts.spec import Instrument
+from exchange.clearing.prices import WINDOW_NS
 from exchange.cli.output import Failure
 from exchange.cli.root import app
 
@@ -476,3 +477,11 @@ def test_a_file_that_another_owns_is_judged_by_its_owner(
         (tmp_path / name).write_text(text.replace(old, new, 1))
         done = CliRunner().invoke(app, ["contracts", "check", str(tmp_path)])
         assert (done.exit_code, said in done.stdout) == (1, True)
+
+
+def test_a_page_names_the_window_by_which_clearing_settles_a_day() -> None:
+    specs = registry.load()
+    listed = specs.instrument("H100Z26", date(2026, 11, 2))
+    shown = " ".join(sheet(listed, specs.calendars[listed.calendar]).split())
+    assert "daily settlement by the five minutes before the close" in shown
+    assert timedelta(minutes=5) // timedelta(microseconds=1) * 1_000 == WINDOW_NS
