@@ -97,6 +97,10 @@ class CalendarError(LookupError):
     """The day is outside the years of the calendar, or it has no session."""
 
 
+class BeyondCalendar(CalendarError):
+    """The day is outside the years of the calendar."""
+
+
 class Session(msgspec.Struct, frozen=True):
     """The trading session of one business day: times in UTC; ``closes`` is not part of it."""
 
@@ -136,9 +140,10 @@ class Calendar(msgspec.Struct, frozen=True):
     def is_business_day(self, day: date) -> bool:
         """Whether the day is a weekday and no holiday."""
         if not self.first_year <= day.year <= self.last_year:
-            raise CalendarError(
+            raise BeyondCalendar(
                 f"calendar {self.code} knows {self.first_year} to {self.last_year}, not {day};"
-                f" add that year's holidays to contracts/data/{FILE_NAME}"
+                f" add that year's holidays to contracts/data/{FILE_NAME}, and the year to its"
+                " first_year or last_year"
             )
         return day.weekday() < _SATURDAY and day not in self.holidays
 

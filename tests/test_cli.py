@@ -117,6 +117,10 @@ def test_a_cycle_that_is_longer_than_the_calendar_is_listed_as_far_as_it_goes() 
         assert (done.returncode, kinds["outright"], kinds["spread"]) == (0, months, months - 1)
         note = f"hourbook: the first {months} months only: calendar US knows 2025 to 2040"
         assert done.stderr.startswith(note) if months < 24 else done.stderr == ""
+    for command in (("pages", "nowhere", "--on"), ("list", "--opened", "--on")):
+        done = run_hourbook("contracts", *command, "2040-12-03")
+        assert done.returncode == 1 and "Until then name an earlier day" in done.stderr
+    assert not Path("nowhere").exists()
 
 
 def test_contract_files_are_checked_and_compared(tmp_path: Path) -> None:

@@ -307,12 +307,15 @@ def _content(path: Path) -> bytes:
 
 @contextmanager
 def _known_days() -> Iterator[None]:
-    """Fail if no calendar covers the day, or no specification is in force on it."""
-    from contracts.calendar import CalendarError  # noqa: PLC0415
+    """Fail if no calendar covers the day and its whole cycle, or no specification is in force on
+    it."""
+    from contracts.calendar import BeyondCalendar, CalendarError  # noqa: PLC0415
     from contracts.registry import UnknownContractError  # noqa: PLC0415
 
     try:
         yield
+    except BeyondCalendar as beyond:
+        fail(f"{beyond}. Until then name an earlier day: a page needs all months of its cycle")
     except (CalendarError, UnknownContractError) as error:
         fail(f"{error}")
 
