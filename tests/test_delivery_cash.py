@@ -9,10 +9,13 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Final
 
+import msgspec
 import pytest
+from attested import key_of
 from clearing_house import FACTOR, House, factors
 from test_deliveries import OLD, SHORT, WHOLE, attest, begun, deliveries, house
 
+from contracts.grades import table
 from exchange.app import wishes
 from exchange.clearing import Clearing
 from exchange.clearing.delivery.matter import Deliveries
@@ -346,3 +349,38 @@ def test_hours_that_were_there_and_lost_are_not_hours_that_were_missing(house: H
     assert (first.attested_s, first.payable) == (
         WHOLE // 2, deliveries(house).deliveries[0].parts[0] // 2
     )  # fmt: skip
+
+
+def test_no_fixing_of_a_day_before_the_failure_prices_a_buy_in(house: House) -> None:
+    """The business date may be days behind: over a weekend, or while the market is closed."""
+    begin = begun(house)
+    for day in (1, 2, 3):
+        house.at(begin + (day + 2) * DAY_NS)
+    (delivery,) = deliveries(house).deliveries
+    assert (delivery.stage, delivery.failed_on) == ("failing", 20261206)
+    assert house.clearing._state.business_date == 20261130
+    for day, stage in ((20261130, "failing"), (20261205, "failing"), (20261206, "failed")):
+        fixing = FixingRecorded(index="HBX-H100", date=day, revision=0, state="PUBLISHED",
+                                price="3.000000")  # fmt: skip
+        house.record(fixing)
+        assert deliveries(house).deliveries[0].stage == stage
+
+
+@pytest.mark.parametrize(
+    ("factor", "fixed"),
+    [(FACTOR, 0), (FACTOR, 10_001), (FACTOR, -1), (0, 9_750), (-FACTOR, 9_750), (10**30, 9_750)],
+)
+def test_a_table_by_which_nothing_can_be_invoiced_is_malformed(
+    house: House, factor: int, fixed: int
+) -> None:
+    """Whoever signed it: at the expiry or the month's end clearing could not go on."""
+    before, good = deliveries(house).factors.copy(), factors(version=2)
+    made = table.read(good.table.encode())
+    (row,) = made.rows
+    row = msgspec.structs.replace(row, factor_e4=factor, fixed_e4=fixed)
+    bad = table.sign(msgspec.structs.replace(made, rows=(row,)), key_of("x"))
+    text = msgspec.json.encode(bad).decode()
+    outcome, facts = house.record(msgspec.structs.replace(good, table=text))
+    assert outcome == "malformed" and facts["why"].startswith("alpha/one: factor")
+    assert deliveries(house).factors == before
+    assert house.record(good)[0] == "accepted"
