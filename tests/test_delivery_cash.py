@@ -17,12 +17,13 @@ from test_deliveries import OLD, SHORT, WHOLE, attest, begun, deliveries, house
 
 from contracts.grades import table
 from exchange.app import wishes
+from exchange.app.wishes import RequestRefused
 from exchange.clearing import Clearing
 from exchange.clearing.delivery.matter import Deliveries
 from exchange.clearing.delivery.records import Attest, Tender
 from exchange.clearing.delivery.terms import DAY_NS, day_of
 from exchange.clearing.expiry import FixingRecorded
-from exchange.clearing.records import Record
+from exchange.clearing.records import Record, write
 from exchange.messages import Command, CommandKind
 
 __all__ = ["house"]  # a fixture
@@ -380,7 +381,10 @@ def test_a_table_by_which_nothing_can_be_invoiced_is_malformed(
     row = msgspec.structs.replace(row, factor_e4=factor, fixed_e4=fixed)
     bad = table.sign(msgspec.structs.replace(made, rows=(row,)), key_of("x"))
     text = msgspec.json.encode(bad).decode()
-    outcome, facts = house.record(msgspec.structs.replace(good, table=text))
+    record = msgspec.structs.replace(good, table=text)
+    with pytest.raises(RequestRefused, match="alpha/one: factor"):
+        wishes.put_record(write(record))
+    outcome, facts = house.record(record)
     assert outcome == "malformed" and facts["why"].startswith("alpha/one: factor")
     assert deliveries(house).factors == before
     assert house.record(good)[0] == "accepted"
