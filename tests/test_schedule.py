@@ -1,6 +1,6 @@
 """A market that follows its calendar: one whole day on a virtual clock, killed on the way.
 
-Budget: 20 seconds.
+Budget: 25 seconds.
 """
 
 import asyncio
@@ -352,6 +352,81 @@ async def test_a_first_combination_may_be_listed_while_a_look_waits(tmp_path: Pa
         await look.look()
         await listing
         assert market.desk.instruments.by_code[request.code].state == CONTINUOUS
+    finally:
+        await market.stop()
+
+
+@pytest.mark.parametrize("settles", [True, False])
+async def test_a_market_suspended_over_a_close_trades_in_the_next_session(
+    tmp_path: Path, settles: bool
+) -> None:
+    """A machine that slept, or whose clock was set forward: what was open is closed late, and no
+    operator closed it. If an operator settles, nothing trades on the old date meanwhile."""
+    now = stamp("2026-11-23T20:00")
+    settings = Settings(schedule=Schedule(follow=True, settle=settles))
+    market = await Market.start(tmp_path, clock=lambda: now, settings=settings)
+    try:
+        follower = Follower(market.desk, market.operations, lambda: now, settles=settles)
+        listed = market.desk.instruments.by_code[CODE]
+        assert listed.state == CONTINUOUS
+        now = stamp("2026-11-24T10:00")
+        await follower.look()
+        if not settles:
+            assert (listed.state, market.desk.business_date) == (CLOSED, 20261123)
+            await market.operations.perform(requests.Settle())
+            await follower.look()
+        assert (listed.state, market.desk.business_date) == (CONTINUOUS, 20261124)
+    finally:
+        await market.stop()
+
+
+async def test_what_was_resumed_after_its_last_session_is_closed_when_the_next_begins(
+    tmp_path: Path,
+) -> None:
+    now = stamp("2026-11-30T21:59")
+    settings = Settings(schedule=Schedule(follow=True))
+    market = await Market.start(tmp_path, clock=lambda: now, settings=settings)
+    try:
+        follower = Follower(market.desk, market.operations, lambda: now, settles=True)
+        last, other = (market.desk.instruments.by_code[code] for code in (LAST, CODE))
+        now = stamp("2026-11-30T22:10")
+        await follower.look()
+        assert (last.state, other.state) == (CLOSED, CLOSED)
+        await market.operations.perform(requests.Resume(code="H100"))
+        await follower.look()
+        assert (last.state, other.state) == (CONTINUOUS, CONTINUOUS)
+        now = stamp("2026-11-30T22:31")
+        await follower.look()
+        assert (last.state, other.state) == (CLOSED, PRE_OPEN)
+    finally:
+        await market.stop()
+
+
+async def test_a_step_that_comes_while_a_look_waits_is_carried_out_after_it(
+    tmp_path: Path,
+) -> None:
+    """An operator's request may take seconds, and the open is among them."""
+    loop = asyncio.get_running_loop()
+    before, begun = stamp("2026-11-23T22:59:59"), loop.time()
+
+    def clock() -> int:
+        return before + int((loop.time() - begun) * NS)
+
+    market = await Market.start(tmp_path, clock=lambda: before)
+    try:
+        await market.operations.perform(requests.Settle())
+        await market.operations.perform(requests.OpenDay(date=20261124))
+        listed = market.desk.instruments.by_code[CODE]
+        await market.operations.perform(requests.Auction(code=CODE, cause="opening"))
+        begun = loop.time()
+        async with market.operations.one_at_a_time:
+            follower = Follower(market.desk, market.operations, clock, settles=True)
+            following = asyncio.create_task(follower.run())
+            await asyncio.sleep(1.1)
+        async with asyncio.timeout(5):
+            while listed.state != CONTINUOUS:
+                await asyncio.sleep(0.01)
+        following.cancel()
     finally:
         await market.stop()
 

@@ -216,6 +216,12 @@ class Desk:
             and max(listed.get(one.id, 0), moved.get(one.id, 0)) < self.day_first
         ]  # fmt: skip
 
+    def closed_before(self, listed: Instrument) -> bool:
+        """Whether an instrument is closed, and was before the last business date began: what closed
+        it was the end of an earlier one."""
+        moved = self._moved.get(listed.id, 0)
+        return listed.state == TradingState.CLOSED and moved < self.day_first
+
     def to_settle(self) -> set[int]:
         """Return the instruments that must be settled for the closed day."""
         return {

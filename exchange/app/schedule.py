@@ -4,7 +4,7 @@ What is to be done is derived from the log each time, never remembered: a step c
 instrument once its state has changed at or after the step's time, whoever changed it. So after a
 crash between or within steps only the rest is done, an operator's own change holds until the next
 step, and missed steps are not made up for: only the step in force counts, and for an instrument
-whose last session is over that session's close.
+whose last session is over, or when that of the business date is, that session's close.
 
 What an operator, or a breaker without an end, has halted stays halted until an operator resumes it.
 """
@@ -87,8 +87,8 @@ class Schedule:
         held_up = ""
         while True:
             try:
-                await self.look()
-                pause, held_up = self._until_next(), ""
+                looked = await self.look()
+                pause, held_up = self._until_next(looked), ""
             except (RequestRefused, QueueFull, TimeoutError, CalendarError) as error:
                 by = str(getattr(error, "reason", error))
                 if by != held_up:
@@ -97,9 +97,9 @@ class Schedule:
             self.looked.set()
             await asyncio.sleep(pause)
 
-    async def look(self) -> None:
-        """Do what is due now. After RequestRefused, QueueFull or TimeoutError the next look
-        continues."""
+    async def look(self) -> datetime:
+        """Do what is due now, and return that time. After RequestRefused, QueueFull or TimeoutError
+        the next look continues."""
         now = moment(self._clock())
         stands = self._read_calendars(now)
         async with self._operations.one_at_a_time:
@@ -111,6 +111,7 @@ class Schedule:
             await self._indicate(stands)
         if self._is_over(now, stands):
             await self._settle()
+        return now
 
     # The calendar
 
@@ -130,16 +131,17 @@ class Schedule:
         ticks = [s.at for s in every if s.phase is Phase.INDICATE and s.at <= now]
         return _Stand(session, in_force(every, now), ticks[-1] if ticks else None)
 
-    def _until_next(self) -> float:
-        """Return the seconds until something may be due."""
+    def _until_next(self, looked: datetime) -> float:
+        """Return the seconds until something may be due, 0 if that began after ``looked``, while
+        the look waited for others."""
         now = moment(self._clock())
         found = [now + timedelta(seconds=LOOK_SECONDS)]
         for spec in {terms.calendar: terms for terms in self._desk.terms.values()}.values():
             days = calendar.load(spec.calendar)
-            day = days.begun(now).day
+            day = days.begun(looked).day
             every = [*steps(spec, days, day), *steps(spec, days, days.after(day, 1))]
-            found += [step.at for step in every if step.at > now]
-        return (min(found) - now) / timedelta(seconds=1)
+            found += [step.at for step in every if step.at > looked]
+        return max(0.0, (min(found) - now) / timedelta(seconds=1))
 
     # The day
 
@@ -206,14 +208,18 @@ class Schedule:
                 yield listed, stand
 
     def _over(self, stands: Stands, now: datetime) -> Iterator[tuple[Instrument, Step]]:
-        """Yield what had its last session before the present one and was not closed then, because
-        the market was not served."""
+        """Yield what is not closed although its last session, or that of the business date, was
+        before the present one: it was not followed to its end, or an operator moved something
+        afterwards, which no later step of that date ends."""
+        date = wishes.as_date(self._desk.business_date)
         for listed, spec, stand in self._living(stands):
-            if listed.state == TradingState.CLOSED or stand.session.day <= spec.last_trading_day:
+            end = min(date, spec.last_trading_day)
+            if listed.state == TradingState.CLOSED or stand.session.day <= end:
                 continue
             days = calendar.load(spec.calendar)
-            last = in_force(steps(spec, days, days.at_or_before(spec.last_trading_day)), now)
-            if last is not None and self._is_due(listed, last):
+            last = in_force(steps(spec, days, days.at_or_before(end)), now)
+            halted = listed.state == TradingState.HALTED
+            if last is not None and (not halted or self._is_due(listed, last)):
                 yield listed, last
 
     def _due(self, stands: Stands) -> Iterator[tuple[Instrument, Step]]:
@@ -241,6 +247,9 @@ class Schedule:
                 return True  # its state before the restart is lost
             if not listed.resumes:
                 return False  # an operator must resume it
+        # A late settlement closes what trades after the next session's steps have begun
+        if self._desk.closed_before(listed):
+            return True
         return self._desk.changed.get(listed.id, 0) < stamp_of(step.at)
 
     async def _indicate(self, stands: Stands) -> None:
