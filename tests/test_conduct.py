@@ -5,6 +5,7 @@ Budget: 15 seconds.
 
 import asyncio
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,9 @@ from overrides import people
 
 from clients.aio import AsyncClient
 from clients.events import AnyEvent
-from exchange.app import requests
-from exchange.app.wishes import RequestRefused
-from exchange.messages import HaltCause, TradingState
+from exchange.app import Market, requests
+from exchange.app.wishes import RequestRefused, Wish, note
+from exchange.messages import Command, CommandKind, HaltCause, Side, TradingState
 from exchange.messages.wire import (
     Accepted,
     AuctionResult,
@@ -48,6 +49,10 @@ async def refused(live: Live, request: requests.AnyRequest, person: str = "anne"
     with pytest.raises(RequestRefused) as why:
         await do(live, request, person)
     return str(why.value)
+
+
+def stamp(text: str) -> int:
+    return int(datetime.fromisoformat(text).replace(tzinfo=UTC).timestamp()) * 10**9
 
 
 def states(live: Live, product: str = "H100") -> set[str]:
@@ -302,6 +307,70 @@ async def test_a_breaker_halts_and_two_people_let_it_go_on(live: Live) -> None:
     again = await do(live, requests.SetBreaker(code=CODE))
     assert again["changed"] == [CODE]
     assert (await heard.at_least(InstrumentState, 6))[-1].circuit_breaker is None
+
+
+async def halted(live: Live, code: str) -> None:
+    """Trade so far apart that the breaker of an expiry halts it."""
+    number, price = live.market.desk.instruments.by_code[code].id, mark_ticks(live, code)
+    wished = [
+        Wish(Command(kind=CommandKind.ENTER, account=account, side=side, quantity=1,
+                     instrument=number, price=price + step,
+                     key_lo=live.market.desk.sequence + step * 2 + account), note("enter"))
+        for step in (0, 21) for account, side in ((1, Side.SELL), (2, Side.BUY))
+    ]  # fmt: skip
+    await live.market.desk.perform(wished)
+    assert live.market.desk.instruments.by_code[code].state == TradingState.HALTED
+
+
+async def test_an_approval_ends_no_halt_that_began_after_its_proposal(live: Live) -> None:
+    """Neither another halt of the same expiry, nor one of another expiry of the product."""
+    for account in (1, 2):
+        await live.fund(account)
+    await do(live, requests.SetBreaker(code="H100", variation="0.020"))
+    state = {code: live.market.desk.instruments.by_code[code] for code in (CODE, "H100F27")}
+    resume = requests.Resume(code="H100", reason="news")
+    await halted(live, CODE)
+    first, second = [(await do(live, resume))["proposal"] for _ in range(2)]
+    await halted(live, "H100F27")
+    done = await do(live, requests.Approve(proposal=first), "bert")
+    assert done["changed"] == [CODE]
+    assert [one.state.name for one in state.values()] == ["CONTINUOUS", "HALTED"]
+    await halted(live, CODE)
+    stale = requests.Approve(proposal=second)
+    assert "was halted again after this was proposed" in await refused(live, stale, "bert")
+    third = (await do(live, resume))["proposal"]
+    done = await do(live, requests.Approve(proposal=third), "bert")
+    assert set(done["changed"]) == set(state)
+
+
+async def test_after_its_last_trading_day_a_contract_is_resumed_by_nobody(tmp_path: Path) -> None:
+    """By its code as little as with its product, whose other months go on."""
+    now = stamp("2026-11-30T12:00")
+    market = await Market.start(tmp_path, clock=lambda: now)
+    try:
+        perform, last = market.operations.perform, market.desk.instruments.by_code["H100X26"]
+        assert (await perform(requests.Close(code="H100")))["changed"][0] == last.code
+        assert (await perform(requests.Resume(code=last.code)))["changed"] == [last.code]
+        await perform(requests.Settle())
+        now = stamp("2026-12-01T12:00")
+        await perform(requests.OpenDay())
+        for request in (requests.Resume, requests.PreOpen, requests.Auction):
+            with pytest.raises(RequestRefused, match="last trading day of H100X26 is over"):
+                await perform(request(code=last.code))
+        await perform(requests.Halt(code="H100"))
+        assert len((await perform(requests.Resume(code="H100")))["changed"]) == 12
+        assert last.state == TradingState.CLOSED
+    finally:
+        await market.stop()
+
+
+async def test_what_a_combination_has_not_is_not_said_to_be_set(live: Live) -> None:
+    await do(live, requests.ListContract(code=SPREAD))
+    for request, why in (
+        (requests.SetBreaker(code=SPREAD, variation="0.1"), "has no breaker of its own"),
+        (requests.Protect(code=SPREAD, band="0.050"), "has protections of its own"),
+    ):
+        assert why in await refused(live, request)
 
 
 async def test_a_velocity_halt_ends_by_itself_and_says_when(live: Live) -> None:

@@ -154,3 +154,31 @@ async def test_an_approval_that_the_queue_has_no_room_for_leaves_the_proposal(
     assert not market.engine.account(1)["killed"]
     *_, last = market.tape.read(1, before, 0)
     assert last.count == 2
+
+
+@pytest.mark.parametrize(
+    "kill",
+    [requests.Kill(account=1), requests.Kill(scope="member", member=1),
+     requests.Kill(scope="exchange")],
+)  # fmt: skip
+async def test_a_switch_that_is_thrown_again_is_lifted_by_no_older_proposal(
+    tmp_path: Path, kill: requests.Kill
+) -> None:
+    """Of the second reason who proposed before it knew nothing; also after a restart."""
+    lift = msgspec.structs.replace(kill, lift=True, reason="mended")
+    clock = Clock()
+    async with running(tmp_path, clock) as market:
+        perform = market.operations.perform
+        await perform(requests.OpenAccount(account=1))
+        anne, bert = made(market), made(market)
+        await perform(kill)
+        first, second = [await perform(lift, anne) for _ in range(2)]
+        await perform(requests.Approve(proposal=first["proposal"]), bert)
+        await perform(kill)
+    async with running(tmp_path, clock) as market:
+        stale = requests.Approve(proposal=second["proposal"])
+        assert "thrown again after proposal" in await refused(market, stale, bert)
+        assert market.desk.killed_by(1) == [kill.scope]
+        again = await market.operations.perform(lift, anne)
+        await market.operations.perform(requests.Approve(proposal=again["proposal"]), bert)
+        assert market.desk.killed_by(1) == []

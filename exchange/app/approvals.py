@@ -26,7 +26,7 @@ from exchange.clearing.records import SetPrice, write
 from exchange.gateway.access import Key
 from exchange.gateway.auth import find_key, list_keys
 from exchange.marketdata.instruments import micros_text
-from exchange.messages import INDEX_BITS, CombinationRule
+from exchange.messages import INDEX_BITS, CombinationRule, KillScope
 from exchange.messages.wire import Position
 
 SOCKET_PERSON: Final = "socket"
@@ -90,8 +90,9 @@ class Approvals:
             raise RequestRefused(f"{proposal.by} proposed this: another person must approve it")
         request = _decode(proposal.request)
         self._check_date(proposal, request)
+        self._check_switch(proposal, request)
         todo, about = await self._plan(
-            request, proposal=number, proposed_by=proposal.by, approved_by=person
+            request, proposal.sequence, proposal=number, proposed_by=proposal.by, approved_by=person
         )
         *_, outcome = await self._desk.perform([wishes.approve(number, person), *todo])
         done = {"proposal": number, "proposed_by": proposal.by, "approved_by": person, **about}
@@ -107,6 +108,18 @@ class Approvals:
             raise RequestRefused(
                 f"proposal {proposal.proposal} is a price of business date {then}, and {now} has"
                 " begun; propose it again"
+            )
+
+    def _check_switch(self, proposal: Proposal, request: requests.TwoPersons) -> None:
+        """Raise RequestRefused to lift a kill switch that was thrown after it was proposed to: of
+        that throw the proposer knew nothing."""
+        if not isinstance(request, requests.Kill):
+            return
+        scope = KillScope[request.scope.upper()]
+        thrown = self._desk.thrown(scope, request.account, request.session, request.member)
+        if thrown > proposal.sequence:
+            raise RequestRefused(
+                f"the switch was thrown again after proposal {proposal.proposal}; propose it again"
             )
 
     def waiting(self) -> list[dict[str, Any]]:
@@ -137,12 +150,13 @@ class Approvals:
         return key
 
     async def _plan(
-        self, request: requests.TwoPersons, **names: str
+        self, request: requests.TwoPersons, proposed: int | None = None, **names: str
     ) -> tuple[list[Wish], dict[str, object]]:
-        """Return the commands for a request, and the facts to report about it."""
+        """Return the commands for a request, and the facts to report about it. ``proposed`` is the
+        sequence of its proposal, if that is approved."""
         match request:
             case requests.Resume():
-                return self._conduct.resumption(request, **names)
+                return self._conduct.resumption(request, proposed, **names)
             case requests.Kill():
                 of_one = request.scope in ("account", "session")
                 if of_one and request.account not in self._desk.accounts:

@@ -50,7 +50,12 @@ class Conduct:
 
     def takes_two(self, request: requests.Resume) -> bool:
         """Whether a request ends a breaker's halt."""
-        return any(self._by_breaker(listed) for listed in self._desk.named(request.code))
+        return bool(self._halted(request.code))
+
+    def _halted(self, code: str) -> list[Instrument]:
+        """Return what of a code a breaker has halted and may go on."""
+        named = self._desk.named(code)
+        return [one for one in named if self._by_breaker(one) and self.may_trade(one)]
 
     async def _change_state(self, request: requests.StateRequest) -> dict[str, Any]:
         """Move an instrument, or all of a product, to another trading state."""
@@ -66,15 +71,20 @@ class Conduct:
         return _told(request.code, state, chosen)
 
     def resumption(
-        self, request: requests.Resume, **names: str
+        self, request: requests.Resume, upto: int | None = None, **names: str
     ) -> tuple[list[Wish], dict[str, object]]:
-        """Return the commands that resume what a breaker halted, and the facts to report.
-        RequestRefused.
+        """Return the commands that resume what a breaker halted, and the facts to report; of what
+        was halted at or before the sequence ``upto`` if that is given. RequestRefused.
         """
         state, cause = _wished(request)
-        chosen = [one for one in self._desk.named(request.code) if self._by_breaker(one)]
-        if not chosen:
+        halted = self._halted(request.code)
+        if not halted:
             raise RequestRefused(f"nothing of {request.code} is halted by a breaker any more")
+        chosen = [one for one in halted if upto is None or self._desk.moved(one) <= upto]
+        if not chosen:
+            raise RequestRefused(
+                f"{halted[0].code} was halted again after this was proposed; propose it again"
+            )
         facts = {"reason": request.reason, **names}
         about = {"operation": "resume", **_told(request.code, state, chosen), **facts}
         return _to_state(chosen, state, cause, **facts), about
@@ -84,6 +94,8 @@ class Conduct:
         can change to it."""
         named = self._desk.named(code)
         if code in self._desk.instruments.by_code:
+            if state in _TRADING and not self.may_trade(named[0]):
+                raise RequestRefused(f"the last trading day of {code} is over: it can only expire")
             return named
         if state == TradingState.HALTED:
             named = [listed for listed in named if listed.state in _TRADING]
@@ -206,12 +218,16 @@ class Conduct:
             todo.append(
                 wishes_market.protect(listed.code, listed.id, _asked(request, listed, held_to))
             )
+        if request.code and not todo:
+            raise RequestRefused(f"nothing of {request.code} has protections of its own")
         await desk.perform(todo)
         return {"protected": len(todo) if request.on else 0}
 
     async def _set_breaker(self, request: requests.SetBreaker) -> dict[str, Any]:
         """Set a breaker of an instrument, or of all outrights of a product."""
         named = [listed for listed in self._desk.named(request.code) if not listed.legs]
+        if not named:
+            raise RequestRefused(f"{request.code} has no breaker of its own: set those of its legs")
         which = Breaker[request.window.upper()]
         todo = []
         for listed in named:

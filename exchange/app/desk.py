@@ -58,7 +58,7 @@ class _Approved(msgspec.Struct):
 class Proposal(msgspec.Struct, frozen=True):
     """A recorded proposal; ``expires`` is in ns since 1970.
 
-    ``business_date`` (yyyymmdd) and ``recorded`` (stamp) are those of the record.
+    ``business_date`` (yyyymmdd), ``recorded`` (stamp) and ``sequence`` are those of the record.
     """
 
     proposal: str
@@ -67,6 +67,7 @@ class Proposal(msgspec.Struct, frozen=True):
     request: str  # JSON
     business_date: int = 0
     recorded: int = 0
+    sequence: int = 0
 
 
 class Outcome(NamedTuple):
@@ -113,7 +114,8 @@ class Desk:
         self.indicated = 0  # stamp of the last indicative price, or of a later start
         self.factors: dict[tuple[str, str], str] = {}  # the latest table by grade and expiry
         self.accounts = {HOUSE_ACCOUNT: 0}  # member by account
-        self._killed: set[tuple[int, int]] = set()  # kill switches that are on: (scope, number)
+        # Kill switches that are on, by scope, number and session: sequence of the last throw
+        self._killed: dict[tuple[int, int, int], int] = {}
         self.proposals: dict[str, Proposal] = {}  # open proposals by id, oldest first
         self.epochs = Epochs()
         self.day_first = 0  # sequence of the command that opened the day
@@ -204,7 +206,15 @@ class Desk:
             KillScope.MEMBER: self.accounts.get(account),
             KillScope.EXCHANGE: 0,
         }
-        return [s.name.lower() for s, number in whom.items() if (s, number) in self._killed]
+        return [s.name.lower() for s, number in whom.items() if (s, number, 0) in self._killed]
+
+    def thrown(self, scope: KillScope, account: int, session: int, member: int) -> int:
+        """Return the sequence at which a kill switch was last thrown; 0 if it is off."""
+        return self._killed.get(_switch(scope, account, session, member), 0)
+
+    def moved(self, listed: Instrument) -> int:
+        """Return the sequence of an instrument's last change of state; 0 if there was none."""
+        return self._moved.get(listed.id, 0)
 
     def left_closed(self) -> list[Instrument]:
         """Return the closed instruments that were listed before the open day and have not changed
@@ -219,8 +229,7 @@ class Desk:
     def closed_before(self, listed: Instrument) -> bool:
         """Whether an instrument is closed, and was before the last business date began: what closed
         it was the end of an earlier one."""
-        moved = self._moved.get(listed.id, 0)
-        return listed.state == TradingState.CLOSED and moved < self.day_first
+        return listed.state == TradingState.CLOSED and self.moved(listed) < self.day_first
 
     def to_settle(self) -> set[int]:
         """Return the instruments that must be settled for the closed day."""
@@ -265,7 +274,7 @@ class Desk:
         elif kind in (EventKind.AUCTION_INDICATED, EventKind.RECOVERED):
             self.indicated = stamp
         if kind == EventKind.RECORDED and text is not None:
-            self._recorded(text, stamp)
+            self._recorded(text, stamp, row[0])
         handler = self._handlers.get(kind)
         if handler is not None:
             handler(row)
@@ -276,7 +285,7 @@ class Desk:
         else:
             self.terms[listed.code] = Terms.from_json(text)
 
-    def _recorded(self, text: str, stamp: int) -> None:
+    def _recorded(self, text: str, stamp: int, sequence: int) -> None:
         """Keep the latest factor tables and the proposals; other records do not concern the
         desk."""
         operation = msgspec.json.decode(text, type=Recorded).operation
@@ -286,7 +295,9 @@ class Desk:
                 self.factors[factors.grade, factors.expiry] = factors.table
         elif operation == PROPOSE:
             read = msgspec.json.decode(text, type=Proposal)
-            known = {"business_date": self.business_date, "recorded": stamp}
+            known = {
+                "business_date": self.business_date, "recorded": stamp, "sequence": sequence,
+            }  # fmt: skip
             proposal = msgspec.structs.replace(read, **known)
             for number, old in list(self.proposals.items()):
                 if old.expires + FORGOTTEN_NS >= stamp:
@@ -300,10 +311,11 @@ class Desk:
         self.accounts[row[6]] = row[5]
 
     def _switched(self, row: Row) -> None:
-        if row[4] == KillScope.SESSION:
-            return
-        switch = row[4], row[10] if row[4] == KillScope.MEMBER else row[6]
-        (self._killed.add if row[2] == EventKind.KILLED else self._killed.discard)(switch)
+        switch = _switch(row[4], row[6], row[7], row[10])
+        if row[2] == EventKind.KILLED:
+            self._killed[switch] = row[0]
+        else:
+            self._killed.pop(switch, None)
 
     def _day_opened(self, row: Row) -> None:
         self.business_date, self.day_open, self.day_first = row[9], True, row[0]
@@ -313,3 +325,12 @@ class Desk:
 
     def _mode_changed(self, row: Row) -> None:
         self.mode = Mode(row[9])
+
+
+def _switch(scope: int, account: int, session: int, member: int) -> tuple[int, int, int]:
+    """Return the key of a kill switch: its scope, number and session."""
+    if scope == KillScope.EXCHANGE:
+        return scope, 0, 0
+    if scope == KillScope.MEMBER:
+        return scope, member, 0
+    return scope, account, session if scope == KillScope.SESSION else 0
