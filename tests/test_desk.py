@@ -42,8 +42,19 @@ async def test_a_request_that_the_queue_refuses_is_waited_for_no_more(
         ),
         (requests.SetAccount(account=-1), "account of SET_ACCOUNT is from 0 to 4294967295, not -1"),
         (requests.ListContract(code="H100-1Q99"), "calendar US knows 2025 to 2040"),
+        (
+            requests.RecordFixing(
+                index="HBX-H100",
+                date=10**18,
+                state="WITHHELD",
+                inputs_hash="00" * 32,
+                tape_hash="00" * 32,
+            ),
+            "1000000000000000000 is not a date",
+        ),
+        (requests.CreateKey(account=1 << 64), "member 18446744073709551616 is out of range"),
     ],
-    ids=["deposit", "kill", "account", "list"],
+    ids=["deposit", "kill", "account", "list", "date", "key"],
 )
 async def test_a_figure_beyond_any_is_refused_and_nothing_is_done(
     tmp_path: Path, request_: requests.AnyRequest, refused: str

@@ -107,6 +107,24 @@ async def test_of_a_key_that_is_gone_nothing_is_approved(
     assert [one["by"] for one in waiting] == [bert]
 
 
+async def test_a_key_that_is_rotated_again_ends_when_that_was_first_said(tmp_path: Path) -> None:
+    """And once it has ended it counts as revoked: nothing follows it any more."""
+    clock = Clock()
+    async with running(tmp_path, clock) as market:
+        key_id = made(market, "trade")
+        ends = [
+            (await market.operations.perform(requests.RotateKey(key_id=key_id, overlap_seconds=s)))[
+                "replaced_until_ms"
+            ]
+            for s in (MINUTE, 60 * MINUTE)
+        ]
+        assert ends == [clock.now // 10**6 + MINUTE * 1_000] * 2
+        clock.now += MINUTE * 10**9
+        again = requests.RotateKey(key_id=key_id)
+        assert f"no key {key_id} that is good" in await refused(market, again, "socket")
+        assert len(auth.list_keys(tmp_path)) == 3
+
+
 @pytest.mark.parametrize("scope", ["admin", "clear"])
 async def test_nobody_makes_himself_a_second_name_over_http(market: Market, scope: Any) -> None:
     """A key of either scope proposes: with a new one, or another's, one person would be two."""

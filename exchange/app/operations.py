@@ -27,7 +27,7 @@ from exchange.app.requests_market import ConductRequest
 from exchange.app.wishes import RequestRefused, Wish
 from exchange.clearing import Clearing
 from exchange.gateway.access import Key
-from exchange.gateway.auth import create_key, list_keys, revoke_key, rotate_key
+from exchange.gateway.auth import create_key, find_key, list_keys, revoke_key, rotate_key
 from exchange.marketdata.instruments import Instrument, micros_text
 from exchange.messages import EventFlag, HaltCause, Mode, TradingState
 from exchange.messages.access import Right
@@ -143,6 +143,8 @@ class Operations:
 
         RequestRefused if the key's scope may propose and the request came over HTTP."""
         _check_machine(Key("", request.account, request.scope), person)
+        if request.account not in self._desk.accounts:
+            self._opening(requests.OpenAccount(account=request.account))  # refuses what cannot be
         try:
             made = create_key(
                 self._directory, request.account, request.scope,
@@ -158,10 +160,12 @@ class Operations:
         return _shown(*made)
 
     def _rotate_key(self, request: requests.RotateKey, person: str) -> dict[str, Any]:
-        until_ms = self._clock() // 1_000_000 + request.overlap_seconds * 1_000
-        for key in list_keys(self._directory):
-            if key.key_id == request.key_id:
-                _check_machine(key, person)
+        now_ms = self._clock() // 1_000_000
+        until_ms = now_ms + request.overlap_seconds * 1_000
+        key = find_key(self._directory, request.key_id, now_ms)
+        if key is None:
+            raise _no_key(request.key_id)
+        _check_machine(key, person)
         try:
             made = rotate_key(
                 self._directory, request.key_id, until_ms, public_key=request.public_key
@@ -171,6 +175,8 @@ class Operations:
         except ValueError as error:
             raise RequestRefused(f"no such key can be: {error}") from None
         self._key_revoked()
+        if key.expires_ms is not None:  # rotated before: it ends when that was said
+            until_ms = min(until_ms, key.expires_ms)
         return {**_shown(*made), "replaces": request.key_id, "replaced_until_ms": until_ms}
 
     async def prepare(self, *, serving: bool = True) -> None:
@@ -542,7 +548,7 @@ def _check_machine(key: Key, person: str) -> None:
 
 
 def _no_key(key_id: str) -> RequestRefused:
-    return RequestRefused(f"no key {key_id}; `hourbook keys list` shows them")
+    return RequestRefused(f"no key {key_id} that is good; `hourbook keys list` shows them")
 
 
 def _shown(key_id: str, secret: str) -> dict[str, Any]:

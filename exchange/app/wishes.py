@@ -127,7 +127,7 @@ def as_date(number: int) -> date:
     """Return the date of a yyyymmdd number; RequestRefused if it is no date."""
     try:
         return date(number // 10_000, number // 100 % 100, number % 100)
-    except ValueError as error:
+    except (ValueError, OverflowError) as error:
         raise RequestRefused(f"{number} is not a date of the form yyyymmdd") from error
 
 
