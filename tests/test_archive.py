@@ -93,6 +93,8 @@ def test_archived_elsewhere_and_brought_back(market: Path, tmp_path: Path) -> No
         read_log(market)
     done = retention.restore(LocalStorage(market), cellar)
     assert [name for name, _ in done] == [f"{name}.gz" for name in NAMES[:2]]
+    for stray in ("notes.hbl.gz", "1.hbl.gz"):
+        (tmp_path / "cellar" / "log" / stray).write_bytes(b"")
     assert retention.restore(LocalStorage(market), cellar) == []
     assert contents(market) == before
     with pytest.raises(NotArchivable, match="no archived segment"):

@@ -273,6 +273,22 @@ def test_a_head_that_cannot_be_written_stops_nobody(tmp_path: Path, elsewhere: P
     assert (writer.failed, writer.signed_upto) == (1, 0)
 
 
+def test_heads_go_on_where_they_were_once_their_disk_is_back(
+    tmp_path: Path, elsewhere: Path
+) -> None:
+    """While it is not mounted, nothing is written to the directory that is there in its place."""
+    writer = signed.HeadWriter(tmp_path, elsewhere, EXCHANGE_ID)
+    writer._write(Written(1, 5, bytes(32), NOON))
+    elsewhere.rename(tmp_path / "unmounted")
+    elsewhere.mkdir()
+    writer._write(Written(1, 6, bytes(32), NOON))
+    assert (writer.failed, writer.signed_upto, list(elsewhere.iterdir())) == (1, 5, [])
+    elsewhere.rmdir()
+    (tmp_path / "unmounted").rename(elsewhere)
+    writer.close(Written(1, 7, bytes(32), NOON))
+    assert [head.sequence for head in read_heads(elsewhere, HEX)] == [5, 7]
+
+
 def test_openssl_agrees(market: Path, elsewhere: Path, tmp_path: Path) -> None:
     """The eight lines and the PEM are enough for any tool."""
     openssl = shutil.which("openssl")

@@ -300,8 +300,12 @@ class HeadWriter:
 
 
 def _append(path: Path, line: bytes) -> None:
-    """Append durably; on an error remove what was written of the line."""
-    with open(path, "ab", buffering=0) as file:
+    """Append durably; on an error remove what was written of the line.
+
+    Never creates the file: where its disk is not mounted any more, a new one in the mount point
+    would take heads that the real one then lacks, and break its chain.
+    """
+    with open(path, "ab", buffering=0, opener=_existing) as file:
         size = file.tell()
         try:
             if file.write(line) != len(line):
@@ -310,6 +314,10 @@ def _append(path: Path, line: bytes) -> None:
         except OSError:
             file.truncate(size)
             raise
+
+
+def _existing(path: str, flags: int) -> int:
+    return os.open(path, flags & ~os.O_CREAT)
 
 
 def _leave_public(key: Any, folder: Path) -> str:

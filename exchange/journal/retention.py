@@ -1,6 +1,8 @@
 """Old segments: archived up to a snapshot, listed, restored."""
 
+import re
 from collections.abc import Callable
+from typing import Final
 
 import msgspec
 
@@ -11,10 +13,11 @@ from exchange.journal.archive import (
     archive_segment,
     restore_segment,
 )
-from exchange.journal.places import LOG_NAME, exchange_of, list_segments, segment_bytes
+from exchange.journal.places import DIGITS, LOG_NAME, exchange_of, list_segments, segment_bytes
 from exchange.journal.storage import Storage
 
 Progress = Callable[[int, int], None]
+_ARCHIVE: Final = re.compile(rf"{LOG_NAME}/[0-9]{{{DIGITS}}}\.{re.escape(ARCHIVED_SUFFIX)}")
 
 
 class Stored(msgspec.Struct, frozen=True):
@@ -70,12 +73,13 @@ def restore(
     storage: Storage, origin: Storage, progress: Progress | None = None
 ) -> list[tuple[str, int]]:
     """Restore every archived segment of ``origin`` that the log lacks; return names and bytes.
+    Files of other names are left alone.
 
     ``origin`` may be the log itself: its archives are then unpacked. Raises NotArchivable if the
     origin holds none, DamagedArchive, WrongExchange if one is of another log.
     """
     there = {one.first for one in list_segments(storage) if not one.archived}
-    names = [name for name in origin.list(LOG_NAME) if name.endswith(f".{ARCHIVED_SUFFIX}")]
+    names = [name for name in origin.list(LOG_NAME) if _ARCHIVE.fullmatch(name)]
     if not names:
         raise NotArchivable(f"{origin.where(LOG_NAME)} holds no archived segment")
     done, exchange_id = [], exchange_of(storage)
