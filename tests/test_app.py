@@ -14,9 +14,11 @@ from typing import Any
 import msgspec
 import pytest
 from overrides import override, people
+from yarl import URL
 
 from exchange.app import Market, admin, asking, market, requests
 from exchange.app.desk import WishRejected
+from exchange.app.door import at
 from exchange.app.settings import Limits, Settings
 from exchange.app.wishes import RequestRefused, close_day
 from exchange.clearing import Clearing
@@ -351,6 +353,17 @@ async def test_the_admin_socket_answers_and_is_the_owners_alone(
         assert answer is not None
         assert answer.result["cash"] == "5.000000"
     assert await asking.ask(tmp_path, requests.State()) is None
+
+
+async def test_an_address_of_ipv6_is_one_that_clients_read(tmp_path: Path) -> None:
+    assert at("127.0.0.1", 80) == "127.0.0.1:80"
+    async with running(tmp_path) as m:
+        try:
+            addresses = await m.listen("::1", 0)
+        except OSError:
+            pytest.skip("this machine has no IPv6")
+        for address in (addresses.ws, addresses.http):
+            assert URL(address).host == "::1" and URL(address).port
 
 
 async def test_an_answer_may_be_long_and_a_request_may_not(

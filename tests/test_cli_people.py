@@ -13,6 +13,7 @@ from pathlib import Path
 from pkgutil import iter_modules
 from typing import Any, get_args, get_type_hints
 
+import msgspec
 import pytest
 import today
 from typer.testing import CliRunner
@@ -22,6 +23,7 @@ from clients.bots import options
 from exchange.app import requests
 from exchange.cli.bench import BENCHES
 from exchange.cli.conduct import Feature
+from exchange.cli.operator import show_proposals
 from exchange.cli.output import plain
 from exchange.cli.root import app
 
@@ -91,6 +93,21 @@ def test_no_value_is_printed_as_python_has_it(
     words = [str(tmp_path / "market") if word == "KEPT" else word for word in command.split()]
     told = said(*words)
     assert line in told and not PYTHON.search(told), told
+
+
+def test_a_proposal_says_what_it_is_for(capsys: pytest.CaptureFixture[str]) -> None:
+    """A switch that is to be lifted is not shown as one that is to be thrown."""
+    request = msgspec.to_builtins(requests.Kill(account=1, lift=True, reason="mended, tried"))
+    one = {"proposal": "a1", "by": "b2", "expires": "2026-11-23T18:03:28+00:00", "request": request}
+    show_proposals({"proposals": [one]}, False)
+    assert (
+        capsys.readouterr()
+        .out.splitlines()[1]
+        .endswith(
+            "operation kill; scope account; account 1; session 0; member 0; lift yes;"
+            " reason mended, tried"
+        )
+    )
 
 
 def test_json_keeps_the_values(kept: Path) -> None:

@@ -402,6 +402,18 @@ async def test_what_was_resumed_after_its_last_session_is_closed_when_the_next_b
         await market.stop()
 
 
+async def test_a_date_opened_early_is_the_next_business_date(tmp_path: Path) -> None:
+    now = stamp("2026-12-24T15:00")  # a Thursday; Friday is a holiday
+    settings = Settings(schedule=Schedule(follow=True))
+    market = await Market.start(tmp_path, clock=lambda: now, settings=settings)
+    try:
+        await market.operations.perform(requests.Settle())
+        opened = await market.operations.perform(requests.OpenDay())
+        assert opened["business_date"] == 20261228
+    finally:
+        await market.stop()
+
+
 async def test_a_step_that_comes_while_a_look_waits_is_carried_out_after_it(
     tmp_path: Path,
 ) -> None:

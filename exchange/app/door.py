@@ -104,3 +104,8 @@ def tls_context(serve: Serve) -> ssl.SSLContext | None:
     except OSError as error:  # SSLError is a subclass
         raise RequestRefused(f"no TLS with {certificate!r} and {key!r}: {error}") from error
     return context
+
+
+def at(host: str, port: int) -> str:
+    """Return host and port as an address has them: an IPv6 host in brackets."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

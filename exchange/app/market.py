@@ -33,7 +33,7 @@ from exchange.app.bookkeeping import LEDGER_NAME as LEDGER_NAME
 from exchange.app.bookkeeping import STREAM_NAME
 from exchange.app.capacity import Taken, taken
 from exchange.app.desk import Desk
-from exchange.app.door import Door
+from exchange.app.door import Door, at
 from exchange.app.front import POLL_SECONDS, Front, Inside
 from exchange.app.gateways import Gateways
 from exchange.app.identity import exchange_id
@@ -307,8 +307,8 @@ class Market:
         )
         tls = "s" if self.settings.serve.tls_certificate else ""
         return Addresses(
-            ws=f"ws{tls}://{host}:{port}/ws",
-            http=f"http{tls}://{host}:{port}/api/v1",
+            ws=f"ws{tls}://{at(host, port)}/ws",
+            http=f"http{tls}://{at(host, port)}/api/v1",
             admin=str(socket),
             data=str(self.directory),
             admin_key=str(key),

@@ -485,14 +485,19 @@ class Operations:
         }
 
     def _next_date(self) -> int:
-        today = self._now().date()
-        if self._scheduled:
-            today = calendar.load().date_on(
-                datetime.fromtimestamp(self._clock() // 1_000_000_000, UTC)
-            )
-        if self._desk.business_date:
-            today = max(today, wishes.as_date(self._desk.business_date) + timedelta(days=1))
-        return wishes.as_number(today)
+        """Return today, or the next date after the last one; of business days if the market follows
+        its calendar. RequestRefused beyond the calendar."""
+        today, last = self._now().date(), self._desk.business_date
+        if not self._scheduled:
+            after = wishes.as_date(last) + timedelta(days=1) if last else today
+            return wishes.as_number(max(today, after))
+        days = calendar.load()
+        try:
+            today = days.date_on(self._now())
+            after = days.after(wishes.as_date(last), 1) if last else today
+        except CalendarError as error:
+            raise RequestRefused(str(error)) from error
+        return wishes.as_number(max(today, after))
 
     def _relimit(self) -> list[Wish]:
         """Return wishes for the price limits of the listed instruments, around their settlement

@@ -80,7 +80,8 @@ def _public_key(file: Path | None) -> str:
         fail(f"{file} holds no Ed25519 public key: {error}", Exit.UNUSABLE)
 
 
-def _show_proposals(result: dict[str, Any], as_json: bool) -> None:
+def show_proposals(result: dict[str, Any], as_json: bool) -> None:
+    """Print the proposals that wait, each with what it asks for."""
     if as_json:
         show_json(result)
         return
@@ -89,11 +90,11 @@ def _show_proposals(result: dict[str, Any], as_json: bool) -> None:
             one["proposal"],
             one["by"],
             one["expires"],
-            " ".join(str(value) for value in one["request"].values()),
+            plain({name: value for name, value in one["request"].items() if value != ""}),
         )
         for one in result["proposals"]
     ]
-    show_table(("proposal", "by", "expires", "what"), rows)
+    show_table(("proposal", "by", "expires", "what"), rows, left=4)
 
 
 def _show_state(result: dict[str, Any], as_json: bool) -> None:
@@ -273,7 +274,7 @@ def approve(
     return requests.Approve(proposal=proposal)
 
 
-@market_command(admin, "proposals", show=_show_proposals)
+@market_command(admin, "proposals", show=show_proposals)
 def proposals() -> "requests.ListProposals":
     """Show the proposals that wait for a second person."""
     from exchange.app import requests  # noqa: PLC0415

@@ -26,6 +26,7 @@ from clients.errors import NotConnected, OutcomeUnknown
 from clients.keys import Key
 from clients.portfolio import Margin
 from exchange.app import Market, requests
+from exchange.app.door import at
 from exchange.app.settings import Limits, Settings
 from exchange.gateway.auth import create_key
 from exchange.gateway.faults import FaultySocket, Kind, Rates, Trouble
@@ -319,7 +320,7 @@ class Sandbox:
         except BaseException:
             await self.close()
             raise
-        address = f"{host}:{port}"
+        address = at(host, port)
         return Visit(
             f"ws://{address}/ws", f"http://{address}/api/v1",
             str(self._directory), VISITOR, str(path),
