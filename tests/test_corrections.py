@@ -156,6 +156,30 @@ async def test_a_trade_inside_the_range_stands_unless_the_market_failed(tmp_path
             )
 
 
+async def test_what_is_busted_or_adjusted_makes_no_other_trade_stand(tmp_path: Path) -> None:
+    """Of two fills of one slip the second is judged by what traded before the first."""
+
+    async def corrected(market: Market, request: requests.AnyRequest) -> str:
+        proposed = await market.operations.perform(request, "anne")
+        await market.operations.perform(requests.Approve(proposal=proposed["proposal"]), "bert")
+        return str(proposed["reference"])
+
+    async with running(tmp_path, Clock()) as m:
+        reference = await prepared(m)
+        listed = m.desk.instruments.by_code[CODE]
+        first, second, third = [await trade(m, reference * 1025 // 1000) for _ in range(3)]
+        bust = requests.Bust(match_number=second, reason=REASON)
+        assert "the trade stands" in await refused(m, bust, "anne")
+        told = [await corrected(m, requests.Bust(match_number=first, reason=REASON))]
+        edge = listed.price_text(reference + 1)
+        adjust = requests.Adjust(match_number=second, price=edge, reason=REASON)
+        told.append(await corrected(m, adjust))
+    async with running(tmp_path, Clock()) as m:
+        told.append(await corrected(m, requests.Bust(match_number=third, reason=REASON)))
+        was = listed.price_text(reference)
+        assert told == [was, was, edge]
+
+
 async def test_an_adjustment_ends_inside_the_range(tmp_path: Path) -> None:
     async with running(tmp_path, Clock()) as m:
         reference = await prepared(m)
@@ -231,13 +255,15 @@ def corrected(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int, int]
         async with running(directory, Clock()) as m:
             reference = await prepared(m)
             busted = await trade(m, reference * 1025 // 1000, 7)
-            # against the trade before, which was busted, this one is far off as well
+            # a bust is none to judge by: it takes a malfunction to move what traded at the mark
             adjusted = await trade(m, reference, 3)
             listed = m.desk.instruments.by_code[CODE]
-            price = listed.price_text(reference * 1025 // 1000)
+            price = listed.price_text(reference * 101 // 100)
             for request in (
                 requests.Bust(match_number=busted, reason=REASON),
-                requests.Adjust(match_number=adjusted, price=price, reason="another"),
+                requests.Adjust(
+                    match_number=adjusted, price=price, reason="another", malfunction=True
+                ),
             ):
                 proposed = await m.operations.perform(request, "anne")
                 await m.operations.perform(requests.Approve(proposal=proposed["proposal"]), "bert")

@@ -18,6 +18,7 @@ from exchange.messages import (
 
 _KIND: Final = 12  # offset of the kind byte in an event
 _TRADE, _EXECUTED = int(EventKind.TRADE), int(EventKind.ORDER_EXECUTED)
+_BUSTED, _ADJUSTED = int(EventKind.TRADE_BUSTED), int(EventKind.TRADE_ADJUSTED)
 _LEG_TRADE: Final = int(EventKind.LEG_TRADE)
 _OF_WHOLE: Final = frozenset(map(int, (EventKind.LEG_TRADE, EventKind.RESIDUAL_POSTED)))
 
@@ -32,7 +33,7 @@ class LegAlone(Exception):
 
 class Found(NamedTuple):
     """A trade, and the price in ticks of the previous trade in its instrument; None if it is the
-    first.
+    first. A busted trade is none, and an adjusted one has its new price.
 
     For a trade at an implied price ``trade`` is the incoming order's execution and ``combination``
     the combination's number; the prices of its legs are clearing prices.
@@ -50,6 +51,7 @@ def find_trade(tape: Tape, opening: Position, match_number: int) -> Found | None
     The cash of a combination's trade includes that of its legs and residual. Raises LegAlone.
     """
     wanted = match_number >> INDEX_BITS, match_number & (1 << INDEX_BITS) - 1
+    corrected = _corrections(tape, opening)
     last: dict[int, int] = {}  # price by instrument
     for released in tape.read(*opening):
         if released.first_sequence > wanted[0]:
@@ -60,11 +62,28 @@ def find_trade(tape: Tape, opening: Position, match_number: int) -> Found | None
             fields = TRADE.unpack_from(released.events, at * EVENT_BYTES)
             if fields[:2] == wanted:
                 return Found(_whole(released, at, fields), last.get(fields[5]))
-            last[fields[5]] = fields[8]
+            price = corrected.get(fields[0] << INDEX_BITS | fields[1], fields[8])
+            if price is not None:
+                last[fields[5]] = price
             at = kinds.find(_TRADE, at + 1)
         if released.first_sequence <= wanted[0] < released.first_sequence + released.count:
             return _chain(released, wanted, last)
     return None
+
+
+def _corrections(tape: Tape, opening: Position) -> dict[int, int | None]:
+    """Return the prices of the adjusted trades of the day, by match number; None of a busted
+    one."""
+    found: dict[int, int | None] = {}
+    for released in tape.read(*opening):
+        kinds = released.events[_KIND::EVENT_BYTES]
+        if _BUSTED not in kinds and _ADJUSTED not in kinds:
+            continue
+        for at, kind in enumerate(kinds):
+            if kind in (_BUSTED, _ADJUSTED):
+                fields = TRADE.unpack_from(released.events, at * EVENT_BYTES)
+                found[fields[7]] = None if kind == _BUSTED else fields[8]
+    return found
 
 
 def _whole(released: Released, at: int, fields: tuple[int, ...]) -> Trade:
