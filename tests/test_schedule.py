@@ -402,6 +402,24 @@ async def test_what_was_resumed_after_its_last_session_is_closed_when_the_next_b
         await market.stop()
 
 
+async def test_listings_that_a_crash_left_without_a_date_get_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = stamp("2026-11-23T15:00")
+    with monkeypatch.context() as patch:
+        patch.setattr(wishes, "open_day", lambda _: wishes.checkpoint())
+        market = await Market.start(tmp_path, clock=lambda: now)
+        assert market.desk.instruments.by_id and not market.desk.business_date
+        await market.stop()
+    settings = Settings(schedule=Schedule(follow=True))
+    market = await Market.start(tmp_path, clock=lambda: now, settings=settings)
+    try:
+        listed = market.desk.instruments.by_code[CODE]
+        assert (listed.state, market.desk.business_date) == (CONTINUOUS, 20261123)
+    finally:
+        await market.stop()
+
+
 async def test_a_date_opened_early_is_the_next_business_date(tmp_path: Path) -> None:
     now = stamp("2026-12-24T15:00")  # a Thursday; Friday is a holiday
     settings = Settings(schedule=Schedule(follow=True))

@@ -211,9 +211,10 @@ class Schedule:
         """Yield what is not closed although its last session, or that of the business date, was
         before the present one: it was not followed to its end, or an operator moved something
         afterwards, which no later step of that date ends."""
-        date = wishes.as_date(self._desk.business_date)
+        number = self._desk.business_date  # 0: a crash left listings and no date yet
         for listed, spec, stand in self._living(stands):
-            end = min(date, spec.last_trading_day)
+            last_day = spec.last_trading_day
+            end = min(wishes.as_date(number), last_day) if number else last_day
             if listed.state == TradingState.CLOSED or stand.session.day <= end:
                 continue
             days = calendar.load(spec.calendar)
