@@ -343,6 +343,32 @@ async def test_an_approval_ends_no_halt_that_began_after_its_proposal(live: Live
     assert set(done["changed"]) == set(state)
 
 
+async def test_a_days_limits_of_lots_end_with_it_for_a_combination_too(tmp_path: Path) -> None:
+    """Its credit stays; and what is in force is shown."""
+    now = stamp("2026-11-23T12:00")
+    market = await Market.start(tmp_path, clock=lambda: now)
+    perform = market.operations.perform
+
+    async def shown() -> list[tuple[int, int, str | None]]:
+        found = {one["code"]: one for one in (await perform(requests.State()))["instruments"]}
+        names = ("position_limit", "max_order", "credit")
+        return [tuple(found[code][name] for name in names) for code in (SPREAD, CODE)]
+
+    try:
+        await perform(requests.ListContract(code=SPREAD))
+        (spread, outright) = await shown()
+        for code in (SPREAD, CODE):
+            await perform(requests.SetLimits(code=code, position_limit=7, max_order=3))
+        await perform(requests.SetLimits(code=SPREAD, credit="1.5"))
+        assert await shown() == [(7, 3, "1.500000"), (7, 3, None)]
+        await perform(requests.Settle())
+        now = stamp("2026-11-24T12:00")
+        await perform(requests.OpenDay())
+        assert await shown() == [(*spread[:2], "1.500000"), outright]
+    finally:
+        await market.stop()
+
+
 async def test_after_its_last_trading_day_a_contract_is_resumed_by_nobody(tmp_path: Path) -> None:
     """By its code as little as with its product, whose other months go on."""
     now = stamp("2026-11-30T12:00")

@@ -188,6 +188,23 @@ class Conduct:
             if listed.by_code[code].state != TradingState.EXPIRED
         ]
 
+    def rerate_combinations(self, moved: Iterable[Wish]) -> list[Wish]:
+        """Return commands that give the combinations the limits of lots that follow from their
+        terms and from their legs' limits after ``moved``, the SET_RISK of expiries; only for those
+        that have others now. Credits stay."""
+        listed = self._desk.instruments
+        limits = {code: one.risk.position_limit for code, one in listed.by_code.items()}
+        for wish in moved:
+            limits[listed.by_id[wish.command.instrument].code] = wish.command.quantity
+        todo = []
+        for code, combination in self._desk.combinations.items():
+            one = listed.by_code[code]
+            figures = wishes_market.combined_risk(combination, limits)
+            figures = figures._replace(credit=one.risk.credit)
+            if one.state != TradingState.EXPIRED and figures != one.risk:
+                todo.append(wishes_market.set_risk(code, one.id, figures))
+        return todo
+
     async def _set_implied(self, request: requests.SetImplied) -> dict[str, Any]:
         """Turn implied prices of one combination, or of all, on or off."""
         if request.code:
@@ -300,6 +317,9 @@ def describe(listed: Instrument) -> dict[str, Any]:
         "order_value": micros_text(held.order_value) if held.order_value else None,
         "accountability": held.accountability or None,
         "all_months": held.all_months or None,
+        "position_limit": listed.risk.position_limit,
+        "max_order": listed.risk.max_order,
+        "credit": micros_text(listed.risk.credit) if listed.risk.credit else None,
         "breakers": {
             which.name.lower(): listed.price_text(window.variation)
             for which, window in sorted(listed.breakers.items())

@@ -423,9 +423,9 @@ class Operations:
         number = self._next_date() if request.date is None else request.date
         day = wishes.as_date(number)
         await self.cleared()  # clearing decides which margin parameters are in force
-        limits = self._relimit()
+        limits, rates = self._relimit(), self._rates(day)
         todo = [*limits, *self._conduct.relimit_combinations(limits)]
-        todo += [*self._rates(day), *self._protections()]
+        todo += [*rates, *self._conduct.rerate_combinations(rates), *self._protections()]
         todo += listings.missing(desk, self._clearing, day)
         await desk.perform([*todo, wishes.open_day(number)])
         return {

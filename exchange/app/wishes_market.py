@@ -180,12 +180,20 @@ def list_combination(
         target_lo=low & _U64,
         target_hi=high & _U64,
     )
-    most = min(legs[leg.code].risk.position_limit // abs(leg.ratio) for leg in combination.legs)
-    figures = Risk(position_limit=most, max_order=combination.max_order)
+    figures = combined_risk(
+        combination, {code: leg.risk.position_limit for code, leg in legs.items()}
+    )
     return [
         Wish(command, combination.to_json()),
         set_risk(combination.code, number, figures),
     ]
+
+
+def combined_risk(combination: Combination, limits: Mapping[str, int]) -> Risk:
+    """Return a combination's limits by its terms and its legs' position limits, which are given by
+    code."""
+    most = min(limits[leg.code] // abs(leg.ratio) for leg in combination.legs)
+    return Risk(position_limit=most, max_order=combination.max_order)
 
 
 def combined_limits(
