@@ -267,25 +267,13 @@ async def test_a_request_id_is_of_one_record(live: Live) -> None:
     assert clearing.capital() == 5_000_000
 
 
-async def test_nothing_is_published_that_clearing_refuses(live: Live) -> None:
-    """Its date would have stood before every fixing of the year."""
-    perform, market = live.market.operations.perform, live.market
-    reader = await live.client(1)
-    await reader.subscribe("fixings", "factors")
-    fixing = {"index": "HBX-H100", "revision": 0, "state": "PUBLISHED"}
-    sequence = market.hub.sequence
-    for wrong in ({"date": 20261399, "price": "2.5"}, {"date": 20261101, "price": "2.5x"}):
-        with pytest.raises(RequestRefused, match="refused malformed"):
-            await perform(record("record_fixing", **fixing, **wrong))
-    table = json.dumps({"grade": "H100-NODE", "expiry": "2026-12", "version": 9, "rows": []})
-    facts = {"grade": "H100-NODE", "expiry": "2026-12", "digest": "ab", "table": table}
-    for said in (facts, {}):
-        with pytest.raises(RequestRefused, match="refused malformed"):
-            await perform(record("record_factors", **said))
-    assert market.hub.sequence == sequence
-    await perform(record("record_fixing", **fixing, date=20261101, price="2.5"))
-    await until(lambda: "HBX-H100" in reader.feed.fixings)
-    assert reader.feed.fixings["HBX-H100"].date == 20261101 and not reader.feed.factors
+@pytest.mark.parametrize("operation", ["record_factors", "record_fixing", "adopt_margin"])
+async def test_what_has_a_request_of_its_own_is_put_by_no_other(live: Live, operation: str) -> None:
+    """It would go past that request's checks, and gateways publish what the log has."""
+    sequence = live.market.hub.sequence
+    with pytest.raises(RequestRefused, match=f"{operation} is a request of its own: `hourbook"):
+        await live.market.operations.perform(record(operation))
+    assert live.market.hub.sequence == sequence
 
 
 async def test_a_market_outlives_factors_that_are_none(tmp_path: Path) -> None:

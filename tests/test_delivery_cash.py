@@ -23,7 +23,7 @@ from exchange.clearing.delivery.matter import Deliveries
 from exchange.clearing.delivery.records import Attest, Tender
 from exchange.clearing.delivery.terms import DAY_NS, day_of
 from exchange.clearing.expiry import FixingRecorded
-from exchange.clearing.records import Record, write
+from exchange.clearing.records import Record
 from exchange.messages import Command, CommandKind
 
 __all__ = ["house"]  # a fixture
@@ -383,7 +383,7 @@ def test_a_table_by_which_nothing_can_be_invoiced_is_malformed(
     text = msgspec.json.encode(bad).decode()
     record = msgspec.structs.replace(good, table=text)
     with pytest.raises(RequestRefused, match="alpha/one: factor"):
-        wishes.put_record(write(record))
+        wishes.record_factors(bad, text)
     outcome, facts = house.record(record)
     assert outcome == "malformed" and facts["why"].startswith("alpha/one: factor")
     assert deliveries(house).factors == before

@@ -31,7 +31,7 @@ from exchange.clearing import records
 from exchange.clearing.delivery import page, story
 from exchange.clearing.delivery.slices import DAY_S
 from exchange.cli.root import app
-from exchange.messages import Command, CommandKind, Side
+from exchange.messages import HOUSE_ACCOUNT, Command, CommandKind, Side
 
 CODE: Final = "H100PZ26"
 SELLER, WHOLE, LEFT, OTHER = 7, 8, 9, 10
@@ -129,7 +129,8 @@ async def assigned(operator: Operator) -> None:
     assert listed["last_trading_day"] == "2026-11-25"
     for day, buyer in ((20, WHOLE), (23, LEFT), (24, OTHER)):
         await trade(operator, listed["instrument"], day, buyer)
-    await operations.perform(requests.PutRecord(record=records.write(factors())))
+    published = Command(kind=CommandKind.RECORD, account=HOUSE_ACCOUNT)  # whatever the schedule
+    await operator.market.desk.perform([Wish(published, records.write(factors()))])
     tender = {"account": SELLER, "instrument": CODE, "lots": 3 * LOTS, "grade": "H100-NODE",
               "provider": "alpha", "facility": "one", "factor_version": 1}  # fmt: skip
     await operator.put("tender", **tender)
@@ -159,8 +160,10 @@ async def month(operator: Operator, folder: Path) -> None:
                 await operator.put("alternative_delivery", account=account, delivery=3,
                                    agreement="site beta, the same hours")  # fmt: skip
         if day == STOPS + 6:
-            await operator.put("record_fixing", index="HBX-H100", date=20261216, revision=0,
-                               state="PUBLISHED", price="3.100000")  # fmt: skip
+            await operator.market.operations.perform(requests.RecordFixing(
+                index="HBX-H100", date=20261216, state="PUBLISHED", price="3.100000",
+                inputs_hash="00" * 32, tape_hash="00" * 32,
+            ))  # fmt: skip
     await operator.at(BEGIN + (DAYS + 2) * DAY_NS)
 
 

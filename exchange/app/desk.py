@@ -290,7 +290,7 @@ class Desk:
         desk."""
         operation = msgspec.json.decode(text, type=Recorded).operation
         if operation == RECORD_FACTORS:
-            with contextlib.suppress(msgspec.ValidationError):  # clearing refuses it
+            with contextlib.suppress(msgspec.ValidationError):  # clearing rules on it
                 factors = msgspec.json.decode(text, type=_Factors)
                 self.factors[factors.grade, factors.expiry] = factors.table
         elif operation == PROPOSE:

@@ -14,8 +14,6 @@ import msgspec
 
 from contracts.decimal_text import DecimalTextError, parse_price
 from contracts.grades.table import FactorTable
-from contracts.grades.table import read as read_table
-from contracts.refusals import Refused
 from exchange.app.requests import (
     Deposit,
     Hedge,
@@ -28,12 +26,10 @@ from exchange.app.requests import (
 )
 from exchange.clearing.default.hedging import HEDGE, Hedged
 from exchange.clearing.delivery.expiry import factors_of
-from exchange.clearing.delivery.records import FactorsRecorded
-from exchange.clearing.expiry import FixingRecorded, fixing_of
 from exchange.clearing.margin.matter import AdoptMargin
 from exchange.clearing.margin.parameters import MarginParameters
 from exchange.clearing.matters import Due
-from exchange.clearing.records import DEPTH_MAX, Malformed, kinds, read, too_deep, write
+from exchange.clearing.records import DEPTH_MAX, kinds, too_deep, write
 from exchange.messages import (
     COMMAND,
     COMMAND_FIELDS,
@@ -59,6 +55,13 @@ _U64: Final = (1 << 64) - 1
 RECORD_FACTORS: Final = "record_factors"  # the operation in the text of such a record
 RECORD_FIXING: Final = "record_fixing"  # likewise
 PROPOSE: Final = "propose"
+# Records with a request of their own, which checks what clearing does not (a table's key and date,
+# the id of a fixing, the floor of a margin), and the command of each
+_OWN_REQUESTS: Final = {
+    RECORD_FACTORS: "goodput publish",
+    RECORD_FIXING: "index record",
+    "adopt_margin": "clear adopt",
+}
 APPROVED: Final = "approved"
 _HASH_BYTES: Final = 32
 _REVISIONS: Final = 1_000
@@ -243,7 +246,9 @@ def put_record(text: str, request_id: str = "") -> Wish:
         raise RequestRefused(f"operation {operation!a} is none of {', '.join(sorted(kinds()))}")
     if operation == HEDGE:
         raise RequestRefused("such a record trades nothing: ask for a `hedge`")
-    _check_published(text)
+    if operation in _OWN_REQUESTS:
+        own = _OWN_REQUESTS[operation]
+        raise RequestRefused(f"{operation} is a request of its own: `hourbook {own}`")
     facts.pop("nonce", None)
     if not request_id.isascii():
         raise RequestRefused("request_id must be ASCII")
@@ -259,28 +264,6 @@ def put_record(text: str, request_id: str = "") -> Wish:
         key_hi=key_hi,
     )
     return Wish(command, note(operation, **facts))
-
-
-def _check_published(text: str) -> None:
-    """Refuse a fixing or a factor table that clearing would refuse: gateways and desk take these
-    records as they come and do not wait for its ruling. RequestRefused."""
-    record, wrong = read(text), None
-    try:
-        if isinstance(record, Malformed):
-            wrong = record.why if record.operation in (RECORD_FIXING, RECORD_FACTORS) else None
-        elif isinstance(record, FixingRecorded):
-            fixing_of(record, 0)
-        elif isinstance(record, FactorsRecorded):
-            table = read_table(record.table.encode())
-            factors_of(table)
-            if (record.grade, record.expiry, record.digest) != (
-                table.grade, table.expiry, table.digest,
-            ):  # fmt: skip
-                wrong = "grade, expiry or digest is not the table's"
-    except (Refused, ValueError, OverflowError) as error:
-        wrong = str(error)
-    if wrong is not None:
-        raise RequestRefused(f"refused malformed: why {wrong}")
 
 
 def hedged(request: Hedge, request_id: str, account: int) -> Wish:
@@ -373,8 +356,13 @@ def record_factors(table: FactorTable, text: str) -> Wish:
     """Record a published factor table: the version and the first half of its digest in the command,
     the unchanged table in the text.
 
-    The request id is (grade, expiry, version), so no version is recorded twice.
+    The request id is (grade, expiry, version), so no version is recorded twice. RequestRefused if
+    clearing would refuse the table: gateways and desk take it as it comes.
     """
+    try:
+        factors_of(table)
+    except ValueError as error:
+        raise RequestRefused(str(error)) from error
     digest_bytes = bytes.fromhex(table.digest)
     key_lo, key_hi = digest(f"factors {table.grade} {table.expiry} {table.version}", b"request")
     command = Command(
