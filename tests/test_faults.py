@@ -511,6 +511,13 @@ async def test_f50_a_disk_nearly_full_raises_an_alarm(
         assert watch.look() == {} and "alarm over" in caplog.text
 
 
+async def test_a_disk_that_states_no_sizes_raises_no_alarm(tmp_path: Path) -> None:
+    """As /proc states none: to divide by them would stop the market."""
+    async with running(tmp_path) as sequencer:
+        watch = alarms.Alarms(Path("/proc"), sequencer)
+        assert watch.disk_used() == 0 and watch.look() == {}
+
+
 async def test_a_clock_behind_the_log_raises_an_alarm(
     tmp_path: Path, usage: list[int], caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -35,9 +35,11 @@ class Alarms:
         self.raised: dict[str, str] = {}
 
     def disk_used(self) -> float:
-        """Return the used part of the disk, 0 to 1, of the space available to this user."""
+        """Return the used part of the disk, 0 to 1, of the space available to this user; 0 if the
+        file system states no sizes, as some over a network do not."""
         usage = shutil.disk_usage(self._directory)
-        return 1 - usage.free / (usage.used + usage.free)
+        room = usage.used + usage.free
+        return 1 - usage.free / room if room else 0.0
 
     def look(self) -> dict[str, str]:
         """Check all conditions; return the active alarms as text, by name."""
