@@ -188,7 +188,7 @@ class Trail:
         self.rows = 0
         self._epoch = 0
         self._now = ""
-        self._date: int | str = ""  # at this event; the picture's is that at the batch's end
+        self._date: int | str = ""  # of the event in hand
         self._orders: dict[int, _Order] = {}  # working orders
         self._executed: dict[int, int] = {}
         self._flows: dict[int, int] = {}  # order id -> first order id of its chain of replacements

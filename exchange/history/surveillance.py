@@ -64,7 +64,7 @@ class Surveillance:
         self._one_owner = OneOwner(self.picture.accounts)
         self._round_trips, self._spoofing = RoundTrips(of), Spoofing(of)
         self._closes, self._stuffing = Closes(of), Stuffing(of)
-        self._date = 0  # at this event; the picture's is that at the batch's end
+        self._date = 0  # of the event in hand
         self._implied = (0, 0)  # sequence and index of the last trade with an implied price
 
     def take(self, frame: Frame, events: bytes) -> None:
