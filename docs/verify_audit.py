@@ -30,8 +30,10 @@ def rows_of(path):
 
 def main(trail, bulletin=None):
     number, last, commands, volume = 0, 0, 0, Counter()
-    # Rows by match, rows of what corrects one, and lots entered, executed, cancelled by order id
+    # Rows by match, rows of what corrects one, lots entered, executed, cancelled by order id, and
+    # of a trade through implied prices the accounts of its orders and those of its legs
     matches, corrections, orders = defaultdict(list), defaultdict(list), defaultdict(Counter)
+    traders, holders = defaultdict(set), defaultdict(set)
     for number, row in enumerate(rows_of(trail), 1):
         place, sequence, lots = f"row {row['row']}", int(row["sequence"]), row["quantity"]
         check(int(row["row"]) == number, place, f"row {number} was to come next")
@@ -42,13 +44,17 @@ def main(trail, bulletin=None):
         check(row["time"].endswith("Z") and len(row["time"]) == 24, place, "time is not UTC ms")
         if row["record_type"] in CORRECTIONS:
             corrections[row["match_number"]].append(row)
+        if row["record_type"] == "LEG_TRADE":
+            holders[row["match_number"]].add(row["account"])
         if row["direction"] == "IN" or not row["order_id"] or row["duplicate"]:
             continue
         order, kind = orders[row["order_id"]], row["record_type"]
         if kind in ("TRADE", "ORDER_EXECUTED"):  # the latter through an implied price
             order["executed"] += int(row["last_quantity"])
             check(order["executed"] == int(row["cumulative"]), place, "cumulative is off")
-            if kind == "TRADE":
+            if kind == "ORDER_EXECUTED":
+                traders[row["match_number"]].add(row["account"])
+            else:
                 matches[row["match_number"]].append(row)
         elif kind == "ORDER_ACCEPTED":
             order["entered"] = int(lots)
@@ -68,6 +74,8 @@ def main(trail, bulletin=None):
         came = sorted(row["aggressor"] for row in rows)
         check(came in (["N", "Y"], ["", ""]), place, "aggressor")  # none in an auction
         volume[rows[0]["business_date"], rows[0]["instrument"]] += int(rows[0]["last_quantity"])
+    for match, accounts in traders.items():
+        check(accounts == holders[match], f"match {match}", "its orders' accounts have other legs")
     for match, rows in corrections.items():
         named, original = ([[row[name] for name in JOINED] for row in some]
                            for some in (rows, matches.get(match, ())))  # fmt: skip

@@ -164,6 +164,24 @@ def test_a_command_without_an_id_has_no_key(tmp_path: Path) -> None:
     assert all(key for (key,) in of(rows, "DEPOSIT", "client_order_key"))
 
 
+def test_orders_and_legs_of_a_trade_with_an_implied_price_have_its_number(tmp_path: Path) -> None:
+    script = implied()
+    for lots in (2, 1):  # the incoming order trades twice, so its trades have two numbers
+        entered(script, 3, Side.SELL, 2_500, lots)
+    entered(script, 4, Side.BUY, 2_490, 5, instrument=1)
+    entered(script, 5, Side.BUY, 12, 3, instrument=SPREAD)
+    rows = trail(script.write(tmp_path / "market"))
+    orders = of(rows, "ORDER_EXECUTED", "match_number", "account")
+    legs = of(rows, "LEG_TRADE", "match_number", "account")
+    assert len({match for match, _ in orders}) == 2
+    assert sorted(orders) == sorted(set(legs)), "three accounts each, in two trades"
+    assert all(match for match, _ in orders)
+    assert verify(written(tmp_path / "trail.csv", rows)).returncode == 0
+    astray = [{**row, "account": "9"} if row["record_type"] == "LEG_TRADE" else row for row in rows]
+    refused = verify(written(tmp_path / "astray.csv", astray))
+    assert refused.returncode and "legs" in refused.stderr
+
+
 @pytest.mark.parametrize("price", [2_600_000, 2_400_000])
 def test_the_mark_of_a_combination_is_of_its_legs(tmp_path: Path, price: int) -> None:
     script = implied()

@@ -472,6 +472,8 @@ class Trail:
             row[TRIGGER] = self.picture.price(event[5], event[14])
         elif kind == _EXECUTED:
             row[QUANTITY], row[LAST_QUANTITY] = "", event[9]
+            # The orders of a trade with an implied price are numbered from its first event
+            row[MATCH_NUMBER] = event[0] << INDEX_BITS | event[1] - event[4]
             self._executed[order_id] = self._executed.get(order_id, 0) + event[9]
         if order is not None:
             self._known(row, order, order_id)
