@@ -70,6 +70,7 @@ def ends(house: House) -> dict[str, Any]:
     rows = [row for frame in house.market.frames for row in EVENT.iter_unpack(frame.events)]
     moved = (EventKind.DEPOSITED, EventKind.WITHDRAWN, EventKind.FEE_CHARGED,
              EventKind.LOTS_TRANSFERRED, EventKind.POSITION_SETTLED)  # fmt: skip
+    off_book = state.matters.get(OffBook)
     return {
         "cash": {account: state.ledger.cash(account) for account in (0, *state.members)},
         "lots": {
@@ -88,7 +89,9 @@ def ends(house: House) -> dict[str, Any]:
         "deliveries": [
             (d.stage, d.weeks, d.slices) for d in state.matters.get(Deliveries).deliveries
         ],
-        "transfers": [t.stage for t in state.matters.get(OffBook).transfers],
+        "transfers": sorted(
+            (n, t.stage) for n, t in (off_book.pending | off_book.ended).items()
+        ),
         "dues": [due.id for due in house.dues()],
     }  # fmt: skip
 

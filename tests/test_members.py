@@ -16,7 +16,7 @@ from exchange.clearing.calling import Pledge, ValueAsset
 from exchange.clearing.default.records import DeclareDefault
 from exchange.clearing.delivery.matter import Deliveries
 from exchange.clearing.members.box import box
-from exchange.clearing.members.offbook import GIVE_UP_NS, MOVE_NS, SIGN_NS, Move, OffBook
+from exchange.clearing.members.offbook import GIVE_UP_NS, MOVE_NS, SIGN_NS, Move, OffBook, Transfer
 from exchange.clearing.members.records import GiveUp, Register, Sign
 from exchange.messages import AccountKind, Command, CommandKind, Limit
 
@@ -50,13 +50,20 @@ def block(**changes: Any) -> Register:
     return msgspec.structs.replace(plain, **changes)
 
 
+def transfers(house: House) -> list[Transfer]:
+    """All that are pending or remembered, by number."""
+    matter = house.clearing._state.matters.get(OffBook)
+    assert not matter.pending.keys() & matter.ended.keys()
+    known = matter.pending | matter.ended
+    return [known[number] for number in sorted(known)]
+
+
 def final(house: House) -> list[Move]:
-    transfers = house.clearing._state.matters.get(OffBook).transfers
-    return [transfer.move for transfer in transfers if transfer.stage == "final"]
+    return [transfer.move for transfer in transfers(house) if transfer.stage == "final"]
 
 
 def stages(house: House) -> list[str]:
-    return [t.stage for t in house.clearing._state.matters.get(OffBook).transfers]
+    return [transfer.stage for transfer in transfers(house)]
 
 
 def sign(house: House, account: int, transfer: int = 1, *, accept: bool = True) -> str:
@@ -134,7 +141,7 @@ def test_what_the_engine_does_not_move_in_a_day_is_off(
     house.send(house.market.money(CommandKind.FEE, taker, 2 * DEPOSIT))
     house.pay_what_is_there()
     (due,) = house.dues()
-    (transfer,) = house.clearing._state.matters.get(OffBook).transfers
+    (transfer,) = transfers(house)
     assert transfer.deadline - house.market.stamp <= MOVE_NS
     house.at(transfer.deadline - 1)
     assert (stages(house), house.dues()) == (["final"], [due])
@@ -244,13 +251,22 @@ def test_a_block_too_small_unfair_or_with_oneself_is_refused(house: House) -> No
     assert final(house)[0].kind == "efp"
 
 
-def test_there_are_so_many_transfers_and_no_more(
+def test_there_are_so_many_transfers_at_a_time_and_no_more(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("exchange.clearing.members.offbook.TRANSFERS_MAX", 1)
-    assert house.record(block())[0] == "open"
-    outcome, facts = house.record(block())
-    assert (outcome, facts["limit"], facts["observed"]) == ("full", 1, 1)
+    """A limit of those at work, not of a market's life: each that ends makes room."""
+    monkeypatch.setattr("exchange.clearing.members.offbook.PENDING_MAX", 1)
+    monkeypatch.setattr("exchange.clearing.members.offbook.ENDED_MAX", 2)
+    for number in (1, 2, 3):
+        assert house.record(block())[0] == "open"
+        outcome, facts = house.record(block())
+        assert (outcome, facts["limit"], facts["observed"]) == ("full", 1, 1)
+        assert sign(house, BOX, number, accept=False) == "refused"
+    assert [transfer.move.id for transfer in transfers(house)] == [2, 3], "the last two that ended"
+    house.reopen()
+    assert sign(house, BOX, 1) == "unknown_proposal"
+    assert sign(house, BOX, 3) == "proposal_state"
+    assert house.record(block())[1]["transfer"] == 4, "a number is given once"
 
 
 def test_a_lender_sees_a_box_and_nothing_of_others(house: House) -> None:

@@ -9,7 +9,8 @@ A member in default can neither give nor take lots; its clients are ported inste
 ``expired``; no stage leads back, so lots never move twice. A final transfer is a ``Move``: the lots
 at the price, from one account to the other. A due requests it from the engine for MOVE_NS; it is
 ``moved`` once the engine has moved the lots, otherwise ``unmoved``, and is then no longer
-requested. Transfers are no trades of the book: they do not affect settlement and last prices, and
+requested. The last ENDED_MAX that have ended are remembered; their rulings are in the ledger.
+Transfers are no trades of the book: they do not affect settlement and last prices, and
 their volume is reported separately.
 
 Positions in a physical contract cannot be transferred after the last notice, since deliveries are
@@ -39,7 +40,8 @@ SIGN_NS: Final = 900 * 10**9  # to sign a registered trade
 GIVE_UP_NS: Final = 86_400 * 10**9  # to accept a give-up
 MOVE_NS: Final = 86_400 * 10**9  # for the engine to move a final transfer
 BLOCK_LOTS: Final = 50
-TRANSFERS_MAX: Final = 1 << 16  # in a market's life
+PENDING_MAX: Final = 1 << 12  # transfers that are open or final
+ENDED_MAX: Final = 1 << 10  # transfers remembered after their end
 FAIR_PERCENT: Final = 10  # largest distance of a block's or EFP's price from the mark
 PERCENT: Final = 100
 
@@ -87,7 +89,9 @@ class OffBook(Matter):
     name: ClassVar[str] = "offbook"
     records: ClassVar[tuple[type[Record], ...]] = (GiveUp, Register, Sign)
     watches: ClassVar[tuple[EventKind, ...]] = (EventKind.LOTS_TRANSFERRED,)
-    transfers: list[Transfer] = msgspec.field(default_factory=list)
+    given: int = 0  # the last number of a transfer
+    pending: dict[int, Transfer] = msgspec.field(default_factory=dict)  # open and final, by number
+    ended: dict[int, Transfer] = msgspec.field(default_factory=dict)  # in the order of their ends
     soonest: int = 0  # earliest deadline of open and final transfers; 0 for none
 
     def rule(self, record: Any, at: At, state: "State") -> Ruling:
@@ -109,35 +113,40 @@ class OffBook(Matter):
         if not self.soonest or at.stamp < self.soonest:
             return ()
         rulings = []
-        for transfer in self.transfers:
-            if transfer.stage not in _ENDS or at.stamp < transfer.deadline:
-                continue
+        for transfer in [one for one in self.pending.values() if at.stamp >= one.deadline]:
             if transfer.stage == "final":
                 state.matters.get(Dues).call_off(transfer.due.id, at.stamp)
                 state.matters.touch(Dues)
-            transfer.stage = _ENDS[transfer.stage]
+            self._end(transfer, _ENDS[transfer.stage])
             rulings.append(Ruling("transfer", transfer.stage, {"transfer": transfer.move.id}))
         self._plan()
         return rulings
 
     def saw(self, event: Event, at: At, state: "State") -> Sequence[Ruling] | None:
         """Match a move of lots with its transfer, which may just have become ``unmoved``."""
-        for transfer in self.transfers:
+        for transfer in (*self.pending.values(), *self.ended.values()):
             if transfer.stage not in ("final", "unmoved"):
                 continue
             due = transfer.due
             if (due.account, due.amount) == (event.account, event.quantity) and due.key == (
                 event.key_lo, event.key_hi
             ):  # fmt: skip
-                transfer.stage = "moved"
+                self._end(transfer, "moved")
                 self._plan()
                 return ()
         return None
 
+    def _end(self, transfer: Transfer, stage: str) -> None:
+        """End a transfer, maybe one that had ended otherwise; forget the one that ended first."""
+        transfer.stage = stage
+        self.pending.pop(transfer.move.id, None)
+        self.ended[transfer.move.id] = transfer
+        if len(self.ended) > ENDED_MAX:
+            del self.ended[next(iter(self.ended))]
+
     def _plan(self) -> None:
         """Update the earliest deadline."""
-        times = [transfer.deadline for transfer in self.transfers if transfer.stage in _ENDS]
-        self.soonest = min(times, default=0)
+        self.soonest = min((one.deadline for one in self.pending.values()), default=0)
 
     def _give_up(self, record: GiveUp, at: At, state: "State") -> Ruling:
         operation, taker = "give_up", record.taker
@@ -174,7 +183,7 @@ class OffBook(Matter):
 
     def _given(self, record: GiveUp, stages: Container[str]) -> Iterator[Transfer]:
         """The account's give-ups on the record's side in one of the stages, of any trade."""
-        for transfer in self.transfers:
+        for transfer in (*self.pending.values(), *self.ended.values()):
             move = transfer.move
             giver = move.source if record.lots > 0 else move.to
             if move.kind != "give_up" or transfer.stage not in stages:
@@ -209,19 +218,20 @@ class OffBook(Matter):
     ) -> Move:
         """The next move; negative lots go from ``to`` to ``source``."""
         ends = (source, to) if lots > 0 else (to, source)
-        return Move(len(self.transfers) + 1, kind, instrument, *ends, abs(lots), price)
+        return Move(self.given + 1, kind, instrument, *ends, abs(lots), price)
 
     def _begin(
         self, operation: str, move: Move, needed: list[int], deadline: int, by: int, at: At,
         state: "State", *, taker: int, related: str = "", match_number: int = 0,
     ) -> Ruling:  # fmt: skip
-        if len(self.transfers) >= TRANSFERS_MAX:
-            return refused(operation, Denial.FULL, TRANSFERS_MAX, len(self.transfers))
+        if len(self.pending) >= PENDING_MAX:
+            return refused(operation, Denial.FULL, PENDING_MAX, len(self.pending))
         deadline = _until(deadline, move.instrument, state)
         transfer = Transfer(
             move, deadline, needed, related=related, match_number=match_number, taker=taker
         )
-        self.transfers.append(transfer)
+        self.given = move.id
+        self.pending[move.id] = transfer
         if by in needed:
             transfer.signed.append(by)
         stage = self._stage(transfer, at, state)
@@ -233,9 +243,9 @@ class OffBook(Matter):
 
     def _sign(self, record: Sign, at: At, state: "State") -> Ruling:
         operation = "sign_transfer"
-        if not 1 <= record.transfer <= len(self.transfers):
-            return refused(operation, Denial.UNKNOWN_PROPOSAL, len(self.transfers), record.transfer)
-        transfer = self.transfers[record.transfer - 1]
+        transfer = self.pending.get(record.transfer) or self.ended.get(record.transfer)
+        if transfer is None:
+            return refused(operation, Denial.UNKNOWN_PROPOSAL, self.given, record.transfer)
         if transfer.stage != "open":
             return refused(operation, Denial.PROPOSAL_STATE, "open", transfer.stage)
         if record.account not in transfer.needed:
@@ -243,7 +253,7 @@ class OffBook(Matter):
         if record.account in transfer.signed and record.accept:
             return refused(operation, Denial.DUPLICATE, 0, record.account)
         if not record.accept:
-            transfer.stage = "refused"
+            self._end(transfer, "refused")
             self._plan()
             return Ruling(operation, ACCEPTED, {"stage": "refused", "transfer": record.transfer})
         out = _in_default((transfer.move.source, transfer.move.to), state)
