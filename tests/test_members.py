@@ -18,6 +18,7 @@ from exchange.clearing.delivery.matter import Deliveries
 from exchange.clearing.members.box import box
 from exchange.clearing.members.offbook import GIVE_UP_NS, MOVE_NS, SIGN_NS, Move, OffBook, Transfer
 from exchange.clearing.members.records import GiveUp, Register, Sign
+from exchange.clearing.pricing import Prices
 from exchange.messages import AccountKind, Command, CommandKind, Limit
 
 BROKER, CLIENT, CLEARER, BOX = 10, 11, 20, 30  # of members 1, 2 (with CLEARER as its own), 2, 3
@@ -176,6 +177,21 @@ def test_nothing_changes_hands_once_it_is_assigned_who_delivers(house: House) ->
         assert (outcome, facts["limit"]) == ("late", cutoff)
         assert facts["observed"] > cutoff
     assert house.record(give_up())[0] == house.record(block())[0] == "open"  # of the other one
+
+
+def test_nothing_is_agreed_in_a_cash_contract_after_its_last_trading_day(house: House) -> None:
+    """H100Z26 ends on 31 December. What is fixed by then would be dealt in at 10 % from it."""
+    prices = house.clearing._state.matters.get(Prices)
+    assert prices.last_days[0] == 20261231
+    for day, after in ((20261118, 20261231), (20261231, 20270104)):
+        assert house.record(block())[0] == "open"
+        house.close(day)
+        house.send(house.market.settle(0, 2_500_000))
+        house.day(after)
+    for record in (block(), block(kind="efp", related="an invoice", lots=8)):
+        outcome, facts = house.record(record)
+        assert (outcome, facts["limit"], facts["observed"]) == ("late", 20261231, 20270104)
+    assert house.record(give_up())[0] == "open"  # of a trade of the last day
 
 
 def test_each_side_of_a_trade_is_given_up_by_itself(house: House) -> None:

@@ -14,7 +14,8 @@ Transfers are no trades of the book: they do not affect settlement and last pric
 their volume is reported separately.
 
 Positions in a physical contract cannot be transferred after the last notice, since deliveries are
-then assigned from the positions of both sides.
+then assigned from the positions of both sides. Nothing is agreed in a cash-settled contract after
+its last trading day, whose outcome is all but known; give-ups of its last trades go on.
 """
 
 from collections.abc import Container, Iterator, Sequence
@@ -29,6 +30,7 @@ from exchange.clearing.members.records import GiveUp, Register, Sign
 from exchange.clearing.members.registry import Registry
 from exchange.clearing.moves import ask, refused
 from exchange.clearing.prices import is_combination
+from exchange.clearing.pricing import Prices
 from exchange.clearing.records import Record
 from exchange.clearing.refusals import Denial
 from exchange.messages import HOUSE_ACCOUNT, Event, EventKind, Limit, TransferKind
@@ -196,6 +198,9 @@ class OffBook(Matter):
         wrong = _senseless(record.account, other, record.instrument, record.lots, at, state)
         if wrong is not None:
             return refused(operation, *wrong)
+        last = state.matters.get(Prices).last_days.get(record.instrument, state.business_date)
+        if state.business_date > last and _is_cash_settled(record.instrument, state):
+            return refused(operation, Denial.LATE, last, state.business_date)
         if record.kind == "block" and abs(record.lots) < BLOCK_LOTS:
             return refused(operation, Denial.QUANTITY, BLOCK_LOTS, abs(record.lots))
         if record.kind == "efp" and not record.related:
@@ -279,6 +284,10 @@ def _until(deadline: int, instrument: int, state: "State") -> int:
     """The earlier of a deadline and the end of the instrument's notices."""
     expiry = state.matters.get(Deliveries).expiries.get(instrument)
     return deadline if expiry is None else min(deadline, expiry.terms.cutoff_ns + 1)
+
+
+def _is_cash_settled(instrument: int, state: "State") -> bool:
+    return instrument not in state.matters.get(Deliveries).expiries
 
 
 def _senseless(
