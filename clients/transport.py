@@ -36,9 +36,17 @@ _part_msgpack = msgspec.msgpack.Decoder(AnyResponse).decode
 
 
 def websocket_url(url: str) -> str:
-    """Return the WebSocket address for ``http://host:port``; an address with a path keeps it."""
-    parts = urlsplit(url if "://" in url else f"ws://{url}")
-    if parts.scheme not in _SCHEMES or not parts.netloc:
+    """Return the WebSocket address for ``http://host:port``; an address with a path keeps it.
+
+    Raises ValueRefused for anything else.
+    """
+    try:
+        parts = urlsplit(url if "://" in url else f"ws://{url}")
+        # Reading the port raises ValueError if it is no number up to 65,535.
+        known = parts.scheme in _SCHEMES and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        known = False
+    if not known:
         raise ValueRefused(f"{url!r} is not an address like ws://localhost:8000/ws")
     path = "/ws" if parts.path.rstrip("/") in ("", "/api/v1") else parts.path
     return urlunsplit((_SCHEMES[parts.scheme], parts.netloc, path, parts.query, ""))

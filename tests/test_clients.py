@@ -18,6 +18,7 @@ from clients.decimals import PriceScale, quantity_text
 from clients.feed import Feed
 from clients.portfolio import Portfolio
 from clients.requests import Requests
+from clients.rest import AsyncRest
 from clients.session import Health, Session, State
 from clients.strip import largest_remainder, split
 from clients.sync import Client
@@ -350,9 +351,15 @@ def test_addresses_are_completed(given: str, url: str) -> None:
     assert websocket_url(given) == url
 
 
-def test_an_address_of_something_else_is_refused() -> None:
+@pytest.mark.parametrize(
+    "given",
+    ["ftp://h", "ws://h:99999", "ws://h:-1", "ws://h:0", "ws://h:abc", "ws://[::1", "ws://:1"],
+)
+def test_an_address_of_something_else_is_refused(given: str) -> None:
+    with pytest.raises(errors.ValueRefused, match="is not an address like"):
+        websocket_url(given)
     with pytest.raises(errors.ValueRefused):
-        websocket_url("ftp://h")
+        AsyncRest(given)
 
 
 def test_waits_double_and_are_spread() -> None:

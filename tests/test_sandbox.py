@@ -226,6 +226,7 @@ def test_a_served_sandbox_gives_faults_on_demand(visit: dict[str, Any]) -> None:
         (["--clock", "virtual", "--bot", "hedger --worst-price nan"], "no number", 2),
         (["--port", "70000"], "65535", 2),
         (["--host", "192.0.2.1"], "cannot listen on 192.0.2.1, port 8000 (--host, --port)", 3),
+        (["--host", "a..b"], "cannot listen on a..b, port 8000 (--host, --port)", 3),
         (["--tape", "day.parquet"], "with --clock virtual", 2),
         (["--faults", "rain=5"], "rain", 2),
         (["--faults", "gap=5000"], "1000", 2),

@@ -84,6 +84,7 @@ def test_origins_are_a_list_in_a_file_and_separated_by_commas_in_the_environment
         ("[limits]\ndrain_seconds = -1\n", "limits.drain_seconds"),
         ('[serve]\nmetrics = "all"\n', "serve.metrics"),
         ("[serve\n", "cannot be read"),
+        ('[serve]\nheads = "a\\u0000"\n', "file: serve.heads = 'a\\x00': no path"),
     ],
 )
 def test_what_makes_no_sense_is_refused_by_name(tmp_path: Path, text: str, named: str) -> None:

@@ -265,11 +265,14 @@ def _listed(value: str) -> tuple[str, ...]:
 
 def _checked(name: str, value: object, source: str) -> object:
     kind = FIELDS[name][0]
+    where = variable(name) if source == ENVIRONMENT else name
     try:
-        return msgspec.convert(value, kind, strict=source in (FILE, FLAG))
+        found = msgspec.convert(value, kind, strict=source in (FILE, FLAG))
     except msgspec.ValidationError as error:
-        where = variable(name) if source == ENVIRONMENT else name
         raise SettingsError(f"{source}: {where} = {value!r}: {error}") from error
+    if isinstance(found, str) and "\0" in found:
+        raise SettingsError(f"{source}: {where} = {value!r}: no path or address has a NUL")
+    return found
 
 
 def _guess(name: str, known: Mapping[str, object]) -> str:

@@ -134,8 +134,9 @@ def listening(host: str, port: int) -> Iterator[None]:
     """Turn an error of listening into a failure that names the address."""
     try:
         yield
-    except OSError as error:
-        if isinstance(error, socket.gaierror) or error.errno in NO_ADDRESS:
+    except (OSError, UnicodeError) as error:  # UnicodeError: the host is no domain name
+        named = isinstance(error, UnicodeError | socket.gaierror)
+        if named or error.errno in NO_ADDRESS:
             where = f"{host}, port {port}"
             fail(f"cannot listen on {where} (--host, --port): {error}", Exit.UNUSABLE)
         raise
