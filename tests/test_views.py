@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from generator import EXPIRING, Generator
-from live import START_NS
+from live import START_NS, Live, until
 
 from exchange.app import Market, requests, standby, wishes
 from exchange.app.standby import Standby
@@ -24,7 +24,14 @@ from exchange.gateway.view import View
 from exchange.journal import sealed
 from exchange.journal.storage import LocalStorage
 from exchange.marketdata import prints
-from exchange.messages import COMMAND_BYTES, EVENT, EVENT_BYTES, CommandKind
+from exchange.messages import (
+    COMMAND_BYTES,
+    EVENT,
+    EVENT_BYTES,
+    CommandKind,
+    EventKind,
+    KillScope,
+)
 
 BATCHES = 40
 
@@ -180,6 +187,36 @@ async def test_a_view_grows_with_what_is_listed_and_not_with_the_days(tmp_path: 
     assert events[0] > 48 * 5 * EVENT_BYTES
     assert [after - before for before, after in pairwise(events[1:])] == [2 * EVENT_BYTES] * 2
     assert [after - before for before, after in pairwise(texts[1:])] == [2] * 2
+
+
+async def test_a_view_keeps_the_last_throw_of_a_switch_that_is_on(tmp_path: Path) -> None:
+    """A client may throw its switches as often as it likes; a session's ends with the session."""
+    async with Live.open(tmp_path) as live:
+        desk, client = live.market.desk, await live.client(1)
+        for scope in ("session", "account", "session", "account"):
+            await client.kill(scope)  # type: ignore[arg-type]
+
+        def kept() -> list[int]:
+            view = View()
+            for one in live.market.tape.read(*views.START):
+                view.take(one.epoch, one.stamp, one.events, dict(one.texts))
+            view = View.unpack(view.pack())
+            switches = {(row[4], row[6], row[7]): row[0] for row in switched(view)}
+            assert switches == desk._killed
+            return [row[4] for row in switched(view)]
+
+        assert kept() == [KillScope.SESSION, KillScope.ACCOUNT]
+        await client.close()
+        await until(lambda: len(desk._killed) == 1)
+        assert kept() == [KillScope.ACCOUNT]
+        await desk.perform([wishes.switch(requests.Kill(account=1), on=False)])
+        assert kept() == []
+
+
+def switched(view: View) -> list[Any]:
+    """The throws and releases of kill switches that a View keeps."""
+    kinds = (EventKind.KILLED, EventKind.RESUMED)
+    return [row for row in EVENT.iter_unpack(view.events) if row[2] in kinds]
 
 
 def test_what_the_desk_reads_of_records_is_kept() -> None:

@@ -131,6 +131,7 @@ class Desk:
             EventKind.MODE_CHANGED: self._mode_changed,
             EventKind.KILLED: self._switched,
             EventKind.RESUMED: self._switched,
+            EventKind.SESSION_ENDED: self._session_ended,
         }
         self._begin = START if view is None else view.position
         if view is not None:
@@ -316,6 +317,9 @@ class Desk:
             self._killed[switch] = row[0]
         else:
             self._killed.pop(switch, None)
+
+    def _session_ended(self, row: Row) -> None:
+        self._killed.pop(_switch(KillScope.SESSION, row[6], row[7], 0), None)
 
     def _day_opened(self, row: Row) -> None:
         self.business_date, self.day_open, self.day_first = row[9], True, row[0]

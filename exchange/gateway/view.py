@@ -22,7 +22,7 @@ from exchange.marketdata.depth import Depth
 from exchange.marketdata.feed import Feed
 from exchange.marketdata.statistics import Statistics
 from exchange.marketdata.stream import Row
-from exchange.messages import EVENT, EVENT_BYTES, EventKind
+from exchange.messages import EVENT, EVENT_BYTES, EventKind, KillScope
 
 START: Final[Place] = (0, 0, 0)
 _KIND: Final = 12  # offset of the kind byte in an event
@@ -77,6 +77,8 @@ _LAST: Final = frozenset(
         EventKind.IMPLIED_CHANGED,
     }
 )
+_SWITCHED: Final = frozenset({EventKind.KILLED, EventKind.RESUMED})
+_SESSION_ENDED: Final = int(EventKind.SESSION_ENDED)
 # The records that the desk and the publishers read. All others are for clearing.
 READ_RECORDS: Final = frozenset({"record_fixing", "record_factors", "propose", "approved"})
 _ROOT: Final = Path(__file__).parents[2]
@@ -150,8 +152,9 @@ class View:
     ``position`` is that of the last event applied.
 
     ``events`` and ``texts`` are those of the stream that are still needed: listings, openings,
-    records, and the last change of each kind per instrument. They grow with the instruments and not
-    with the days. ``stamps`` are the log times of these events, by sequence.
+    records, the last change of each kind per instrument, and the last throw of each kill switch
+    that is on. They grow with the instruments and not with the days, nor with what clients ask
+    for. ``stamps`` are the log times of these events, by sequence.
     """
 
     def __init__(self) -> None:
@@ -189,11 +192,14 @@ class View:
             apply(row, text_of(row[0]))
         self.deadlines.take(stamp, events, texts)
         self.position = (epoch, rows[-1][0], rows[-1][1])
-        if events[_KIND::EVENT_BYTES].translate(None, _PASSING):
+        kinds = events[_KIND::EVENT_BYTES]
+        if _SESSION_ENDED in kinds or kinds.translate(None, _PASSING):
             self._keep(rows, stamp, events, texts)
 
     def _keep(self, rows: list[Row], stamp: int, events: bytes, texts: Mapping[int, str]) -> None:
         for number, row in enumerate(rows):
+            if row[2] == _SESSION_ENDED:  # its kill switch ends with it
+                self._kept.pop(_switch(KillScope.SESSION, row), None)
             if row[2] in _PASSING:
                 continue
             text = texts.get(row[0])
@@ -205,7 +211,12 @@ class View:
         """Keep an event, in place of the one that it replaces."""
         kind: int = row[2]
         name: tuple[int, ...] = (row[0], row[1])
-        if kind in _LAST:
+        if kind in _SWITCHED:
+            name = _switch(row[4], row)
+            if kind == EventKind.RESUMED:
+                self._kept.pop(name, None)
+                return
+        elif kind in _LAST:
             one = one._replace(text=None)  # it repeats what the event says
             name = (kind, row[5], row[4] if kind == EventKind.BREAKER_CHANGED else 0)
             if kind == EventKind.INSTRUMENT_SETTLED and name in self._kept:
@@ -288,6 +299,12 @@ class View:
         _fill(view.accounts, packed)
         _count(view.feed.statistics, packed)
         return view
+
+
+def _switch(scope: int, row: Row) -> tuple[int, ...]:
+    """Return the name of a kill switch: its scope, account, session and member. Clients throw
+    theirs as often as they like."""
+    return int(EventKind.KILLED), scope, row[6], row[7], row[10]
 
 
 def _is_read(row: Row, text: str | None) -> bool:
