@@ -229,6 +229,11 @@ async def test_resume_across_a_restart(tmp_path: Path) -> None:
             assert answers[0] == told[1]
             assert isinstance(answers[-1], wire.LoggedOn)
             assert answers[-1].epoch == epoch + 1
+        first, _ = venue.hub.epochs.first[-1]
+        for named in (0, epoch, epoch + 1, epoch + 2):  # so it does where an epoch begins
+            session = venue.connect()
+            logon = venue.logon(RICH, after=[named, first, 0])
+            assert isinstance((await venue.say(session, logon))[-1], wire.LoggedOn)
 
 
 async def test_cancel_on_disconnect_after_its_grace(venue: Venue) -> None:

@@ -6,6 +6,7 @@ client reads them, so that a long absence does not delay other connections.
 
 from bisect import bisect_right
 from collections.abc import Iterator
+from operator import itemgetter
 from typing import Final, Protocol
 
 from exchange.gateway.corrections import CORRECTIONS, TRANSFERRED
@@ -21,6 +22,7 @@ LOGON_MARK: Final = int.from_bytes(b"logon", "little")  # key_hi of a LOGON's co
 _TRADE: Final = int(EventKind.TRADE)
 _RECORDED: Final = int(EventKind.RECORDED)
 _REJECTED: Final = int(EventKind.REJECTED)
+_FIRST: Final = itemgetter(0)
 Place = tuple[int, int, int]  # epoch, sequence, index
 
 
@@ -50,7 +52,7 @@ class Epochs:
         """
         if after.sequence == 0:
             return (0, 0, 0)
-        found = bisect_right(self.first, (after.sequence, after.epoch)) - 1
+        found = bisect_right(self.first, after.sequence, key=_FIRST) - 1
         epoch = self.first[found][1] if found >= 0 else after.epoch
         return (epoch, after.sequence, after.index)
 
