@@ -9,10 +9,11 @@ import gc
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from disks import fill, remount, small_disk
-from live import CODE, Live, until
+from live import CODE, QUICK, Live, clock_ns, until
 from recorded import (
     Clock,
     deposit,
@@ -27,7 +28,12 @@ from recorded import (
 )
 from recorded import until as soon
 
+from clients.aio import AsyncClient
+from clients.keys import Key
+from clients.rest import AsyncRest
 from exchange.engine import Engine
+from exchange.gateway import auth
+from exchange.gateway.access import Proof, sign
 from exchange.journal import room, tape
 from exchange.journal.errors import DiskFull, JournalStopped, ReadOnlyDirectory, WriteFailed
 from exchange.journal.memory import MemoryStorage
@@ -360,3 +366,52 @@ async def test_a_whole_market_lives_through_it(tmp_path: Path) -> None:
             await until(lambda: clearing.position[1] >= last)
             assert not clearing.divergences
         assert replay(disk / "market", Engine).divergence is None
+
+
+async def test_who_was_away_logs_on_to_a_full_market_and_cancels(tmp_path: Path) -> None:
+    """Every logon spends a nonce, which is written beside the log."""
+    with small_disk(tmp_path / "disk", "24m") as disk:
+        async with asyncio.timeout(60), Live.open(disk / "market") as live:
+            key = await live.fund(1)
+            options: dict[str, Any] = {"backoff": QUICK, "clock_ns": clock_ns}
+            async with AsyncClient(live.addresses.ws, *key, **options) as client:
+                await client.subscribe(f"state.{CODE}")
+                low = client.scale(CODE).read(client.states[CODE].low_limit)
+                told = await client.enter(CODE, "buy", 1, low, client_order_id="mine")
+                assert isinstance(told, wire.Accepted)
+                ballast = fill(disk)
+                while isinstance(told, wire.Accepted):
+                    told = await client.enter(CODE, "buy", 1, low)
+                assert isinstance(told, wire.Rejected) and told.name == "LOG_FULL"
+            fill(disk)  # whatever was let go of since
+            cancelled = []
+            for _ in range(auth.CHECKPOINT_PAGES + 20):
+                async with AsyncClient(live.addresses.ws, *key, **options) as client:
+                    cancelled.append(isinstance(await client.cancel("mine"), wire.Cancelled))
+            assert cancelled == [True] + [False] * (len(cancelled) - 1)
+            async with AsyncRest(live.addresses.http, Key.hmac(*key), clock_ns=clock_ns) as rest:
+                assert "mine" not in {one.client_order_id for one in (await rest.orders()).orders}
+            ballast.unlink()
+            await until(lambda: not live.market.sequencer.full)
+
+
+def test_a_logon_that_finds_no_room_is_refused_by_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(auth, "PLENTY_BYTES", 1 << 60)  # as after a start with little room
+    with small_disk(tmp_path / "disk", "1m") as disk:
+        key_id, secret = auth.create_key(disk, 1, "trade")
+        keys = auth.Keys(disk)
+        ballast = fill(disk)
+
+        def check(nonce: int) -> object:
+            text = b"said"
+            return keys.check(Proof(key_id, text, sign(secret, text), 0, nonce), 0)
+
+        assert check(1) is Reason.LOG_FULL
+        ballast.unlink()
+        assert isinstance(check(1), auth.Key), "the nonce was not spent"
+        fill(disk)
+        for nonce in range(2, 50):  # in the room that the log of the file has by now
+            assert isinstance(check(nonce), auth.Key)
+        assert check(49) is Reason.NONCE

@@ -8,11 +8,12 @@ key has the same person as the first key of its chain of rotations.
 import logging
 import os
 import secrets
+import shutil
 import sqlite3
 import time
 import weakref
 from collections.abc import Set
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -50,6 +51,9 @@ _NAMES: Final = {
     "expires_ms",
 }  # fmt: skip
 _KEYS: Final = "keys LEFT JOIN followers USING (key_id)"
+ROOM_BYTES: Final = 1 << 19  # set aside in the file, and in its write-ahead log
+PLENTY_BYTES: Final = 16 * ROOM_BYTES  # on a disk with less free nothing is set aside
+CHECKPOINT_PAGES: Final = 100  # of that log, before it begins anew; ROOM_BYTES holds more
 _log = logging.getLogger(__name__)
 
 
@@ -207,6 +211,28 @@ def _number(database: sqlite3.Connection, path: Path) -> None:
     database.execute(f"PRAGMA user_version = {KEYS_VERSION}")
 
 
+def _set_room_aside(database: sqlite3.Connection, directory: Path) -> None:
+    """Give the file and its write-ahead log the room that they will need, so that neither has to
+    grow once the disk is full: clients must be able to log on then, to cancel.
+
+    On a disk with little room both stay as they are: a start needs it for other files.
+    """
+    database.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
+    if shutil.disk_usage(directory).free < PLENTY_BYTES:
+        return
+    with suppress(sqlite3.OperationalError):  # full or busy: it was an attempt
+        with database:  # two transactions: what is written and freed in one is not written at all
+            database.execute("BEGIN IMMEDIATE")
+            database.execute("CREATE TABLE IF NOT EXISTS room (bytes BLOB) STRICT")
+            database.execute("INSERT INTO room VALUES (zeroblob(?))", (ROOM_BYTES,))
+        database.execute("DROP TABLE IF EXISTS room")
+        database.execute("PRAGMA wal_checkpoint(PASSIVE)")
+
+
+def _is_full(error: sqlite3.OperationalError) -> bool:
+    return error.sqlite_errorcode == sqlite3.SQLITE_FULL
+
+
 def logon_proof(logon: Logon, address: str) -> Proof:
     """Return the proof of a logon of the native protocol."""
     text = signed_text(logon.timestamp_ms, logon.nonce, logon.key_id, logon.resume_session)
@@ -220,6 +246,7 @@ class Keys:
     def __init__(self, directory: Path) -> None:
         self._database = _open(directory)
         weakref.finalize(self, self._database.close)
+        _set_room_aside(self._database, directory)
         self._judge = Judge(Lockouts(self._database))
         self.tokens = Tokens(self._database)
         self._signatures = Signatures(self._database)
@@ -230,8 +257,23 @@ class Keys:
         """Return the key of a valid proof, or why it is refused.
 
         A good signature clears the count of bad ones. The nonce of an accepted proof, or with
-        ``once`` its text, is spent, whatever happens to the request afterwards.
+        ``once`` its text, is spent, whatever happens to the request afterwards. LOG_FULL if a full
+        disk does not take that.
         """
+        try:
+            return self._check(proof, now_ms)
+        except sqlite3.OperationalError as error:
+            if not _is_full(error):
+                raise
+        try:  # behind a checkpoint the write-ahead log begins anew, in the room that it has
+            self._database.execute("PRAGMA wal_checkpoint(RESTART)")
+            return self._check(proof, now_ms)
+        except sqlite3.OperationalError as error:
+            if not _is_full(error):
+                raise
+            return Reason.LOG_FULL
+
+    def _check(self, proof: Proof, now_ms: int) -> Key | AnyReason:
         stored = self._stored(proof.key_id, now_ms)
         reason, locked = self._judge.judge(proof, stored, now_ms)
         if locked:
@@ -248,7 +290,7 @@ class Keys:
                 (str(proof.nonce), proof.key_id, str(stored.nonce)),
             )
             if not spent.rowcount:  # another gateway spent a nonce of this key meanwhile
-                return self.check(proof, now_ms)
+                return self._check(proof, now_ms)
         return stored.key
 
     def find(self, key_id: str, now_ms: int) -> Key | None:
