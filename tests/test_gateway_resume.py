@@ -1,7 +1,9 @@
 """Coming back after a long absence, slice by slice; and losing a key while connected."""
 
+import asyncio
 import json
 import random
+import sqlite3
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -16,6 +18,7 @@ from exchange.gateway import resume
 from exchange.gateway import session as session_room
 from exchange.gateway.access import Key
 from exchange.gateway.auth import revoke_key
+from exchange.gateway.server import Gateway
 from exchange.gateway.session import CLOSE_REVOKED, CLOSE_SLOW, Session, Stage
 from exchange.messages import EVENT, EventKind, wire
 from exchange.messages.wire_mass import MassCancelled
@@ -142,6 +145,35 @@ async def test_a_revoked_key_loses_its_connections_at_the_next_beat(venue: Venue
     venue.hub.beat()
     assert trader.closing == (CLOSE_REVOKED, "the key was revoked")
     assert other.closing is None
+
+
+async def test_keys_that_cannot_be_read_stop_no_heartbeat(
+    venue: Venue, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    trader = await venue.trader(RICH)
+    assert trader.key is not None
+    with monkeypatch.context() as patch:
+        patch.setattr(venue.hub.keys, "_database", sqlite3.connect(":memory:"))
+        venue.hub.beat()
+    assert isinstance(venue.heard(trader)[-1], wire.Heartbeat) and trader.closing is None
+    assert "no such table: keys" in caplog.text
+    revoke_key(venue.directory, trader.key.key_id)
+    venue.hub.beat()
+    assert trader.closing == (CLOSE_REVOKED, "the key was revoked")
+
+
+async def test_a_gateway_whose_heartbeats_fail_ends(
+    venue: Venue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail() -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(venue.hub, "tick", fail)
+    running = asyncio.create_task(Gateway(venue.hub).run())
+    done, _ = await asyncio.wait([running], timeout=10)
+    running.cancel()
+    assert done, "it goes on without them"
+    assert isinstance(running.exception(), ZeroDivisionError)
 
 
 async def test_an_operator_revokes_a_key_and_its_connection_ends_at_once(tmp_path: Path) -> None:

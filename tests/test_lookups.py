@@ -82,6 +82,15 @@ async def test_what_is_not_known_is_waited_for_and_then_unknown(venue: Venue) ->
     assert not venue.hub.lookups and not venue.hub.lookups._by_text
 
 
+async def test_nobody_waits_for_a_clock_that_was_put_back(venue: Venue) -> None:
+    one = await venue.trader(RICH)
+    assert await venue.say(one, ask(client_order_id="never")) == []
+    venue.now_ns -= 3_600_000_000_000
+    venue.hub.tick()
+    (answer,) = venue.heard(one)
+    assert isinstance(answer, wire.OrderStatus) and answer.state == "unknown"
+
+
 async def test_only_who_still_waits_counts(venue: Venue, monkeypatch: pytest.MonkeyPatch) -> None:
     """No account takes all the places, and a question with its answer takes none."""
     monkeypatch.setattr(lookups, "ACCOUNT_LOOKUPS", 2)

@@ -5,6 +5,8 @@ the public messages for their subscribers, then the private reports. It wakes re
 first, so that public data is never later than private.
 """
 
+import logging
+import sqlite3
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from functools import partial
@@ -56,6 +58,7 @@ _OPS: Final = {  # a client's operation by the kind of its command
     int(CommandKind.RECORD): "cancel_after",
 }
 _OWNER: Final = itemgetter(0, 5, 6, -1)  # a record's kind, account, session and key
+_log = logging.getLogger(__name__)
 
 
 class Submit(Protocol):
@@ -281,10 +284,15 @@ class Hub:
             self._owe(account, record)
 
     def drop_revoked(self) -> None:
-        """Close the connections whose key was revoked or has expired since they logged on."""
+        """Close the connections whose key was revoked or has expired since they logged on. Keys
+        that cannot be read are looked at again with the next beat."""
         keyed = {s.number: s.key.key_id for s in self.sessions.values() if s.key is not None}
         if keyed:
-            gone = self.keys.revoked(set(keyed.values()), self.now_ms())
+            try:
+                gone = self.keys.revoked(set(keyed.values()), self.now_ms())
+            except sqlite3.Error as error:
+                _log.error("whose keys were revoked cannot be read: %s", error)
+                return
             for number, key_id in keyed.items():
                 if key_id in gone:
                     self.sessions[number].close(CLOSE_REVOKED, "the key was revoked")

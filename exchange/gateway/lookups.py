@@ -69,8 +69,9 @@ class Lookups:
                     self._by_text[text] = left
 
     def expire(self, now_ms: int) -> None:
-        """Answer the queries that have waited for ``WAIT_MS``."""
-        while self._waiting and self._waiting[0].until_ms <= now_ms:
+        """Answer the queries that have waited for ``WAIT_MS``, or whose time of arrival is ahead:
+        the clock was put back."""
+        while self._waiting and not 0 < self._waiting[0].until_ms - now_ms <= WAIT_MS:
             one = self._waiting.popleft()
             if one.tell is None:
                 continue

@@ -139,21 +139,27 @@ class Gateway:
         return await handler(request)
 
     async def run(self) -> None:
-        """Follow the released stream and send heartbeats, until cancelled or the stream ends."""
-        beating = asyncio.create_task(self._beat())
+        """Follow the released stream and send heartbeats, until cancelled or the stream ends.
+        Raises the failure of either."""
+        tasks = [asyncio.create_task(self._follow()), asyncio.create_task(self._beat())]
         try:
-            batches = 0
-            async for released in self._hub.follow():
-                self._hub.release(released)
-                for watch in self.watchers:
-                    watch(released)
-                batches += 1
-                if batches % BATCHES_IN_ONE_GO == 0:
-                    await asyncio.sleep(0)  # sockets need turns during a long stream from disk
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
         finally:
-            beating.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await beating
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _follow(self) -> None:
+        batches = 0
+        async for released in self._hub.follow():
+            self._hub.release(released)
+            for watch in self.watchers:
+                watch(released)
+            batches += 1
+            if batches % BATCHES_IN_ONE_GO == 0:
+                await asyncio.sleep(0)  # sockets need turns during a long stream from disk
 
     async def _beat(self) -> None:
         """Tick the conflated channels every ``PERIOD_MS``; send heartbeats every
