@@ -5,6 +5,7 @@ import asyncio
 import ipaddress
 import json
 import logging
+import resource
 import ssl
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime, timedelta
@@ -27,6 +28,8 @@ from cryptography.hazmat.primitives.serialization import (
     PublicFormat,
 )
 from live import clock_ns
+from served import serving
+from several import gateway_pid
 from sockets import House, hear, running
 from typer.testing import CliRunner
 from venue import CODE, RICH, Venue, enter, reject
@@ -379,3 +382,16 @@ def test_tls_is_one_flag(tmp_path: Path) -> None:
     assert done.exit_code == 0
     for name, value in (("serve.tls_certificate", "chain.pem"), ("serve.tls_key", "key.pem")):
         assert any(name in line and value in line for line in done.output.splitlines())
+
+
+def test_a_server_may_have_as_many_open_files_as_the_system_allows(tmp_path: Path) -> None:
+    before = soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(soft, 512), hard))  # a child's is the same
+    try:
+        with serving(tmp_path, "--gateways", "1") as server:
+            market = server.process.pid
+            for process in (market, gateway_pid(tmp_path, 0)):
+                most, _ = resource.prlimit(process, resource.RLIMIT_NOFILE)
+                assert most == min(hard, 1 << 20)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)

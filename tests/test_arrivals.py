@@ -9,7 +9,9 @@ import hashlib
 import hmac
 import logging
 import re
+import resource
 import socket
+import sys
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -202,6 +204,32 @@ async def test_an_address_has_so_many_connections(
         assert (await answer(ends))[0] == 200
     await asyncio.sleep(0.05)
     assert (await answer(await dial(venue, ask)))[0] == 200
+
+
+async def test_connections_leave_open_files_to_the_process(
+    venue: Venue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ask = b"GET /api/v1/health HTTP/1.1\r\n\r\n"
+    with socket.socket() as lowest:
+        free = lowest.fileno() + 6  # for three connections, whose other ends are here
+    monkeypatch.setattr(arrivals, "files_allowed", lambda: free)
+    held = [await dial(venue) for _ in range(3)]
+    await asyncio.sleep(0.05)
+    over = await dial(venue, ask)
+    with contextlib.suppress(ConnectionError):
+        assert await over[0].read() == b""
+    over[1].close()
+    for ends in held:
+        ends[1].write(ask.replace(b"\r\n", b"\r\nHost: x\r\n", 1))
+        assert (await answer(ends))[0] == 200
+    await asyncio.sleep(0.05)
+    assert (await answer(await dial(venue, ask)))[0] == 200
+
+
+def test_what_connections_leave_of_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    for most, allowed in ((1_024, 768), (100, 50), (resource.RLIM_INFINITY, sys.maxsize)):
+        monkeypatch.setattr(resource, "getrlimit", lambda _, most=most: (most, most))
+        assert arrivals.files_allowed() == allowed
 
 
 @pytest.mark.parametrize(

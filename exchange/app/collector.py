@@ -1,8 +1,9 @@
-"""Interpreter settings of a process that only serves."""
+"""Settings of a process that only serves: its interpreter, memory and open files."""
 
 import contextlib
 import ctypes
 import gc
+import resource
 import sys
 from typing import Final
 
@@ -11,6 +12,7 @@ YOUNG_OBJECTS: Final = 50_000  # allocations between two collections of young ob
 TURN_SECONDS: Final = 0.0005
 M_MMAP_THRESHOLD: Final = -3  # M_MMAP_THRESHOLD of glibc's mallopt
 LARGE_BYTES: Final = 1 << 19
+FILES_MAX: Final = 1 << 20  # Linux allows a process no more by default
 OLDER_LOOKS: Final = 50  # collections of one generation per collection of the next older one
 
 
@@ -43,3 +45,14 @@ def give_back_tables() -> None:
     """
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, LARGE_BYTES)
+
+
+def open_many_files() -> None:
+    """Let this process and its children have as many open files as the system allows them.
+
+    By default that is often 1,024, fewer than the connections that a gateway accepts.
+    """
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = FILES_MAX if most == resource.RLIM_INFINITY else min(most, FILES_MAX)
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))

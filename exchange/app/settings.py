@@ -315,6 +315,8 @@ def fixed() -> list[tuple[str, float, str]]:
         ("gateway.body_seconds", arrivals.BODY_SECONDS, "for an HTTP request's body"),
         ("gateway.send_seconds", arrivals.SEND_SECONDS, "for an answer over HTTP to be taken"),
         ("gateway.sockets_per_seat", arrivals.SOCKETS_PER_SEAT, "of an address, HTTP included"),
+        ("gateway.files_kept", arrivals.FILES_KEPT,
+         "open files that connections leave to the process"),
         ("gateway.read_bytes", arrivals.READ_BYTES, "of a connection, before others are read"),
         ("gateway.address_one_in", pace.ADDRESS_ONE_IN, "an address' part of the time: 1 in"),
         ("gateway.loopback_one_in", pace.LOOPBACK_ONE_IN, "that of this machine itself"),

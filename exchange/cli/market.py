@@ -104,6 +104,7 @@ async def _serve(settings: "Settings") -> None:
     from exchange.app import Market, collector  # noqa: PLC0415
 
     collector.give_back_tables()
+    collector.open_many_files()
     serve = settings.serve
     # During a replay the loop gets no turn to see a signal, and there is nothing yet to stop in
     # order.
@@ -135,8 +136,8 @@ def listening(host: str, port: int) -> Iterator[None]:
     try:
         yield
     except (OSError, UnicodeError) as error:  # UnicodeError: the host is no domain name
-        named = isinstance(error, UnicodeError | socket.gaierror)
-        if named or error.errno in NO_ADDRESS:
+        of_address = not isinstance(error, OSError) or error.errno in NO_ADDRESS
+        if of_address or isinstance(error, socket.gaierror):
             where = f"{host}, port {port}"
             fail(f"cannot listen on {where} (--host, --port): {error}", Exit.UNUSABLE)
         raise

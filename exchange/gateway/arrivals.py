@@ -1,13 +1,16 @@
 """Limits on connections by address, before a client is known.
 
-An address may have a limited number of connections. Each must send its first request's headers, and
-the body of every request, in time, and must read its answers in time; otherwise it is aborted, so
-that slow clients do not hold sockets. Each is read in pieces, as long as its owner has processor
-time left (``pace``), so that fast clients do not delay others.
+An address may have a limited number of connections, and all of them together leave some of the
+process's open files to its log, its ledger and its operators. Each must send its first request's
+headers, and the body of every request, in time, and must read its answers in time; otherwise it is
+aborted, so that slow clients do not hold sockets. Each is read in pieces, as long as its owner has
+processor time left (``pace``), so that fast clients do not delay others.
 """
 
 import asyncio
 import logging
+import resource
+import sys
 from collections import Counter
 from collections.abc import Callable
 from functools import partial
@@ -28,6 +31,7 @@ HANDSHAKE_SECONDS: Final = 5.0  # for the first request's headers, TLS included
 BODY_SECONDS: Final = 10.0  # for a request's body, after its headers
 SEND_SECONDS: Final = 30.0  # for an HTTP client to read the data that fills its socket
 KEEPALIVE_SECONDS: Final = 15.0  # between two HTTP requests of a connection
+FILES_KEPT: Final = 256  # open files that connections leave to the process; half, if that is less
 SOCKETS_PER_SEAT: Final = 2  # connections of an address, HTTP included, per WebSocket allowed
 READ_BYTES: Final = 16_384  # taken from a connection before others have their turn
 OWING_BYTES: Final = 1_024  # the same for a connection that had to wait
@@ -124,8 +128,17 @@ class Arrivals:
             protocol.transport.abort()
 
 
+def files_allowed() -> int:
+    """Return the lowest number of an open file that no connection may have. A new file has the
+    lowest number that is free, so all lower ones are in use then."""
+    most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if most == resource.RLIM_INFINITY:
+        return sys.maxsize
+    return most - min(FILES_KEPT, most // 2)
+
+
 class _Arrival(web.RequestHandler):
-    """One connection; it is aborted at once if its address has too many.
+    """One connection; it is aborted at once if its address, or the process, has too many.
 
     Uses private attributes of aiohttp, which has no public way to limit reading; tests fail if
     these change.
@@ -161,7 +174,7 @@ class _Arrival(web.RequestHandler):
             self._address = str(peer[0])
             self._local = is_loopback(self._address)
             admitted = self._arrivals.admit(self._address) and self.spend(0) <= OVERDRAWN_SECONDS
-            if admitted:
+            if admitted and transport.get_extra_info("socket").fileno() < files_allowed():
                 self.spend(CONNECTION_NS)
             elif self.transport is not None:
                 self.transport.abort()
