@@ -32,7 +32,7 @@ from clients.aio import AsyncClient
 from clients.keys import Key
 from clients.rest import AsyncRest
 from exchange.engine import Engine
-from exchange.gateway import auth
+from exchange.gateway import access, auth
 from exchange.gateway.access import Proof, sign
 from exchange.journal import room, tape
 from exchange.journal.errors import DiskFull, JournalStopped, ReadOnlyDirectory, WriteFailed
@@ -410,8 +410,8 @@ def test_a_logon_that_finds_no_room_is_refused_by_name(
 
         assert check(1) is Reason.LOG_FULL
         ballast.unlink()
-        assert isinstance(check(1), auth.Key), "the nonce was not spent"
+        assert isinstance(check(1), access.Key), "the nonce was not spent"
         fill(disk)
         for nonce in range(2, 50):  # in the room that the log of the file has by now
-            assert isinstance(check(nonce), auth.Key)
+            assert isinstance(check(nonce), access.Key)
         assert check(49) is Reason.NONCE

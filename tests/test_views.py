@@ -194,7 +194,7 @@ async def test_a_view_keeps_the_last_throw_of_a_switch_that_is_on(tmp_path: Path
     async with Live.open(tmp_path) as live:
         desk, client = live.market.desk, await live.client(1)
         for scope in ("session", "account", "session", "account"):
-            await client.kill(scope)  # type: ignore[arg-type]
+            await client.kill(scope)
 
         def kept() -> list[int]:
             view = View()
