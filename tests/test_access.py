@@ -2,6 +2,7 @@
 secret is ever written anywhere."""
 
 import asyncio
+import contextlib
 import ipaddress
 import json
 import logging
@@ -40,7 +41,7 @@ from exchange.app.market import Within
 from exchange.app.settings import Serve, Settings
 from exchange.app.wishes import RequestRefused
 from exchange.cli.root import app
-from exchange.gateway import access, auth, lockouts, seats, server, session
+from exchange.gateway import access, arrivals, auth, lockouts, seats, server, session
 from exchange.gateway.decode import Refused
 from exchange.messages import Reason, wire
 from exchange.messages.access import Scope
@@ -291,6 +292,40 @@ async def test_tls_and_nothing_else_b17(tmp_path: Path) -> None:
                 await broken.listen("127.0.0.1", 0)
         finally:
             await broken.stop()
+
+
+async def test_an_address_has_so_many_connections_within_the_handshake(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """asyncio calls the gateway only once it is over, seconds later if the client likes."""
+    monkeypatch.setattr(arrivals, "connections_allowed", lambda address: 2)
+    chain, key = certificate(tmp_path)
+    settings = Settings(serve=Serve(tls_certificate=chain, tls_key=key))
+    opened = await Market.start(tmp_path / "market", settings=settings)
+    try:
+        host, port = "127.0.0.1", int((await opened.listen("127.0.0.1", 0)).ws.split(":")[2][:-3])
+        held = [await asyncio.open_connection(host, port) for _ in range(4)]
+        over, its = await asyncio.open_connection(host, port)
+        async with asyncio.timeout(3):  # less than a handshake may take
+            with contextlib.suppress(ConnectionError):
+                assert await over.read() == b""
+        its.close()
+        assert not any(reader.at_eof() for reader, _ in held)
+        held[0][1].transport.abort()
+        trusted = ssl.create_default_context(cafile=chain)
+        async with aiohttp.ClientSession() as client, asyncio.timeout(10):
+            while True:
+                try:
+                    url = f"https://{host}:{port}/api/v1/health"
+                    async with client.get(url, ssl=trusted) as answer:
+                        assert answer.status == 200
+                    break
+                except aiohttp.ClientError:  # the end of the other is not known yet
+                    await asyncio.sleep(0.01)
+        for _, writer in held:
+            writer.transport.abort()
+    finally:
+        await opened.stop()
 
 
 # Secrets

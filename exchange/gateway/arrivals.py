@@ -10,12 +10,14 @@ processor time left (``pace``), so that fast clients do not delay others.
 import asyncio
 import logging
 import resource
+import socket
 import sys
 from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from time import thread_time_ns
 from typing import Any, Final, Protocol, TypeAlias
+from weakref import WeakSet
 
 from aiohttp import StreamReader, web
 from aiohttp.http_exceptions import HttpProcessingError
@@ -23,7 +25,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 from exchange.gateway.access import is_loopback
 from exchange.gateway.decode import Refused
 from exchange.gateway.http import BAD_REQUEST, answer_refused, guard_answer
-from exchange.gateway.pace import ADDRESS_ONE_IN, LOOPBACK_ONE_IN, MEMBER_ONE_IN, Pace
+from exchange.gateway.pace import ADDRESS_ONE_IN, LOOPBACK_ONE_IN, MEMBER_ONE_IN, OWNERS_SWEPT, Pace
 from exchange.gateway.seats import connections_allowed
 from exchange.messages import Reason
 
@@ -59,6 +61,8 @@ class Arrivals:
     def __init__(self) -> None:
         self._of_address: Counter[str] = Counter()
         self._due: dict[web.RequestHandler, asyncio.TimerHandle] = {}
+        # With TLS, the connections of an address; some of them may have ended
+        self._accepted: dict[str, WeakSet[socket.socket]] = {}
         self.pace = Pace()
 
     def greet(self, server: web.Server) -> web.RequestHandler:
@@ -106,6 +110,29 @@ class Arrivals:
         self._of_address[address] += 1
         return self._of_address[address] <= SOCKETS_PER_SEAT * connections_allowed(address)
 
+    def guard(self, server: asyncio.Server, *, tls: bool) -> None:
+        """Have a server that does not accept yet refuse at once what may not be accepted: asyncio
+        calls no protocol of ours before the end of a TLS handshake."""
+        listening = _listening(partial(self._takes, tls))
+        for one in server._sockets:  # type: ignore[attr-defined]
+            one.__class__ = listening
+
+    def _takes(self, tls: bool, connection: socket.socket, address: str) -> bool:
+        """Return whether a new connection leaves enough open files to the process, and with TLS
+        whether its address may have it: those within the handshake are counted, too."""
+        if connection.fileno() >= files_allowed():
+            return False
+        if not tls:
+            return True
+        most = SOCKETS_PER_SEAT * connections_allowed(address)
+        if len(self._accepted) >= OWNERS_SWEPT and address not in self._accepted:
+            self._accepted = {one: its for one, its in self._accepted.items() if its}
+        known = self._accepted.setdefault(address, WeakSet())
+        if len(known) >= most and sum(one.fileno() >= 0 for one in known) >= most:
+            return False
+        known.add(connection)
+        return True
+
     def leave(self, address: str) -> None:
         """Stop counting a connection."""
         self._of_address[address] -= 1
@@ -137,8 +164,26 @@ def files_allowed() -> int:
     return most - min(FILES_KEPT, most // 2)
 
 
+def _listening(takes: Callable[[socket.socket, str], bool]) -> type[socket.socket]:
+    """Return the class of a listening socket that closes each new connection of which ``takes``,
+    called with it and its peer's address, is false. Uses private attributes of asyncio, which has
+    no public way; tests fail if these change."""
+
+    class Listening(socket.socket):
+        __slots__ = ()
+
+        def accept(self) -> tuple[socket.socket, Any]:
+            connection, address = super().accept()
+            if takes(connection, str(address[0])):
+                return connection, address
+            connection.close()
+            raise ConnectionAbortedError  # asyncio tries the next one in its next turn
+
+    return Listening
+
+
 class _Arrival(web.RequestHandler):
-    """One connection; it is aborted at once if its address, or the process, has too many.
+    """One connection; it is aborted at once if its address has too many.
 
     Uses private attributes of aiohttp, which has no public way to limit reading; tests fail if
     these change.
@@ -174,7 +219,7 @@ class _Arrival(web.RequestHandler):
             self._address = str(peer[0])
             self._local = is_loopback(self._address)
             admitted = self._arrivals.admit(self._address) and self.spend(0) <= OVERDRAWN_SECONDS
-            if admitted and transport.get_extra_info("socket").fileno() < files_allowed():
+            if admitted:
                 self.spend(CONNECTION_NS)
             elif self.transport is not None:
                 self.transport.abort()

@@ -102,8 +102,11 @@ class Gateway:
         hello = HANDSHAKE_SECONDS if tls else None
         await self._set_up()
         server = await loop.create_server(
-            self._greet, host, port, ssl=tls, ssl_handshake_timeout=hello, reuse_port=shared
-        )
+            self._greet, host, port, ssl=tls, ssl_handshake_timeout=hello, reuse_port=shared,
+            start_serving=False,
+        )  # fmt: skip
+        self._arrivals.guard(server, tls=tls is not None)
+        await server.start_serving()
         self._listening.append(server)
         listening: int = server.sockets[0].getsockname()[1]
         return listening
