@@ -336,3 +336,27 @@ def test_an_old_date_does_not_stretch_the_days() -> None:
         fix_through(*arguments, both, [CODE], day(2), recorded_ns=at)
     _, fixings = fix_through(*arguments, both, [CODE], day(2), recorded_ns=at, first=day(0))
     assert len(fixings) == 3
+
+
+def test_a_feed_is_stale_also_where_each_index_has_a_file_of_its_own() -> None:
+    """A dead feed stays the same in the files of both indices; that the files differ from each
+    other is no sign of life."""
+    tapes = [Tape(), Tape()]
+    quotes, other = spread_out(9), "HBX-H200"
+    days = 61 + 2  # of rate cards
+    for number in range(days):
+        on, at = day(number), end_ns(day(number))
+        first, second = flat(quotes, [number]), flat(quotes, [number], gpu="h200")
+        tapes[0], both = fix_through(
+            tapes[0], rules.load(), batch(first + second, f"{number}"), [CODE, other], on,
+            recorded_ns=at,
+        )  # fmt: skip
+        apart = []
+        for code, seen in ((CODE, first), (other, second)):
+            tapes[1], made = fix_through(
+                tapes[1], rules.load(), batch(seen, f"{number} {code}"), [code], on, recorded_ns=at
+            )
+            apart += made
+    assert [one.screened["STALE"] for one in both] == [9, 9]
+    assert [one.screened.get("STALE") for one in apart] == [9, 9]
+    assert [one.votes for one in apart] == [(), ()]

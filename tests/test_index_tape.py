@@ -29,12 +29,13 @@ from typer.testing import CliRunner
 from contracts.calendar import Month
 from contracts.decimal_text import format_price
 from contracts.index import methodology as rules
+from contracts.index.anchors import AnchorTable
 from contracts.index.fixing import Fixing, State
-from contracts.index.methodology import Index
+from contracts.index.methodology import Index, digest
 from contracts.index.observations import Batch, Observation, read
-from contracts.index.run import end_ns, fix_through, recompute, reproduce, revise
+from contracts.index.run import end_ns, fix_through, recompute, reproduce, revise, unfounded
 from contracts.index.settlement import FinalPrice, MonthIncomplete, Step, final_price
-from contracts.index.tape import FOREVER_NS, Tape, TapeError
+from contracts.index.tape import FOREVER_NS, Capture, Tape, TapeError
 from exchange.app import requests, wishes
 from exchange.cli.access import operate
 from exchange.cli.output import Failure
@@ -162,6 +163,71 @@ def test_every_number_is_given_again_by_its_inputs() -> None:
 
 
 CHECKOUT = Path(__file__).parents[1]
+
+
+def forged(tape: Tape, index: Index, up: int = 500_000_000) -> Fixing:
+    """A revision of the tape's last day: votes of no file, and the price that follows from them."""
+    last = tape.fixing(CODE, tape.days(CODE)[-1])
+    assert last is not None
+    table = tape.table(CODE, last.date)
+    assert table is not None
+    votes = tuple(msgspec.structs.replace(vote, log=vote.log + up) for vote in last.votes)
+    made = msgspec.structs.replace(last, revision=1, state=State.REVISED, votes=votes)
+    return msgspec.structs.replace(made, price_micros=recompute(made, index, table))
+
+
+def test_a_fixing_that_follows_from_no_file_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its chain, its votes and its price agree with each other; only no capture has them."""
+    monkeypatch.chdir(tmp_path)
+    csv_file(tmp_path / "march.csv", range(NOW + 2))
+    fix = ("index", "fix", "march.csv", "--date", f"{day(NOW + 1)}", "--index", CODE)
+    hourbook(*fix)
+    path = tmp_path / "index.tape"
+    tape = Tape.decode(path.read_bytes())
+    assert unfounded(tape) == []
+    proof = json.loads(hourbook("index", "verify", "--json"))
+    assert (proof["captures_without_their_file"], proof["differ"]) == (1, [])
+    made = forged(tape, index())
+    tape.append(made, tape.recorded_ns)
+    path.write_bytes(tape.encode())
+    assert len(unfounded(tape)) == 1
+    assert "entry 19" in hourbook("index", "verify", code=1)
+    proof = hourbook("index", "verify", "march.csv", code=1)
+    assert "2 parts of the tape" in proof
+    alone = Tape()
+    alone.append(msgspec.structs.replace(made, revision=0), 0)
+    assert len(unfounded(alone)) == 1, "before any capture"
+
+
+@pytest.mark.parametrize(
+    ("kind", "old", "new"),
+    [
+        (Capture, b'"indices":["HBX-H100"]', b'"indices":[]'),
+        (Capture, b'"2026-03-01":', b'"20260301":'),
+        (Capture, b'"2026-03-01":', b'"noday":'),
+        (Capture, b'"coreweave":"', b'"coreweave":"x'),
+        (AnchorTable, b'"scale":', b'"scale":1000000000'),
+        (AnchorTable, b'"weight":', b'"weight":-'),
+        (Fixing, b'"log":', b'"log":1000000000'),
+        (Fixing, b'"influence_bp":', b'"influence_bp":1000000000'),
+    ],
+)
+def test_a_tape_of_impossible_figures_is_refused_though_its_chain_is_whole(
+    kind: type, old: bytes, new: bytes
+) -> None:
+    content, head = b"", ""
+    for recorded in a_tape():
+        raw = msgspec.json.encode(recorded.entry)
+        if isinstance(recorded.entry, kind):
+            raw = raw.replace(old, new)
+        own = digest(f"{recorded.number} {recorded.recorded_ns} {head}".encode(), raw).hex()
+        whole = (recorded.number, recorded.recorded_ns, head, msgspec.Raw(raw), own)
+        content, head = content + msgspec.json.encode(whole) + b"\n", own
+    with pytest.raises(TapeError, match=r"line 1?[0-9] of the tape"):
+        Tape.decode(content)
+
 
 # The ladder of a final settlement price
 

@@ -10,13 +10,14 @@ frozen.
 
 from collections.abc import Mapping, Sequence
 from datetime import date
-from typing import Final, NamedTuple
+from typing import Annotated, Final, NamedTuple
 
 import msgspec
+from msgspec import Meta
 
 from contracts.calendar import Month
 from contracts.index.methodology import Index, digest
-from contracts.index.numbers import capped_weights, median, spread, weighted_median
+from contracts.index.numbers import Log, Weight, capped_weights, median, spread, weighted_median
 from contracts.index.votes import Vote
 
 NANOS_OF_BP: Final = 100_000  # a basis point of a nat
@@ -28,8 +29,8 @@ class Anchor(msgspec.Struct, frozen=True):
     provider: str
     route: str  # source of its prices: itself, or an aggregator
     series: str  # the first of the schedule that was observed on enough days
-    log: int  # its level minus the index's, billionths of a nat
-    weight: int  # billionths of the whole
+    log: Log  # its level minus the index's, billionths of a nat
+    weight: Weight  # billionths of the whole
     restated: bool
     days: int  # observed
 
@@ -43,10 +44,10 @@ class AnchorTable(msgspec.Struct, frozen=True, tag="anchors"):
     index: str
     month: str
     first_day: date
-    level: int | None  # of the index, if this table begins it; None otherwise
-    centre: int  # median of the providers' levels over the index
-    scale: int  # robust standard deviation of these levels, not below the floor
-    anchors: tuple[Anchor, ...]
+    level: Log | None  # of the index, if this table begins it; None otherwise
+    centre: Log  # median of the providers' levels over the index
+    scale: Log  # robust standard deviation of these levels, not below the floor
+    anchors: Annotated[tuple[Anchor, ...], Meta(min_length=1)]
     excluded: tuple[str, ...]  # providers whose level is too far from the centre
     rules_hash: str
 

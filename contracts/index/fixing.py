@@ -22,16 +22,18 @@ gates of the capture window need can withhold it, and so have the day fixed over
 from collections.abc import Mapping, Sequence
 from datetime import date
 from enum import Enum
-from typing import Final, NamedTuple
+from typing import Annotated, Final, NamedTuple
 
 import msgspec
+from msgspec import Meta
 
 from contracts.index.anchors import NANOS_OF_BP, AnchorTable
 from contracts.index.methodology import AT_MOST, Index, Methodology
-from contracts.index.numbers import divide, price_micros, spread, weighted_median
+from contracts.index.numbers import Log, divide, price_micros, spread, weighted_median
 from contracts.index.observations import Screen
 from contracts.index.votes import Ballot, Day, Vote, ballot
 
+GATE_MAX: Final = 10**9  # beyond any value of a gate
 _ENDLESS: Final = 10**15  # larger than any logarithm of a price, in nanos
 
 
@@ -61,11 +63,11 @@ class Fixing(msgspec.Struct, frozen=True, tag="fixing", kw_only=True):
     reason: str = ""
     step: int = 0  # of the ladder: 0 the capture window, 1 its extension
     price_micros: int | None = None
-    log: int | None = None  # location of the votes, whether published or not
-    median: int | None = None
+    log: Log | None = None  # location of the votes, whether published or not
+    median: Log | None = None
     votes: tuple[Vote, ...]
     outliers: tuple[str, ...] = ()
-    gates: dict[str, int] = {}
+    gates: dict[str, Annotated[int, Meta(ge=0, le=GATE_MAX)]] = {}
     screened: dict[str, int] = {}
     table_hash: str = ""
     rules_hash: str

@@ -9,9 +9,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from decimal import ROUND_HALF_EVEN, Context, Decimal
 from fractions import Fraction
 from functools import lru_cache
-from typing import Final
+from typing import Annotated, Final
+
+from msgspec import Meta
 
 NANOS: Final = 1_000_000_000
+# Beyond the logarithm of any price that is read, and of the ratio of any two of them: what a tape
+# may state, so that ``price_micros`` has a result.
+LOG_MAX: Final = 40 * NANOS
+Log = Annotated[int, Meta(ge=-LOG_MAX, le=LOG_MAX)]  # billionths of a nat
+Weight = Annotated[int, Meta(ge=1, le=NANOS)]  # billionths of the whole
 _EXACT: Final = Context(prec=40, rounding=ROUND_HALF_EVEN)
 _ONE: Final = Decimal(1)
 

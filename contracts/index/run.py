@@ -20,6 +20,7 @@ from contracts.index.observations import (
     Batch,
     ByDay,
     FileRefusal,
+    Observation,
     RefusedFile,
     by_day,
     fingerprints,
@@ -94,16 +95,17 @@ def _fix_days(
 ) -> list[Fixing]:
     """Append a capture, and the anchor tables and fixings of its days; return the fixings."""
     observed = by_day(batch.observations)
-    feeds = _feeds_before(grown, observed, days[0])
+    feeds = _feeds_before(grown, observed, days[0], codes)
     prints = _prints(observed, days)
     grown.append(_capture(batch, codes, prints), recorded_ns)
     fixings = []
     for done, on in enumerate(days):
         if advance is not None:
             advance(done, len(days))
-        day = day_of(on, observed.get(on.toordinal(), []), prints[on], feeds)
+        seen = _days_of(on, observed.get(on.toordinal(), []), prints[on], feeds)
         for code in codes:
-            fixings.append(_fix_day(grown, methodology, methodology.index(code), day, recorded_ns))
+            index = methodology.index(code)
+            fixings.append(_fix_day(grown, methodology, index, seen[code], recorded_ns))
     return fixings
 
 
@@ -127,9 +129,9 @@ def revise(
     grown = _copy(tape, recorded_ns)
     _refuse_replay(grown, batch, codes, [on])
     observed = by_day(batch.observations)
-    feeds = _feeds_before(grown, {}, on)
+    feeds = _feeds_before(grown, {}, on, codes)
     prints = _prints(observed, [on])
-    day = day_of(on, observed.get(on.toordinal(), []), prints[on], feeds)
+    seen = _days_of(on, observed.get(on.toordinal(), []), prints[on], feeds)
     grown.append(_capture(batch, codes, prints), recorded_ns)
     fixings = []
     for code in codes:
@@ -140,7 +142,7 @@ def revise(
         again = fix(
             methodology.index(code),
             methodology,
-            day,
+            seen[code],
             table,
             was_open=_was_open(grown, code, on),
             revision=known.revision + 1,
@@ -165,8 +167,8 @@ class Again(NamedTuple):
 def reproduce(
     tape: Tape, methodology: Methodology, file_hash: bytes, read_at: Callable[[int], Batch]
 ) -> Again:
-    """Repeat every capture of a file on the tape as it was before, and compare the entries byte for
-    byte.
+    """Repeat every capture of a file on the tape as it was before, and compare all entries up to
+    the next capture byte for byte.
 
     ``read_at`` reads the file with the clock at a moment in ns, so that observations that were in
     the future at the capture are rejected again. Raises RefusedRun (NOT_FIXED) if the tape has no
@@ -188,20 +190,50 @@ def reproduce(
             _fix_days(again, methodology, batch, codes, days, at)
         else:
             again, _ = revise(again, methodology, batch, codes, days[0], recorded_ns=at)
-        if again.head != tape.prefix(len(again)).head:
-            differ.append(f"entries {before + 1} to {len(again)}")
+        end = _end_of(tape, before)
+        if len(again) != end or again.head != tape.head_at(end):
+            differ.append(f"entries {before + 1} to {max(end, len(again))}")
     if not runs and not other_rules:
         said = f"the tape has no capture of file {file_hash.hex()[:16]}"
         raise RefusedRun(RunRefusal.NOT_FIXED, said)
     return Again(runs, other_rules, differ)
 
 
-def _has_these_rules(tape: Tape, capture: int, methodology: Methodology) -> bool:
-    """Whether the fixings that followed a capture were made by these rules."""
-    for recorded in islice(tape, capture + 1, None):
+def unfounded(tape: Tape) -> list[str]:
+    """Return the entries that no capture accounts for: of an index or a day that the capture before
+    them does not name, or a second one of the same."""
+    found: list[str] = []
+    capture: Capture | None = None
+    seen: set[tuple[type, str, date]] = set()
+    for recorded in tape:
         entry = recorded.entry
         if isinstance(entry, Capture):
-            break
+            capture = entry
+            seen.clear()
+            continue
+        on = entry.date if isinstance(entry, Fixing) else entry.first_day
+        own = (type(entry), entry.index, on)
+        named = capture and entry.index in capture.indices and f"{on}" in capture.prints
+        if not named or own in seen:
+            found.append(f"entry {recorded.number}, {entry.index} {on}: of no file")
+        seen.add(own)
+    return found
+
+
+def _end_of(tape: Tape, capture: int) -> int:
+    """How many entries the tape has before the capture that follows ``capture`` (from 0)."""
+    rest = enumerate(islice(tape, capture + 1, None), start=capture + 1)
+    return next((at for at, one in rest if isinstance(one.entry, Capture)), len(tape))
+
+
+def _has_these_rules(tape: Tape, capture: int, methodology: Methodology) -> bool:
+    """Whether the fixings that followed a capture were made by these rules."""
+    used = tape[capture].entry
+    if not isinstance(used, Capture) or not methodology.indices.keys() >= set(used.indices):
+        return False
+    for recorded in islice(tape, capture + 1, _end_of(tape, capture)):
+        entry = recorded.entry
+        assert not isinstance(entry, Capture)
         known = entry.index in methodology.indices
         if not known or methodology.rules_hash(entry.index).hex() != entry.rules_hash:
             return False
@@ -320,21 +352,62 @@ def _refuse_replay(tape: Tape, batch: Batch, codes: Sequence[str], days: Sequenc
             raise RefusedFile(FileRefusal.REPLAYED, "once", name[:16])
 
 
-def _feeds_before(tape: Tape, observed: ByDay, first: date) -> Feeds:
-    """The feeds as of the day before ``first``: from the tape, and the file's earlier days."""
-    prints: dict[date, dict[str, bytes]] = {
+def _feeds_before(
+    tape: Tape, observed: ByDay, first: date, codes: Sequence[str]
+) -> list[tuple[list[str], Feeds]]:
+    """The feeds as of the day before ``first``, from the tape and the file's earlier days: groups
+    of indices and the feeds that they share.
+
+    An index has its feeds from the files that it was fixed from. Where others were fixed from files
+    of their own, a feed that never changes would otherwise differ from file to file and never be
+    stale.
+    """
+    captures = list(tape.captures())
+    groups: dict[tuple[bool, ...], list[str]] = {}
+    for code in codes:
+        groups.setdefault(tuple(code in one.indices for one in captures), []).append(code)
+    earlier = {
         date.fromordinal(day): fingerprints(observations)
         for day, observations in observed.items()
         if day < first.toordinal()
     }
-    for capture in tape.captures():
-        for text, found in capture.prints.items():
-            if (on := date.fromisoformat(text)) < first:
-                prints[on] = {p: bytes.fromhex(print_) for p, print_ in found.items()}
-    feeds = Feeds()
-    for day in sorted(prints):
-        feeds.note(day, prints[day])
-    return feeds
+    found = []
+    for owns, members in groups.items():
+        prints = earlier | _prints_before(captures, owns, first)
+        feeds = Feeds()
+        for day in sorted(prints):
+            feeds.note(day, prints[day])
+        found.append((members, feeds))
+    return found
+
+
+def _prints_before(
+    captures: Sequence[Capture], owns: Sequence[bool], first: date
+) -> dict[date, dict[str, bytes]]:
+    """The last fingerprints of every day before ``first``: of the captures marked in ``owns``, and
+    of any other for a day that these lack."""
+    prints: dict[date, dict[str, bytes]] = {}
+    for wanted in (False, True):
+        for capture, own in zip(captures, owns, strict=True):
+            if own is not wanted:
+                continue
+            for text, of_day in capture.prints.items():
+                if (on := date.fromisoformat(text)) < first:
+                    prints[on] = {p: bytes.fromhex(print_) for p, print_ in of_day.items()}
+    return prints
+
+
+def _days_of(
+    on: date,
+    observations: Sequence[Observation],
+    prints: Mapping[str, bytes],
+    feeds: Sequence[tuple[list[str], Feeds]],
+) -> dict[str, Day]:
+    """The day as each index sees it. Updates the feeds."""
+    seen: dict[str, Day] = {}
+    for members, known in feeds:
+        seen |= dict.fromkeys(members, day_of(on, observations, prints, known))
+    return seen
 
 
 def _prints(observed: ByDay, days: Sequence[date]) -> dict[date, dict[str, bytes]]:

@@ -9,9 +9,11 @@ number of the line.
 
 from collections.abc import Iterator
 from datetime import date
-from typing import Final, TypeAlias
+from itertools import islice
+from typing import Annotated, Final, TypeAlias
 
 import msgspec
+from msgspec import Meta
 
 from contracts.index.anchors import AnchorTable
 from contracts.index.fixing import Fixing
@@ -26,10 +28,12 @@ class Capture(msgspec.Struct, frozen=True, tag="capture", kw_only=True):
     """One use of an observation file: its hash, its rejected rows, and the feeds by day."""
 
     file_hash: str
-    indices: tuple[str, ...]  # codes of the indices fixed from it
+    # Codes of the indices fixed from it
+    indices: Annotated[tuple[str, ...], Meta(min_length=1)]
     observations: int
     rejected: dict[str, int]  # screen -> count
-    prints: dict[str, dict[str, str]]  # day -> provider -> fingerprint of its whole feed
+    # Day -> provider -> fingerprint of its whole feed
+    prints: Annotated[dict[str, dict[str, str]], Meta(min_length=1)]
 
 
 Entry: TypeAlias = Capture | AnchorTable | Fixing
@@ -57,7 +61,7 @@ class Tape:
     def __init__(self) -> None:
         self._entries: list[Recorded] = []
         self._lines: list[bytes] = []
-        self._head = ""
+        self._hashes: list[str] = []
         self._fixings: dict[str, dict[date, list[tuple[int, Fixing]]]] = {}
         self._tables: dict[str, list[AnchorTable]] = {}
 
@@ -82,12 +86,21 @@ class Tape:
 
     def prefix(self, entries: int) -> "Tape":
         """Return the tape as it was with its first ``entries`` entries."""
-        return Tape.decode(b"".join(line + b"\n" for line in self._lines[:entries]))
+        tape = Tape()
+        for recorded, line, own in islice(
+            zip(self._entries, self._lines, self._hashes, strict=True), entries
+        ):
+            tape._keep(recorded, line, own)  # checked when it came onto this tape
+        return tape
 
     @property
     def head(self) -> str:
         """Hash of the last entry, which covers all before it; empty for an empty tape."""
-        return self._head
+        return self.head_at(len(self))
+
+    def head_at(self, entries: int) -> str:
+        """Hash of the last of the first ``entries`` entries; empty for none."""
+        return self._hashes[entries - 1] if entries else ""
 
     @property
     def recorded_ns(self) -> int:
@@ -96,13 +109,16 @@ class Tape:
 
     def hash_of(self, fixing: Fixing) -> str:
         """Return the hash of the entry that holds this fixing object; LookupError if none does."""
-        for recorded, line in zip(self._entries, self._lines, strict=True):
+        for recorded, own in zip(self._entries, self._hashes, strict=True):
             if recorded.entry is fixing:
-                return _decode_line(line)[4]
+                return own
         raise LookupError(f"{fixing.index} {fixing.date} is not on this tape")
 
     def __len__(self) -> int:
         return len(self._entries)
+
+    def __getitem__(self, place: int) -> Recorded:
+        return self._entries[place]
 
     def __iter__(self) -> Iterator[Recorded]:
         return iter(self._entries)
@@ -112,22 +128,33 @@ class Tape:
         wrong revision, a month that has its table) or is longer than ``ENTRY_BYTES_MAX``."""
         raw = msgspec.json.encode(entry)
         number = len(self._entries) + 1
-        own = _hash(number, recorded_ns, self._head, raw)
-        line = msgspec.json.encode((number, recorded_ns, self._head, msgspec.Raw(raw), own))
+        own = _hash(number, recorded_ns, self.head, raw)
+        line = msgspec.json.encode((number, recorded_ns, self.head, msgspec.Raw(raw), own))
         if len(line) > ENTRY_BYTES_MAX:
             said = f"the entry would have {len(line)} bytes, more than {ENTRY_BYTES_MAX}"
             raise TapeError(f"{said}: fix fewer days at a time")
-        return self._take(line)
+        try:
+            return self._take(line)
+        except msgspec.ValidationError as error:
+            raise TapeError(f"the entry is not one of a tape: {error}") from error
 
     def _take(self, line: bytes) -> Recorded:
         number, recorded_ns, previous, raw, own = _decode_line(line)
-        if number != len(self._entries) + 1 or previous != self._head:
+        if number != len(self._entries) + 1 or previous != self.head:
             raise TapeError("does not follow the one before it")
         if own != _hash(number, recorded_ns, previous, bytes(raw)):
             raise TapeError("its hash is not of what it says")
         if recorded_ns < self.recorded_ns:
             raise TapeError("became known before the entry before it")
+        if recorded_ns > FOREVER_NS:
+            raise TapeError("became known after the end of time")
         recorded = Recorded(number, recorded_ns, _decode_entry(raw))
+        if isinstance(recorded.entry, Capture):
+            _check_prints(recorded.entry)
+        self._keep(recorded, line, own)
+        return recorded
+
+    def _keep(self, recorded: Recorded, line: bytes, own: str) -> None:
         match recorded.entry:
             case Fixing():
                 self._take_fixing(recorded, recorded.entry)
@@ -135,8 +162,7 @@ class Tape:
                 self._take_table(recorded.entry)
         self._entries.append(recorded)
         self._lines.append(line)
-        self._head = own
-        return recorded
+        self._hashes.append(own)
 
     def _take_fixing(self, recorded: Recorded, fixing: Fixing) -> None:
         days = self._fixings.setdefault(fixing.index, {})
@@ -182,6 +208,18 @@ class Tape:
     def revisions(self, index: str, day: date) -> list[tuple[int, Fixing]]:
         """Return (when it became known in ns, fixing) of every revision of a day, in order."""
         return list(self._fixings.get(index, {}).get(day, []))
+
+
+def _check_prints(capture: Capture) -> None:
+    """Raise TapeError unless the days are dates and the fingerprints hexadecimal."""
+    try:
+        for text, found in capture.prints.items():
+            if f"{date.fromisoformat(text)}" != text:
+                raise ValueError(f"{text!a} is no day")
+            for print_ in found.values():
+                bytes.fromhex(print_)
+    except ValueError as error:
+        raise TapeError(f"not a capture: {error}") from error
 
 
 def _hash(number: int, recorded_ns: int, previous: str, raw: bytes) -> str:

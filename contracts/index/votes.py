@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from contracts.index.methodology import FACTOR_ONE, Index, Methodology, Tier, digest
-from contracts.index.numbers import divide, log_nanos, median
+from contracts.index.numbers import Log, divide, log_nanos, median
 from contracts.index.observations import (
     NS_OF_DAY,
     Observation,
@@ -26,7 +26,7 @@ class Vote(msgspec.Struct, frozen=True):
 
     provider: str
     series: str
-    log: int  # billionths of a nat
+    log: Log  # billionths of a nat
     observations: int
     tier: Tier
     restated: bool

@@ -176,35 +176,19 @@ def verify(
     With the observation files, also every entry that they gave, byte for byte.
     """
     from contracts.index import methodology as rules  # noqa: PLC0415
-    from contracts.index.fixing import Fixing  # noqa: PLC0415
     from contracts.index.methodology import digest  # noqa: PLC0415
     from contracts.index.observations import read  # noqa: PLC0415
-    from contracts.index.run import recompute, reproduce  # noqa: PLC0415
+    from contracts.index.run import reproduce, unfounded  # noqa: PLC0415
 
     if not tape_file.exists():
         fail(f"no tape {tape_file}; `hourbook index fix` makes one", Exit.UNUSABLE)
     methodology, tape = rules.load(), _read_tape(tape_file)
-    checked, other_rules, differ = 0, 0, []
-    for recorded in tape:
-        fixing = recorded.entry
-        if not isinstance(fixing, Fixing) or not fixing.published:
-            continue
-        table = tape.table(fixing.index, fixing.date)
-        index = methodology.indices.get(fixing.index)
-        if index is None or methodology.rules_hash(index.code).hex() != fixing.rules_hash:
-            other_rules += 1
-            continue
-        same_table = table is not None and table.table_hash == fixing.table_hash
-        if (
-            table is None
-            or not same_table
-            or recompute(fixing, index, table) != fixing.price_micros
-        ):
-            differ.append(f"{fixing.index} {fixing.date} revision {fixing.revision}")
-        checked += 1
-    run_again = other_runs = 0
+    checked, other_rules, differ = _recomputed(tape, methodology)
+    differ += unfounded(tape)
+    run_again, other_runs, given = 0, 0, set()
     for file in files or []:
         content = _content(file)
+        given.add(digest(content).hex())
 
         def read_at(now_ns: int, content: bytes = content) -> "Batch":
             return read(content, now_ns=now_ns, methodology=methodology)
@@ -221,11 +205,40 @@ def verify(
         "made_by_other_rules": other_rules,
         "files_run_again": run_again,
         "captures_by_other_rules": other_runs,
+        "captures_without_their_file": sum(one.file_hash not in given for one in tape.captures()),
         "differ": differ,
     }
     show_facts(facts, as_json)
     if differ:
         fail(f"{len(differ)} parts of the tape are not what their inputs give: {differ[0]}")
+
+
+def _recomputed(tape: "Tape", methodology: "Methodology") -> tuple[int, int, list[str]]:
+    """Compute every price again from its votes; return how many, how many were made by other rules,
+    and which differ."""
+    from contracts.index.fixing import Fixing  # noqa: PLC0415
+    from contracts.index.run import recompute  # noqa: PLC0415
+
+    checked, other_rules, differ = 0, 0, []
+    hashes = {code: methodology.rules_hash(code).hex() for code in methodology.indices}
+    for recorded in tape:
+        fixing = recorded.entry
+        if not isinstance(fixing, Fixing) or not fixing.published:
+            continue
+        table = tape.table(fixing.index, fixing.date)
+        if hashes.get(fixing.index) != fixing.rules_hash:
+            other_rules += 1
+            continue
+        index = methodology.indices[fixing.index]
+        same_table = table is not None and table.table_hash == fixing.table_hash
+        if (
+            table is None
+            or not same_table
+            or recompute(fixing, index, table) != fixing.price_micros
+        ):
+            differ.append(f"{fixing.index} {fixing.date} revision {fixing.revision}")
+        checked += 1
+    return checked, other_rules, differ
 
 
 @app.command("settle")
@@ -343,7 +356,7 @@ def _show_fixings(fixings: Sequence["Fixing"]) -> None:
             fixing.reason or (f"step {fixing.step}" if fixing.step else ""),
             f"{fixing.revision}",
             f"{fixing.gates.get('providers', len(fixing.votes))}",
-            f"{fixing.gates['influence_bp'] / 100:.2f} %" if fixing.gates else "",
+            f"{fixing.gates['influence_bp'] / 100:.2f} %" if "influence_bp" in fixing.gates else "",
         )
         for fixing in fixings
     ]
