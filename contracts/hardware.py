@@ -26,7 +26,7 @@ _GIGA: Final = 10**9
 _SPARSITY: Final = 2
 
 Gflops = Annotated[int, Meta(ge=1_000, le=1_000_000_000)]
-Text = Annotated[str, Meta(min_length=1, max_length=300, pattern=r"^[ -~]+$")]
+Text = Annotated[str, Meta(min_length=1, max_length=300, pattern=r"^[ -~]+\Z")]
 Count = Annotated[int, Meta(ge=1, le=1_000_000)]
 
 

@@ -318,6 +318,10 @@ def test_a_probes_report_is_verified_by_whoever_gets_it(tmp_path: Path) -> None:
         msgspec.json.encode(_signed(_report(matmul_flops=6 * 10**14), key)): "SYNTAX",
         msgspec.json.encode(_signed(_report(devices=()), key)): "SYNTAX",
         msgspec.json.encode(_signed(_report(mfu_e4=None), key)): "SYNTAX",
+        msgspec.json.encode(_signed(_report(at_ns=-1), key)): "SYNTAX",
+        msgspec.json.encode(_signed(_report(at_ns=1 << 80), key)): "SYNTAX",
+        msgspec.json.encode(_signed(_report(torch="2.4\nsigned by others"), key)): "SYNTAX",
+        msgspec.json.encode(_signed(_report(node="node-1\n"), key)): "SYNTAX",
     }  # fmt: skip
     whole = tuple(msgspec.structs.replace(one, matmul_share_e4=10_001) for one in _report().devices)
     bad[msgspec.json.encode(_signed(_report(devices=whole), key))] = "MFU_RANGE"

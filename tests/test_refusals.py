@@ -78,6 +78,19 @@ case(Refusal.SYNTAX, "negative time")(
 case(Refusal.SYNTAX, "a fraction of a step")(
     lambda f: rewritten(f, lambda b: b.replace(b'"step":1}', b'"step":1.5}'))
 )
+case(Refusal.SYNTAX, "a name that ends in a line feed")(
+    lambda f: rewritten(f, lambda b: b.replace(b'"driver":"unknown"', b'"driver":"unknown\\n"'))
+)
+case(Refusal.SYNTAX, "a site's name that ends in a line feed")(
+    lambda f: rosters.read(
+        attested.encoded(MADE).replace(b'"facility":"one"', b'"facility":"one\\n"', 1)
+    )
+)
+case(Refusal.SYNTAX, "a fixing's hash that ends in a line feed")(
+    lambda f: rosters.read(
+        attested.encoded(msgspec.structs.replace(MADE, fixing=MADE.fixing + "\n"))
+    )
+)
 case(Refusal.SYNTAX, "a pickle")(lambda f: rewritten(f, lambda b: b"\x80\x04K\x01.\n" + b))
 case(Refusal.VERSION, "another schema")(
     lambda f: computed(f, [msgspec.structs.replace(good()[0], schema=2), *good()[1:]])
@@ -435,6 +448,8 @@ def test_the_numbers_are_frozen() -> None:
 def test_the_sound_log_is_taken(tmp_path: Path) -> None:
     """What the cases spoil is sound before they do."""
     assert isinstance(measured(tmp_path, good()), list)
+    path = attested.write(tmp_path / "log", good())
+    assert goodput.compute(path, key=attested.key_of(NODE).public.upper()) == goodput.compute(path)
     assert rosters.read(attested.encoded(MADE)) == MADE
     assert publication() == draft()
     assert refitted(tmp_path, 8)

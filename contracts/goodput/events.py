@@ -20,9 +20,9 @@ STEPS_MAX: Final = 1 << 53
 
 Nanoseconds = Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
 StepNumber = Annotated[int, Meta(ge=0, lt=STEPS_MAX)]
-Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9._:/-]{1,64}$")]
-Hex32 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
-Hex64 = Annotated[str, Meta(pattern=r"^[0-9a-f]{128}$")]
+Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9._:/-]{1,64}\Z")]
+Hex32 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
+Hex64 = Annotated[str, Meta(pattern=r"^[0-9a-f]{128}\Z")]
 Size = Annotated[int, Meta(ge=1, lt=1 << 53)]
 Counter = Annotated[int, Meta(ge=0, lt=1 << 53)]
 

@@ -222,7 +222,7 @@ def _opened(events: Sequence[Event], place: str, key: str | None) -> str:
             limit=SCHEMA,
             seen=first.schema,
         )
-    if key is not None and key != first.key:
+    if key is not None and key.lower() != first.key:
         raise Refused(
             Refusal.WRONG_KEY,
             "the node is registered with another key",

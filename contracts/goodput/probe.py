@@ -12,12 +12,13 @@ nodes and hours that the exchange draws.
 import time
 from collections.abc import Callable
 from statistics import median
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import msgspec
+from msgspec import Meta
 
 from contracts.goodput import keys
-from contracts.goodput.events import Name, Workload
+from contracts.goodput.events import Name, Nanoseconds, Workload
 from contracts.goodput.mfu import NANO, utilization
 from contracts.hardware import peak
 from contracts.refusals import UNREADABLE, Refusal, Refused
@@ -35,6 +36,11 @@ _CLASS_NAMES: Final = {
     "NVIDIA GB200": "GB200-NVL72",
     "AMD Instinct MI300X": "MI300X-OAM",
 }
+
+
+# What a report may say, since whoever checks it prints it.
+Words = Annotated[str, Meta(max_length=200, pattern=r"^[ -~]*\Z")]
+Rate = Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]  # per second
 
 
 class TorchMissing(RuntimeError):
@@ -61,12 +67,12 @@ GPU_SIZE: Final = Size(8_192, 20, 4, 4_096, 32, 2_048, 4, 10)
 class Device(msgspec.Struct, frozen=True, kw_only=True):
     """One device's medians. Shares are of the dense peak at 1e-4, None for an unknown class."""
 
-    identity: str
-    name: str
-    gpu_class: str  # empty for an unknown device
-    matmul_flops: int  # per second
+    identity: Words
+    name: Words
+    gpu_class: Words  # empty for an unknown device
+    matmul_flops: Rate
     matmul_share_e4: int | None
-    tokens_a_second: int
+    tokens_a_second: Rate
     mfu_e4: int | None
 
 
@@ -75,15 +81,15 @@ class ProbeReport(msgspec.Struct, frozen=True, kw_only=True):
 
     schema: int
     node: Name
-    at_ns: int
-    kind: str  # "cuda" or "cpu"
-    torch: str
-    precision: str
-    rounds: int
+    at_ns: Nanoseconds
+    kind: Words  # "cuda" or "cpu"
+    torch: Words
+    precision: Words
+    rounds: Annotated[int, Meta(ge=1, le=ROUNDS_MAX)]
     size: Size
     devices: tuple[Device, ...]
-    matmul_flops: int  # per second, the least of any device; likewise the next two
-    tokens_a_second: int
+    matmul_flops: Rate  # the least of any device; likewise the next two
+    tokens_a_second: Rate
     mfu_e4: int | None
     key: str = ""
     signature: str = ""

@@ -34,9 +34,9 @@ _FILE: Final = "grades.toml"
 _DECIMALS: Final = 4
 _PERSON: Final = b"hourbook.rules"
 
-Text = Annotated[str, Meta(min_length=1, max_length=200, pattern=r"^[ -~]+$")]
+Text = Annotated[str, Meta(min_length=1, max_length=200, pattern=r"^[ -~]+\Z")]
 Words = Annotated[tuple[Text, ...], Meta(min_length=1)]
-Share = Annotated[str, Meta(pattern=r"^[0-2]\.[0-9]{1,4}$")]
+Share = Annotated[str, Meta(pattern=r"^[0-2]\.[0-9]{1,4}\Z")]
 Lots = Annotated[int, Meta(ge=1, le=1_000_000)]
 Days = Annotated[int, Meta(ge=1, le=365)]
 Nodes = Annotated[int, Meta(ge=1, le=10_000)]

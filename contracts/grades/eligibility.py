@@ -14,7 +14,7 @@ from contracts.grades import Grade, Jurisdiction
 from contracts.hardware import gpu_class
 from contracts.refusals import Refusal, Refused
 
-Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9._:/-]{1,64}$")]
+Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9._:/-]{1,64}\Z")]
 Count = Annotated[int, Meta(ge=0, le=10_000_000)]
 
 

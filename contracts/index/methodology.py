@@ -29,7 +29,7 @@ _FACTOR_DECIMALS: Final = 4
 _FILE: Final = "indices.toml"
 
 Text = Annotated[str, Meta(min_length=1, max_length=600)]
-Name = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
+Name = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}\Z")]
 Percent = Annotated[int, Meta(ge=1, le=100)]
 BasisPoints = Annotated[int, Meta(ge=0, le=20_000)]
 Count = Annotated[int, Meta(ge=0, le=100_000)]
@@ -37,7 +37,7 @@ Days = Annotated[int, Meta(ge=1, le=3_660)]
 Hours = Annotated[int, Meta(ge=0, le=240)]
 Minute = Annotated[int, Meta(ge=0, le=MINUTES_OF_DAY)]
 Venue = Literal["neocloud", "marketplace", "hyperscaler"]
-Code = Annotated[str, Meta(pattern=r"^[A-Z0-9][A-Z0-9-]{2,23}$")]
+Code = Annotated[str, Meta(pattern=r"^[A-Z0-9][A-Z0-9-]{2,23}\Z")]
 
 
 class Tier(Enum):
