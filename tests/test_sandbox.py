@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
+from random import Random
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -37,7 +38,7 @@ from exchange.cli.output import Failure
 from exchange.cli.root import app
 from exchange.engine import Engine
 from exchange.gateway.auth import create_key
-from exchange.gateway.faults import KINDS, Rates, without_changes
+from exchange.gateway.faults import KINDS, Order, Rates, Trouble, without_changes
 from exchange.journal.replay import replay
 from exchange.messages import wire
 from exchange.sim import storm
@@ -240,6 +241,56 @@ def test_a_served_sandbox_gives_faults_on_demand(visit: dict[str, Any]) -> None:
 def test_a_command_that_makes_no_sense_says_why(arguments: list[str], said: str, code: int) -> None:
     told, ended = refused(*arguments)
     assert said in told and ended == code
+
+
+def test_a_directory_that_holds_anything_stays_as_it_is(tmp_path: Path) -> None:
+    """A key file there may be the only copy of a real market's secret."""
+    key = tmp_path / "box" / "key.json"
+    key.parent.mkdir()
+    key.write_text("the key of another market")
+    for how in (("--port", "0", "--seconds", "1"), ("--clock", "virtual", "--bot", TAKER)):
+        said, code = refused("--data", key.parent, *how)
+        assert "holds key.json; a sandbox begins with an empty directory" in said and code == 2
+        said, code = refused("--data", key, *how)
+        assert "is no directory" in said and code == 2
+    assert [path.read_text() for path in key.parent.iterdir()] == ["the key of another market"]
+
+
+def test_a_product_named_twice_is_quoted_once(tmp_path: Path) -> None:
+    short = ("--seconds", "2", "--bot", "taker H100Z26 --orders 1")
+    once, twice = (virtual_run(*short, *["--product", "H100"] * times) for times in (1, 2))
+    assert once == twice
+
+
+async def test_only_demanded_delays_have_the_demands_length(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    slept: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        slept.append(seconds)
+
+    async def send(frame: bytes, kind: WSMsgType) -> None:
+        """Take it."""
+
+    monkeypatch.setattr(asyncio, "sleep", sleep)
+    trouble = Trouble(Random(1), Rates(delay=1000, delay_ms=3_000))
+    for order in (
+        Order(fault="delay", count=2, delay_ms=50),
+        Order(fault="gap", delay_ms=70),
+        Order(fault="delay"),
+        Order(fault="delay", delay_ms=0),
+    ):
+        trouble.order(order)
+    for _ in range(6):
+        await trouble.carry(b"[]", WSMsgType.TEXT, send, lambda: None)
+    assert slept == [0.05, 0.05, 3, 0, 3, 3]
+    trouble.order(Order(fault="delay", count=10_000, delay_ms=1))
+    trouble.order(Order(fault="delay", count=10_000, delay_ms=2))
+    assert trouble.told.waiting["delay"] == 10_000
+    trouble.end()
+    await trouble.carry(b"[]", WSMsgType.TEXT, send, lambda: None)
+    assert len(slept) == 6
 
 
 def test_a_bot_that_does_not_stop_is_named(tmp_path: Path) -> None:

@@ -77,8 +77,8 @@ def sandbox(
     """
     if fault is not None:
         return show_facts(_demand(url, fault, count, delay_ms), as_json)
-    if data is not None and (data / "log").exists():
-        fail(f"there is a market in {data}; a sandbox begins with an empty directory", Exit.USAGE)
+    if data is not None and data.exists():
+        _refuse_used(data)
     if bool(bot) != (clock == "virtual"):
         fail("--clock virtual runs a --bot; any bot may connect to a sandbox that is served",
              Exit.USAGE)  # fmt: skip
@@ -90,6 +90,16 @@ def sandbox(
             _run(bot, seconds, folder, seed, product, rates, tape, as_json)
         else:
             asyncio.run(_serve(folder, seed, product, rates, host, port, seconds))
+
+
+def _refuse_used(data: Path) -> None:
+    """Fail unless the directory is empty: whose key file, keys or ledger would be written over?"""
+    if not data.is_dir():
+        fail(f"{data} is no directory; a sandbox begins with an empty one", Exit.USAGE)
+    if (data / "log").exists():
+        fail(f"there is a market in {data}; a sandbox begins with an empty directory", Exit.USAGE)
+    for one in data.iterdir():
+        fail(f"{data} holds {one.name}; a sandbox begins with an empty directory", Exit.USAGE)
 
 
 @contextlib.contextmanager
@@ -120,7 +130,7 @@ def _rates(text: str, delay_ms: int) -> "Rates":
 def _scene(products: list[str] | None) -> Any:
     from exchange.sim.crowd import Scene  # noqa: PLC0415
 
-    return Scene(products=tuple(products)) if products else Scene()
+    return Scene(products=tuple(dict.fromkeys(products))) if products else Scene()
 
 
 def _run(
@@ -200,7 +210,10 @@ def _demand(url: str, fault: str, count: int, delay_ms: int) -> dict[str, Any]:
 
     from exchange.gateway.relay import FAULTS_PATH  # noqa: PLC0415
 
-    body = json.dumps({"fault": fault, "count": count, "delay_ms": delay_ms}).encode()
+    order: dict[str, Any] = {"fault": fault, "count": count}
+    if fault == "delay":
+        order["delay_ms"] = delay_ms
+    body = json.dumps(order).encode()
     address = url.rstrip("/").removesuffix("/api/v1") + FAULTS_PATH
     try:
         with urllib.request.urlopen(address, body, timeout=ASK_SECONDS) as answer:

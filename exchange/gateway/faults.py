@@ -11,6 +11,7 @@ delay.
 """
 
 import asyncio
+from collections import deque
 from collections.abc import Awaitable, Callable
 from random import Random
 from typing import Annotated, Any, Final, Literal, TypeAlias, get_args
@@ -42,7 +43,8 @@ class Rates(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A demand: apply ``fault`` to the next ``count`` frames."""
+    """A demand: apply ``fault`` to the next ``count`` frames. ``delay_ms`` is the length of these
+    delays; None: that of the rates. Other faults have none."""
 
     fault: Kind
     count: Annotated[int, Meta(ge=1, le=ORDERED_MAX)] = 1
@@ -69,21 +71,23 @@ class Trouble:
     def __init__(self, random: Random, rates: Rates | None = None) -> None:
         self.rates = rates if rates is not None else Rates()
         self.told = Met(dict.fromkeys(KINDS, 0), dict.fromkeys(KINDS, 0))
-        self._delay_ms: int | None = None  # of the last demand that gave one
+        self._delays_ms: deque[int | None] = deque()  # of the demanded delays that are pending
         self._random = random
 
     def order(self, order: Order) -> Met:
         """Demand a fault for the next frames; return the counts."""
         waiting = self.told.waiting
-        waiting[order.fault] = min(waiting[order.fault] + order.count, ORDERED_MAX)
-        if order.delay_ms is not None:
-            self._delay_ms = order.delay_ms
+        more = min(order.count, ORDERED_MAX - waiting[order.fault])
+        waiting[order.fault] += more
+        if order.fault == "delay":
+            self._delays_ms.extend([order.delay_ms] * more)
         return self.told
 
     def end(self) -> None:
         """Stop all faults."""
         self.rates = Rates()
         self.told.waiting.update(dict.fromkeys(KINDS, 0))
+        self._delays_ms.clear()
 
     async def carry(
         self,
@@ -96,8 +100,9 @@ class Trouble:
         if self._meets("drop"):
             cut()
             raise ConnectionResetError("dropped on purpose")
+        demanded = self._delays_ms.popleft() if self._delays_ms else None
         if self._meets("delay"):
-            delay_ms = self.rates.delay_ms if self._delay_ms is None else self._delay_ms
+            delay_ms = self.rates.delay_ms if demanded is None else demanded
             await asyncio.sleep(delay_ms / 1000)
         if self._may_meet("gap"):
             rest = without_changes(frame, kind)
