@@ -124,6 +124,15 @@ def test_from_a_roster_to_a_true_up(inputs: Path, tmp_path: Path) -> None:
     assert owed["cents"] == pytest.approx(owed["invoice_cents"] * short, abs=2)
     beta = hourbook(*terms[:5], "beta/one", *terms[6:], "--lots", 64)
     assert (beta.returncode, "UNKNOWN_NODE (2122)" in beta.stderr) == (1, True)
+    nobody = hourbook(*terms[:5], "alpha", *terms[6:], "--lots", 64)
+    assert (nobody.returncode, "it has alpha/one, beta/one" in nobody.stderr) == (1, True)
+    slashed = table.read(out.read_bytes())
+    rows = [msgspec.structs.replace(row, provider=f"x/{row.provider}") for row in slashed.rows]
+    slashed = table.sign(msgspec.structs.replace(slashed, rows=tuple(rows)), keys.load_key(key))
+    (tmp_path / "slashed.json").write_bytes(msgspec.json.encode(slashed))
+    attested.write(month, december(lost_hours=60, provider="x/alpha"))
+    places = ("goodput", "true-up", month, tmp_path / "slashed.json", "--site", "x/alpha/one")
+    assert said(*places, *terms[6:], "--lots", 64)["cents"] == owed["cents"]
     half = hourbook(*terms, "--lots", 4)
     assert (half.returncode, "DELIVERY_UNIT (2130)" in half.stderr) == (1, True)
     attested.write(month, december(lost_hours=200))
@@ -158,12 +167,12 @@ def test_what_the_draw_cannot_be_of_is_named(tmp_path: Path) -> None:
         assert (done.returncode, f"({reason})" in done.stderr) == (1, True)
 
 
-def december(lost_hours: int) -> list[ev.Event]:
+def december(lost_hours: int, provider: str = "alpha") -> list[ev.Event]:
     """A month of a node that was gone for so many hours of it."""
     start = int(datetime(2026, 12, 1, tzinfo=UTC).timestamp()) * SECOND
     hour = 3600 * SECOND
     return [
-        *attested.opening("alpha-00", at=start)[:2],
+        *attested.opening("alpha-00", at=start, provider=provider)[:2],
         ev.Disruption(start + 100 * hour, "hardware"),
         ev.Available(start + (100 + lost_hours) * hour),
         ev.Close(start + 744 * hour),

@@ -488,9 +488,13 @@ def true_up(
     from contracts.grades import delivery  # noqa: PLC0415
     from contracts.grades import table as tables  # noqa: PLC0415
 
-    provider, _, facility = site.partition("/")
     with refusals():
         published = tables.read(table.read_bytes())
+        # As the table's sites are written, since the names may have slashes of their own
+        places = {f"{row.provider}/{row.facility}": row for row in published.rows}
+        if site not in places:
+            fail(f"{table} has no site {ascii(site[:140])}; it has {', '.join(places) or 'none'}")
+        provider, facility = places[site].provider, places[site].facility
         loaded = grades.load()
         loaded.grade(published.grade).check_lots(lots)
         factor = published.factor_of(provider, facility, version=version)
