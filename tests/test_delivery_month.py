@@ -245,6 +245,7 @@ async def test_every_stage_has_its_deadline_and_the_month_its_picture(
                 data,
             )
             assert "attest accepted" in said
+    await judge_same_logs(logs[0], tmp_path, data)
     await operator.at(0)
     told = await run("clear", "delivery", "1", "--data", data)
     print(told)
@@ -261,6 +262,20 @@ async def test_every_stage_has_its_deadline_and_the_month_its_picture(
     for day, state in ((1, "settled"), (2, "settled"), (3, "attested"), (4, "to come")):
         assert f"day {day}, {state}:" in drawn or state == "to come"
     assert "next by itself" in drawn and "<h2>Stages</h2>" in drawn
+
+
+async def judge_same_logs(log: Path, folder: Path, data: str) -> None:
+    """A node's log of a day that counts for one delivery does not count for another of its site,
+    unless it shows the GPUs of both."""
+    other = day_log(folder, NODES[LEFT], 1)
+    options = ("--account", str(SELLER), "--roster", str(folder / "roster.json"), "--data", data)
+    twice = await asyncio.to_thread(
+        CliRunner().invoke, app, ("clear", "attest", "2", "1", str(log), *options)
+    )
+    assert "count for delivery 1: no GPU counts twice" in str(twice.exception)
+    for number in ("2", "3"):
+        both = ("clear", "attest", number, "1", str(log), str(other), *options)
+        assert "attest accepted" in await run(*both)
 
 
 async def run(*arguments: str) -> str:

@@ -97,14 +97,44 @@ def attest(
         if site is None:
             fail(f"{roster} has no site {found['provider']}/{found['facility']}")
         computed = [goodput.compute(log) for log in logs]
-        hours = present(computed, site, (begin, begin + DAY_NS), found["lots"])
+        window = (begin, begin + DAY_NS)
+        hours = present(computed, site, window, found["lots"])
+        others = _same_logs(found, day, account, hours.digest, data)
+        together = sum(one["lots"] for one in (found, *others))
+        most = present(computed, site, window, together).available
     except (Refused, RefusedAll) as refused:
         fail(f"the logs say nothing: {refused}")
+    counted = sum(one["available"] for one in others)
+    if hours.available + counted > most:
+        named = ", ".join(str(one["id"]) for one in others)
+        fail(f"these logs show {most} GPU-seconds, of which {counted} count for delivery {named}:"
+             " no GPU counts twice at one moment")  # fmt: skip
     text = msgspec.json.encode(
         {"operation": "attest", "account": account, "delivery": number, "day": day,
          **hours._asdict()}
     ).decode()  # fmt: skip
     show_rulings(operate(requests.PutRecord(record=text), data), as_json)
+
+
+def _same_logs(
+    found: dict[str, Any], day: int, account: int, digest: str, data: Path
+) -> list[dict[str, int]]:
+    """Return the site's other deliveries whose figure of that day is of the same side and the same
+    logs: ``id``, ``lots`` and GPU-seconds ``available``."""
+    sides = {found["buyer"]: "buyer", found["seller"]: "seller"}
+    wanted = {"day": day, "digest": digest, "side": sides.get(account, "house")}
+    same = []
+    with ledger(data) as clearing:
+        for one in clearing.deliveries():
+            keys = ("instrument", "provider", "facility")
+            if one["id"] == found["id"] or any(one[key] != found[key] for key in keys):
+                continue
+            for row in (clearing.delivery(one["id"]) or one).get("events", ()):
+                facts = row["facts"]
+                if row["operation"] == "attest" and wanted.items() <= facts.items():
+                    same.append({key: one[key] for key in ("id", "lots")}
+                                | {"available": facts["available"]})  # fmt: skip
+    return same
 
 
 def _find(number: int, data: Path) -> dict[str, Any]:

@@ -493,7 +493,7 @@ def true_up(
         # As the table's sites are written, since the names may have slashes of their own
         places = {f"{row.provider}/{row.facility}": row for row in published.rows}
         if site not in places:
-            fail(f"{table} has no site {ascii(site[:140])}; it has {', '.join(places) or 'none'}")
+            fail(f"{table} has no site {site[:140]!a}; it has {', '.join(places) or 'none'}")
         provider, facility = places[site].provider, places[site].facility
         loaded = grades.load()
         loaded.grade(published.grade).check_lots(lots)
