@@ -19,9 +19,11 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import msgspec
+import pyarrow
 import pytest
 import today
 from aiohttp import WSMsgType
+from pyarrow import parquet
 from served import CHECKOUT, COMMAND
 from typer.testing import CliRunner
 
@@ -471,6 +473,10 @@ def test_a_tape_that_the_market_refuses_says_what(tmp_path: Path) -> None:
     spoilt = Tape(lambda: iter(rows), tape.first_ns, tape.last_ns)
     with pytest.raises(TapeRefused, match="PRICE_LIMIT"):
         VirtualSandbox(tmp_path / "replayed", tape=spoilt).run(options.load("maker H100Z26"))
+    stray = msgspec.structs.replace(level, instrument="A100Z26")
+    rows[-1] = recorder.Recorded(tape.last_ns, stray)
+    with pytest.raises(errors.ValueRefused, match="messages of A100Z26, and no state"):
+        VirtualSandbox(tmp_path / "stray", tape=spoilt).run(options.load("maker H100Z26"))
 
 
 def test_what_is_no_tape_is_refused(tmp_path: Path) -> None:
@@ -479,6 +485,21 @@ def test_what_is_no_tape_is_refused(tmp_path: Path) -> None:
         pass
     for name in ("text", "empty", "none"):
         with pytest.raises(errors.ValueRefused, match=name):
+            Tape.load(tmp_path / name)
+    for name, received, text, why in (
+        ("later", 1, '{"type":"of a later version"}', "later, row 2: no message"),
+        ("cut", 1, '{"type":', "cut, row 2: no message"),
+        ("timeless", None, None, "timeless is no recorded tape: a row has no received_ns"),
+    ):
+        with recorder.writing(tmp_path / name) as write:
+            write([(1, *[None] * 7), (received, *[None] * 6, text)])
+        with pytest.raises(errors.ValueRefused, match=why):
+            Tape.load(tmp_path / name)
+    for name, columns in (("narrow", ["message"]), ("wordy", ["received_ns", "message"])):
+        table = pyarrow.table({column: ["1"] for column in columns})
+        known = {recorder.SCHEMA_NAME: str(recorder.SCHEMA)}
+        parquet.write_table(table.replace_schema_metadata(known), tmp_path / name)
+        with pytest.raises(errors.ValueRefused, match="received_ns is int64, not"):
             Tape.load(tmp_path / name)
     with pytest.raises(ZeroDivisionError), recorder.writing(tmp_path / "broken"):
         raise ZeroDivisionError

@@ -174,16 +174,24 @@ def span(path: Path) -> tuple[int, int]:
     """Return the times of the first and the last row; (0, 0) for an empty recording. Raises as
     ``read``."""
     times = _open(path).read(columns=["received_ns"]).column(0)
+    if times.null_count:
+        raise ValueRefused(f"{path} is no recorded tape: a row has no received_ns")
     return (times[0].as_py(), times[-1].as_py()) if len(times) else (0, 0)
 
 
 def read(path: Path) -> Iterator[Recorded]:
-    """Yield the rows of a recording, in order. ValueRefused for a file that is none."""
-    decode = msgspec.json.Decoder(Message).decode
+    """Yield the rows of a recording, in order. ValueRefused for a file that is none, and at a row
+    that holds no message of this version."""
+    decode, number = msgspec.json.Decoder(Message).decode, 0
     for batch in _open(path).iter_batches(ROWS, columns=["received_ns", "message"]):
         columns = batch.to_pydict()
         for received_ns, text in zip(columns["received_ns"], columns["message"], strict=True):
-            yield Recorded(received_ns, None if text is None else decode(text))
+            number += 1
+            try:
+                message = None if text is None else decode(text)
+            except msgspec.MsgspecError as error:
+                raise ValueRefused(f"{path}, row {number}: no message: {error}") from None
+            yield Recorded(received_ns, message)
 
 
 def _open(path: Path) -> Any:
@@ -194,6 +202,11 @@ def _open(path: Path) -> Any:
         raise ValueRefused(f"{path} is no recorded tape: {error}") from None
     if (file.schema_arrow.metadata or {}).get(SCHEMA_NAME.encode()) != str(SCHEMA).encode():
         raise ValueRefused(f"{path} is no recorded tape of schema {SCHEMA}")
+    kinds = {field.name: str(field.type) for field in file.schema_arrow}
+    for name in ("received_ns", "message"):
+        if kinds.get(name) != COLUMNS[name]:
+            seen = kinds.get(name, "no column")
+            raise ValueRefused(f"{path} is no recorded tape: {name} is {COLUMNS[name]}, not {seen}")
     return file
 
 

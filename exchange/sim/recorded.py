@@ -128,13 +128,16 @@ class Replay:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Play to the recording's end, then wait for ``stop``; or until ``stop`` is set. Raises
-        TapeRefused."""
+        TapeRefused; ValueRefused for a message of an instrument without a state."""
         for row in self._tape.rows():
             wait = row.received_ns - self._clock_ns()
             if wait > 0:
                 await asyncio.sleep(wait / NS)
             if stop.is_set():
                 return
+            code = getattr(row.message, "instrument", None)
+            if code is not None and code not in self._state:
+                raise ValueRefused(f"the tape has messages of {code}, and no state of it")
             match row.message:
                 case PublicTrade():
                     await self._trade(row.message)
