@@ -433,6 +433,22 @@ def test_one_bad_log_refuses_all(measured: tuple[Roster, list[Path]], tmp_path: 
     assert len(str(caught.value).splitlines()) == 1
 
 
+def test_the_rosters_gpus_are_gathered_once_for_all_logs(
+    measured: tuple[Roster, list[Path]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A roster may pledge a million GPUs, and a table rests on thousands of logs."""
+    made, paths = measured
+    gathered, gather = [], measure._pledged
+
+    def counted(of: Roster) -> dict[str, str]:
+        gathered.append(of)
+        return gather(of)
+
+    monkeypatch.setattr(measure, "_pledged", counted)
+    assert len(measure.measure(paths, made, grade(), rules(), now_ns=NOW)) == len(paths) == 48
+    assert gathered == [made]
+
+
 def test_no_month_beyond_those_that_keep_their_rules_is_listed() -> None:
     """Before a month ends the one after next may be a physical product's front."""
     for month in range(1, 13):

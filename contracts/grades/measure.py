@@ -47,6 +47,7 @@ class _Terms(NamedTuple):
     now_ns: int
     nodes: dict[str, tuple[Entry, Node]]
     drawn: dict[str, tuple[int, ...]]  # drawn hours (first instant, ns) of every drawn node
+    pledged: dict[str, str]  # node of every GPU of the roster: gathered once, it may have a million
 
 
 def measure(
@@ -64,7 +65,7 @@ def measure(
         for name in names
     }
     window = schedule(roster.month, rules).window_ns
-    terms = _Terms(roster, grade, rules, window, now_ns, nodes, drawn)
+    terms = _Terms(roster, grade, rules, window, now_ns, nodes, drawn, _pledged(roster))
     runs: list[Run] = []
     faults: list[Refused] = []
     seen: set[tuple[str, int]] = set()
@@ -89,6 +90,11 @@ def measure(
     if faults:
         raise RefusedAll(faults)
     return runs
+
+
+def _pledged(roster: Roster) -> dict[str, str]:
+    """The node of every GPU."""
+    return {gpu: node.node for site in roster.sites for node in site.nodes for gpu in node.gpus}
 
 
 def _run(path: Path, terms: _Terms) -> Run:
@@ -162,9 +168,6 @@ def _check_origin(name: str, computed: Computed, site: Entry, terms: _Terms) -> 
             Refusal.TIME_ORDER, "too short for a run", where=name, limit=least,
             seen=account.elapsed_ns,
         )  # fmt: skip
-    pledged = {
-        gpu: node.node for entry in terms.roster.sites for node in entry.nodes for gpu in node.gpus
-    }
     beside = {gpu for node in site.nodes for gpu in node.gpus}
     own = set(terms.nodes[account.node][1].gpus)
     # Other nodes' GPUs are accepted only beside its own, and if the run names more than these.
@@ -173,8 +176,9 @@ def _check_origin(name: str, computed: Computed, site: Entry, terms: _Terms) -> 
     for gpu in account.gpus:
         if gpu in beside:
             continue
-        if gpu in pledged:
-            raise Refused(Refusal.GPU_TWICE, f"pledged by {pledged[gpu]}", where=name, seen=gpu)
+        if gpu in terms.pledged:
+            by = terms.pledged[gpu]
+            raise Refused(Refusal.GPU_TWICE, f"pledged by {by}", where=name, seen=gpu)
         raise Refused(Refusal.UNKNOWN_GPU, "not pledged for this node", where=name, seen=gpu)
 
 
