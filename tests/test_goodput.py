@@ -496,6 +496,23 @@ def test_phases_and_custom_events_wherever_they_fall(
     assert {name: loss / SECOND for name, loss in losses.items()} == spent
 
 
+def test_a_long_job_with_many_custom_events() -> None:
+    """Evaluated after every tenth step: a pass over all steps for each of them would not end."""
+    steps, every, begun = 100_000, 10, 1_010.0
+    records: list[dict[str, object]] = [{"job_start_time": 1_000.0}]
+    for number in range(0, steps, every):
+        at = begun + 10 * number
+        records += [*started(number, at, every), *phase(CUSTOM, at + 93, at + 97)]
+    records.append({"job_end_time": begun + 10 * steps})
+    found = account(records_to_events(records, imported_site(), attested.key_of("n").public).events)
+    custom = 4 * SECOND * steps // every
+    assert found.losses["CUSTOM"].buyer_ns == custom
+    startup = found.losses["STARTUP"].buyer_ns  # a step without such an event, beside the mean
+    assert 0 < startup < SECOND
+    assert found.productive_ns + custom + startup == 10 * SECOND * steps
+    assert (found.steps, found.lost_steps) == (steps, 0)
+
+
 def test_events_that_make_no_sense() -> None:
     good = attested.job(count=3)
     end = good[-1].at

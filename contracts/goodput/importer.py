@@ -17,8 +17,9 @@ since the epoch. They are converted as follows:
   managers are counted and left out: they would reduce productive time.
 """
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import Any, Final, NamedTuple, TypeAlias
 
 import msgspec
@@ -251,12 +252,13 @@ def _inside(
     """Intervals (ns) of custom events from the first step on, split where a step was complete."""
     free = stretch.steps[0][1]
     found: list[tuple[int, int]] = []
+    complete = [step.at for step in moments]  # in order of time
     for since, till, activity in sorted(stretch.phases):
         start, end = max(since, free), till if until is None else min(till, until)
         if activity != "custom" or start >= end:
             continue
-        cuts = sorted({start, *(step.at for step in moments if start < step.at < end), end})
-        found += pairwise(cuts)
+        between = complete[bisect_right(complete, start) : bisect_left(complete, end)]
+        found += pairwise(sorted({start, *between, end}))
         free = end
     return found
 
@@ -279,8 +281,16 @@ def _begins(begun: int, startup: int, inside: Sequence[tuple[int, int]]) -> list
 
 def _startup(steps: list[tuple[int, int]], kept: int, inside: list[tuple[int, int]]) -> int:
     """Nanoseconds by which the first preserved step exceeded the mean of the others, at least 0."""
+    begun, ended = [since for since, _ in inside], [till for _, till in inside]
+    sums = list(accumulate((till - since for since, till in inside), initial=0))
+
+    def custom(start: int, end: int) -> int:
+        """Ns of the intervals from ``start`` to ``end``: they are in order and do not overlap."""
+        first, after = bisect_left(begun, start), bisect_right(ended, end)
+        return max(0, sums[after] - sums[first])
+
     spans = [
-        end - start - sum(till - since for since, till in inside if start <= since and till <= end)
+        end - start - custom(start, end)
         for (_, start), (number, end) in pairwise(steps)
         if number <= kept
     ]
