@@ -332,6 +332,9 @@ def factors(
 
     if check is not None and out is not None:
         fail("--check compares and writes nothing: leave --out out", Exit.USAGE)
+    if check is None and (before is None) != (not dispute):
+        # Neither a first version with a dispute nor a later one without is ever published
+        fail("--before and --dispute go together: a later version answers a dispute", Exit.USAGE)
     with refusals():
         found = rosters.read(roster.read_bytes())
         loaded = grades.load()
