@@ -227,6 +227,7 @@ def test_a_served_sandbox_gives_faults_on_demand(visit: dict[str, Any]) -> None:
         (["--clock", "virtual", "--bot", "maker --lots 0"], "no whole number from 1", 2),
         (["--clock", "virtual", "--bot", "hedger --months -1"], "no whole number from 1", 2),
         (["--clock", "virtual", "--bot", "hedger --worst-price nan"], "no number", 2),
+        (["--clock", "virtual", "--bot", f"taker {CODE} --seconds 0"], "'0' is not above zero", 2),
         (["--port", "70000"], "65535", 2),
         (["--host", "192.0.2.1"], "cannot listen on 192.0.2.1, port 8000 (--host, --port)", 3),
         (["--host", "a..b"], "cannot listen on a..b, port 8000 (--host, --port)", 3),
@@ -305,10 +306,15 @@ def test_a_bot_that_does_not_stop_is_named(tmp_path: Path) -> None:
     (tmp_path / "late.py").write_text(
         "async def bot(client, chosen, stop):\n    raise TimeoutError\n"
     )
+    (tmp_path / "spins.py").write_text(
+        "import asyncio\nasync def bot(client, chosen, stop):\n"
+        "    while not stop.is_set():\n        await asyncio.sleep(0)\n"
+    )
     for name, why in (
         ("deaf", "after it was asked to stop"),
         ("closes", "NotConnected: the bot's client had no connection"),
         ("late", "the run ended with TimeoutError"),
+        ("spins", "Stuck: time stands still at 1."),
     ):
         run = ("--clock", "virtual", "--seconds", "1", "--bot", tmp_path / f"{name}.py")
         said, code = refused(*run)
@@ -333,6 +339,17 @@ def terminate(tmp_path: Path, memory: Path) -> None:
     said, code = refused("--clock", "virtual", "--bot", tmp_path / "kills.py")
     assert code == 130 and not said.strip()
     assert not list(memory.iterdir())
+
+
+def test_a_run_has_an_end_in_time_and_not_in_steps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A day of a few products takes more steps than any storm."""
+    monkeypatch.setattr("exchange.sim.loop.STEPS_MAX", 1_000)
+    monkeypatch.setattr("exchange.sim.loop.STILL_STEPS_MAX", 5_000)
+    box = VirtualSandbox(tmp_path)
+    box.run(options.load(f"taker {CODE}"), 20)
+    assert box.loop.steps > 5_000
 
 
 def test_there_is_no_http_in_virtual_time(tmp_path: Path) -> None:

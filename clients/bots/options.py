@@ -69,6 +69,14 @@ def number(text: str) -> Decimal:
     return found
 
 
+def positive(text: str) -> Decimal:
+    """An argument type: a time above zero. A bot that never waits keeps others from going on."""
+    found = number(text)
+    if found <= 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is not above zero")
+    return found
+
+
 def key_of(chosen: argparse.Namespace) -> Key:
     """Return the key that the command line or the environment names. Raises ValueRefused."""
     if chosen.key:

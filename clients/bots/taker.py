@@ -66,7 +66,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--lots", type=options.whole(1), default=4, help="most lots of one order (%(default)s)"
     )
     parser.add_argument(
-        "--seconds", type=options.number, default=0.5, help="between orders (%(default)s)"
+        "--seconds", type=options.positive, default=0.5, help="between orders (%(default)s)"
     )
     parser.add_argument("--orders", type=options.whole(0), help="stop after so many; none: go on")
     parser.add_argument("--seed", type=int, default=0, help="draws sides and lots (%(default)s)")

@@ -145,6 +145,7 @@ def _run(
 ) -> None:
     from clients.bots import options  # noqa: PLC0415
     from clients.errors import HourbookError  # noqa: PLC0415
+    from exchange.sim.loop import Stuck  # noqa: PLC0415
     from exchange.sim.recorded import Tape  # noqa: PLC0415
     from exchange.sim.sandbox import END_SECONDS, Deaf, VirtualSandbox  # noqa: PLC0415
 
@@ -161,6 +162,8 @@ def _run(
             report = box.run(bot, seconds)
     except HourbookError as error:
         fail(f"the run ended with {type(error).__name__}: {error}")
+    except Stuck as error:
+        fail(f"the run ended with Stuck: {error}; a bot must wait now and then")
     except Deaf:
         fail(f"the bot went on for {END_SECONDS:.0f} seconds after it was asked to stop")
     except TimeoutError as error:  # the bot's own error

@@ -21,7 +21,8 @@ from weakref import WeakKeyDictionary
 
 from exchange.journal.errors import JournalStopped
 
-STEPS_MAX: Final = 20_000_000  # callbacks of one run; more mean that it never ends
+STEPS_MAX: Final = 20_000_000  # callbacks of a storm; more mean that it never ends
+STILL_STEPS_MAX: Final = 1_000_000  # callbacks at one instant; more mean that time stands still
 NS: Final = 1_000_000_000
 EXECUTOR_NS_MAX: Final = 2_000_000  # longest duration of work in an executor, which is drawn
 CLOSINGS_MAX: Final = 100  # tries to close a killed coroutine that awaits again in its cleanup
@@ -41,7 +42,7 @@ EXPECTED: Final = (Killed, OSError, JournalStopped)
 
 
 class Stuck(AssertionError):
-    """The run cannot end: nothing is left to do, or it exceeded STEPS_MAX."""
+    """The run cannot end: nothing is left to do, time stands still, or it exceeded its steps."""
 
 
 class Process:
@@ -101,13 +102,18 @@ def _owner(context: Context | None) -> Process | None:
 
 
 class SimLoop(asyncio.BaseEventLoop):
-    """The event loop. ``errors`` collects exceptions that no task could raise."""
+    """The event loop. ``errors`` collects exceptions that no task could raise; ``steps_max`` is
+    the most callbacks of a run, 0: any number, for a run that has an end in time."""
 
-    def __init__(self, random: Random, *, shuffled: bool = False) -> None:
+    def __init__(
+        self, random: Random, *, shuffled: bool = False, steps_max: int = STEPS_MAX
+    ) -> None:
         self._is_closed = self._is_running = False
         super().__init__()
         self.now_ns = 0
         self.steps = 0
+        self._steps_max = steps_max
+        self._still = 0  # ``steps`` when time last moved
         self.errors: list[BaseException] = []
         # Called before a callback of a process
         self.on_step: Callable[[Process], None] | None = None
@@ -258,12 +264,15 @@ class SimLoop(asyncio.BaseEventLoop):
     def _step(self) -> None:
         """Run one callback: the next that is ready, otherwise the next that is due."""
         self.steps += 1
-        if self.steps > STEPS_MAX:
-            raise Stuck(f"no end after {STEPS_MAX} steps, at {self.time():.3f} s")
+        if 0 < self._steps_max < self.steps:
+            raise Stuck(f"no end after {self._steps_max} steps, at {self.time():.3f} s")
+        if self.steps - self._still > STILL_STEPS_MAX:
+            raise Stuck(f"time stands still at {self.time():.3f} s: something never waits")
         while self._timers and (self._timers[0][0] <= self.now_ns or not self._queue):
             due, _, _, timer, owner = heapq.heappop(self._timers)
             if not timer.cancelled():
-                self.now_ns = max(self.now_ns, due)
+                if due > self.now_ns:
+                    self.now_ns, self._still = due, self.steps
                 self._queue.append((timer, owner))
         if not self._queue:
             raise Stuck(f"nothing is left to do at {self.time():.3f} s")

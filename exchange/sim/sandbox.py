@@ -95,7 +95,7 @@ class VirtualSandbox:
         """Prepare a run. With a ``tape`` its recorded day replaces the scene's makers."""
         self.seed = seed
         self.directory = directory
-        self.loop = SimLoop(Random(f"{seed}/loop"))
+        self.loop = SimLoop(Random(f"{seed}/loop"), steps_max=0)
         self.net = Network(self.loop, Random(f"{seed}/net"), WEATHER)
         self.trouble = Trouble(Random(f"{seed}/faults"))
         self._rates = rates if rates is not None else Rates()
@@ -115,8 +115,9 @@ class VirtualSandbox:
         """Run a bot for ``seconds`` of virtual time, or until it ends; return the report.
 
         0 seconds mean the whole tape, or ``SECONDS`` without one. Raises what the bot raises; Deaf
-        if it goes on for ``END_SECONDS`` after it was asked to stop; NotConnected if it leaves its
-        client without a connection, since the report queries the account.
+        if it goes on for ``END_SECONDS`` after it was asked to stop; Stuck if it never waits, so
+        that no time passes; NotConnected if it leaves its client without a connection, since the
+        report queries the account.
         """
         if not seconds:
             seconds = SECONDS if self._tape is None else self._tape.seconds
