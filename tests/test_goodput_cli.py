@@ -96,8 +96,8 @@ def test_from_a_roster_to_a_true_up(inputs: Path, tmp_path: Path) -> None:
     assert "to the byte" in checked.stdout
     both = hourbook("goodput", "factors", listed, *logs, "--check", out, "--out", out)
     assert (both.returncode, "leave --out out" in both.stderr) == (2, True)
-    for half in (("--dispute", "node 9 was in repair"), ("--before", out)):
-        draft = hourbook("goodput", "factors", listed, *logs, "--now", NOW, *half)
+    for alone in (("--dispute", "node 9 was in repair"), ("--before", str(out))):
+        draft = hourbook("goodput", "factors", listed, *logs, "--now", NOW, *alone)
         assert (draft.returncode, "--before and --dispute go together" in draft.stderr) == (2, True)
     whole = ("--before", out, "--dispute", "node 9 was in repair")
     later = said("goodput", "factors", listed, *logs, "--now", NOW, *whole)
