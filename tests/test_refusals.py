@@ -282,6 +282,21 @@ def not_drawn(folder: Path) -> object:
 case(Refusal.NOT_DRAWN, "an hour that the draw left out")(
     lambda f: measured(f, attested.run(NODE, at=attested.hour_of(MADE, NODE) + 3600 * SECOND))
 )
+
+
+def idle_after(steps: int) -> list[Event]:
+    """A run of so many good steps, whose log stays open for as long as a whole run."""
+    whole = good()
+    kept, last = whole[: 4 + steps], whole[-1].at
+    return [*kept, ev.JobEnd(kept[-1].at), ev.Close(last)]
+
+
+case(Refusal.TIME_ORDER, "a run that idled after its best steps")(
+    lambda f: measured(f, idle_after(3))
+)
+case(Refusal.TIME_ORDER, "a run whose later steps were not preserved")(
+    lambda f: measured(f, [*good()[:-2], ev.Checkpoint(good()[-3].at, 3), good()[-1]])
+)
 case(Refusal.TIME_ORDER, "a run that was stopped early")(
     lambda f: measured(f, attested.run(NODE, at=attested.hour_of(MADE, NODE), seconds=1_100))
 )

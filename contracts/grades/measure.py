@@ -1,9 +1,9 @@
 """Attestation logs to the measured runs of a factor table. One refused log refuses all of them.
 
 A log is accepted if it is the node's own (registered key, unbroken chain), made for this roster
-(its challenge, inside the window, not in the future, long enough), the only one of its drawn hour,
-of a node and begun in an hour that were drawn, on GPUs that its site pledged, and of the grade's
-GPU class, precision, benchmark and size tier.
+(its challenge, inside the window, not in the future), worked on long enough, the only one of its
+drawn hour, of a node and begun in an hour that were drawn, on GPUs that its site pledged, and of
+the grade's GPU class, precision, benchmark and size tier.
 """
 
 from collections.abc import Sequence
@@ -163,11 +163,12 @@ def _check_origin(name: str, computed: Computed, site: Entry, terms: _Terms) -> 
             seen=account.from_ns,
         )  # fmt: skip
     least = terms.rules.run_minutes * _MINUTE_NS
-    if account.elapsed_ns < least:
+    # Not the time that the log is open: a run of one good step and idling would be long enough.
+    worked = account.productive_ns + account.seller_ns
+    if worked < least:
         raise Refused(
-            Refusal.TIME_ORDER, "too short for a run", where=name, limit=least,
-            seen=account.elapsed_ns,
-        )  # fmt: skip
+            Refusal.TIME_ORDER, "too short for a run", where=name, limit=least, seen=worked
+        )
     beside = {gpu for node in site.nodes for gpu in node.gpus}
     own = set(terms.nodes[account.node][1].gpus)
     # Other nodes' GPUs are accepted only beside its own, and if the run names more than these.
