@@ -144,6 +144,26 @@ def test_a_log_cut_below_a_head_is_refused(market: Path, elsewhere: Path, tmp_pa
         start(cut, elsewhere)
 
 
+@pytest.mark.parametrize("left", ["nothing", "a spoilt header"])
+def test_a_log_that_says_no_longer_whose_it_is_is_compared_all_the_same(
+    market: Path, elsewhere: Path, tmp_path: Path, left: str
+) -> None:
+    """Without a first header the exchange is the one that ``exchange.id`` names."""
+    gone = crashed_copy(market, tmp_path / "gone")
+    (gone / "head").unlink(missing_ok=True)
+    if left == "nothing":
+        (gone / FIRST_SEGMENT).unlink()
+    else:
+        with open(gone / FIRST_SEGMENT, "r+b") as file:
+            file.write(bytes(4))
+    for command in (["heads", "verify"], ["replay", "--verify"]):
+        asked = [*command, str(gone), "--heads", str(elsewhere)]
+        (gone / "exchange.id").write_text(f"{HEX}\n")
+        assert "durable up to 10" in str(CliRunner().invoke(app, asked).exception)
+        (gone / "exchange.id").unlink()
+        assert isinstance(CliRunner().invoke(app, asked).exception, HeadsMissing)
+
+
 def test_a_start_inside_the_log_still_looks_at_the_head_before_it(
     market: Path, elsewhere: Path, tmp_path: Path
 ) -> None:

@@ -2,14 +2,11 @@
 
 import secrets
 from pathlib import Path
-from typing import Final
 
 from exchange.journal.errors import JournalError
 from exchange.journal.frame import EXCHANGE_ID_BYTES
-from exchange.journal.places import exchange_of
+from exchange.journal.places import EXCHANGE_ID_NAME, exchange_of
 from exchange.journal.storage import LocalStorage
-
-EXCHANGE_ID_NAME: Final = "exchange.id"
 
 
 class BadExchangeId(JournalError):

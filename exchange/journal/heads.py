@@ -10,6 +10,7 @@ import errno
 import logging
 import os
 import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,7 +19,7 @@ import msgspec
 from exchange.journal.errors import DamagedHead, JournalError
 from exchange.journal.frame import NO_HASH, digest
 from exchange.journal.head import KnownFrame, Written, check_format
-from exchange.journal.places import exchange_of
+from exchange.journal.places import EXCHANGE_ID_NAME, exchange_of
 from exchange.journal.storage import (
     LocalStorage,
     make_directory,
@@ -185,15 +186,28 @@ def _known(heads: list[SignedHead], path: Path) -> list[KnownFrame]:
 def frames_known_of(directory: Path, heads: Path) -> list[KnownFrame]:
     """Return the frames that the heads in ``heads`` state for the log in ``directory``.
 
-    Empty for an empty log. Raises HeadsMissing if ``heads`` has none of the log's exchange.
+    Raises HeadsMissing if ``heads`` has none of the log's exchange, or nothing says which that is.
     """
-    found = exchange_of(LocalStorage(directory))
-    if found is None:
-        return []
-    exchange_id = found.hex()
+    exchange_id = _exchange_in(directory).hex()
     if not heads_path(heads, exchange_id).exists():
         raise HeadsMissing(f"{heads} has no heads of exchange {exchange_id}")
     return known_frames(heads, exchange_id)
+
+
+def _exchange_in(directory: Path) -> bytes:
+    """Return the exchange whose log is in a directory. A log that was removed, or lost its first
+    header, does not say: its heads still do, so its file ``exchange.id`` is asked."""
+    found = exchange_of(LocalStorage(directory))
+    path = directory / EXCHANGE_ID_NAME
+    if found is None:
+        with suppress(OSError, ValueError):
+            found = bytes.fromhex(path.read_text().strip())
+    if not found:
+        raise HeadsMissing(
+            f"neither a frame of the log in {directory} nor {path} says whose heads to compare it"
+            " with: restore them from a copy"
+        )
+    return found
 
 
 class HeadWriter:

@@ -25,6 +25,7 @@ from exchange.journal.frame import HEADER_BYTES, Opening, peek
 from exchange.journal.storage import File, LocalStorage, Storage, only_zeros, read_whole
 
 LOG_NAME: Final = "log"
+EXCHANGE_ID_NAME: Final = "exchange.id"  # beside the log: whose it is, in hexadecimal
 INDEX_NAME: Final = "index"
 SUFFIX: Final = ".hbl"
 INDEX_SUFFIX: Final = ".hbx"
