@@ -3,6 +3,7 @@
 Budget: 15 seconds.
 """
 
+import errno
 import http.client
 import json
 import logging
@@ -150,6 +151,15 @@ def test_a_ledger_of_several_moments_is_named_with_its_remedy(
         assert code == 3 and f"{data / 'ledger.db'} is damaged" in said and "of the log" in said
 
 
+def test_a_ledger_that_a_kill_left_empty_is_made_again(kept: Path, tmp_path: Path) -> None:
+    """Of a first start that ended between the file and its tables."""
+    data = tmp_path / "market"
+    shutil.copytree(kept, data, ignore=shutil.ignore_patterns("ledger.db*"))
+    (data / "ledger.db").touch()
+    said, code = ended("clear", "statement", "1", "--data", data, "--json")
+    assert code == 0 and json.loads(said)["closing"] == 1_000_000_000
+
+
 @pytest.mark.parametrize("change", ["version - 1", "version + 1", ""])
 def test_a_ledger_that_this_build_cannot_read_is_rebuilt_and_said_so(
     kept: Path, tmp_path: Path, change: str, caplog: pytest.LogCaptureFixture
@@ -223,6 +233,7 @@ def test_an_error_without_words_is_named(
     [
         (["snapshot", "list", "NONE"], "no log in", 3),
         (["snapshot", "verify", "NONE"], "no log in", 3),
+        (["archive", "list", "BARE"], "none", 0),
         (["archive", "restore", "NONE"], "no log in", 3),
         (["log", "diff", "NONE", "NONE"], "no log in", 3),
         (["log", "grep", "KEPT", "--instrument", "H100z26"], "H100z26 is listed nowhere", 1),
@@ -241,7 +252,8 @@ def test_an_error_without_words_is_named(
     ],
 )  # fmt: skip
 def test_slips(kept: Path, tmp_path: Path, command: list[str], said: str, code: int) -> None:
-    places = {"KEPT": kept, "NONE": tmp_path / "none", "EMPTY": tmp_path}
+    places = {"KEPT": kept, "NONE": tmp_path / "none", "EMPTY": tmp_path, "BARE": tmp_path / "a"}
+    (tmp_path / "a" / "log").mkdir(parents=True)
     told, found = ended(*(places.get(word, word) for word in command))
     assert found == code and said in told and "No such option" not in told
 
@@ -372,6 +384,61 @@ def test_a_file_that_cannot_be_written_is_named_as_it_was_asked_for(
     assert said_by_main(monkeypatch, *(places.get(word, word) for word in command)) == code
     said = f"hourbook: {places['FILE']}: No such file or directory\n"
     assert capsys.readouterr().err == said
+
+
+def test_a_file_that_may_not_be_read_is_no_wrong_command_line(
+    kept: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever opens a path says what is wrong with it; asked beforehand, typer ends with 2."""
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    assert said_by_main(monkeypatch, "replay", kept) == 0
+    assert said_by_main(monkeypatch, "contracts", "check", tmp_path) == 1
+
+
+def test_a_place_where_no_socket_can_be_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    assert said_by_main(monkeypatch, "admin", "deposit", "1", "5", "--data", tmp_path / "file") == 3
+    said = f"hourbook: {tmp_path / 'file' / 'admin.sock'}: Not a directory\n"
+    assert capsys.readouterr().err == said
+
+
+def test_output_that_nobody_reads_is_no_answer(kept: Path, tmp_path: Path) -> None:
+    """What was asked for is done: exit code 1 would say that it was refused."""
+    shutil.copytree(kept, tmp_path / "market")
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [*COMMAND, "admin", "deposit", "1", "5", "--data", str(tmp_path / "market")]
+    done = subprocess.run(
+        command, cwd=CHECKOUT, stdout=writer, stderr=subprocess.PIPE, text=True, check=False
+    )
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (3, "")
+    told, _ = ended("admin", "withdraw", "1", "1005", "--data", tmp_path / "market", "--json")
+    assert json.loads(told)["cash"] == "0.000000"
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (MemoryError(), "out of memory; is a file that was named too large?"),
+        (OSError(errno.ENOSPC, "No space left on device"), "No space left on device"),
+    ],
+)
+def test_an_error_that_names_no_file_is_said_in_words(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    error: Exception,
+    said: str,
+) -> None:
+    def failing(**_: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(cli, "app", failing)
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    assert (end.value.code, capsys.readouterr().err) == (3, f"hourbook: {said}\n")
 
 
 def test_a_result_that_finds_no_room_leaves_the_one_before(

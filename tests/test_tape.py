@@ -183,6 +183,9 @@ def test_the_tape_is_proven_by_the_log_alone(spoken: Path, tmp_path: Path, close
         with pytest.raises(DamagedTape):
             check_tape(directory)
         return
+    path.write_bytes(b"no stream" + whole[9:])
+    with pytest.raises(DamagedTape, match=f"{path} at byte 0, .* not a released stream"):
+        check_tape(directory)
     for offset in range(16, len(whole), 7):
         damaged = bytearray(whole)
         damaged[offset] ^= 1 << offset % 8

@@ -64,7 +64,8 @@ def fits_socket(path: Path) -> bool:
 async def ask(directory: Path, request: AnyRequest) -> Answer | None:
     """Send one request to the market that serves ``directory``; return None if none does.
 
-    Raises ConnectionError if the market stops before it has answered.
+    Raises ConnectionError if the market stops before it has answered, and another OSError if its
+    socket may not be used.
     """
     path, line = directory / SOCKET_NAME, msgspec.json.encode(request)
     if not fits_socket(path):  # so nobody can be serving there
@@ -73,6 +74,8 @@ async def ask(directory: Path, request: AnyRequest) -> Answer | None:
         reader, writer = await asyncio.open_unix_connection(path, limit=ANSWER_BYTES_MAX)
     except (FileNotFoundError, ConnectionRefusedError):
         return None
+    except OSError as error:  # the system names no socket's file
+        raise OSError(error.errno, error.strerror, str(path)) from error
     try:
         if len(line) > LINE_BYTES_MAX:
             return TOO_LONG

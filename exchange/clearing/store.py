@@ -186,7 +186,7 @@ _WRITES: Final = {
 
 
 class OtherVersion(ValueError):
-    """The file has the layout of another build."""
+    """The file has the layout of another build, or none yet."""
 
 
 class Damaged(sqlite3.DatabaseError):
@@ -271,6 +271,8 @@ class Store:
             self._connection.execute("rollback")
 
     def _load(self, book: Book | None) -> State:
+        if not self.database["progress"].exists():  # a kill at the first start left it so
+            raise OtherVersion(f"{self.path} is empty; the market rebuilds it when it starts")
         progress = next(self.rows("select * from progress"))
         if progress["version"] != STORE_VERSION:
             raise OtherVersion(

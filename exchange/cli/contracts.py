@@ -287,7 +287,7 @@ def _files(paths: list[Path]) -> dict[str, bytes]:
             fail(f"no file {path}", Exit.UNUSABLE)
         found = [path]
         if path.is_dir():
-            found = [one for one in sorted(path.glob("*.toml")) if registry.is_own(one.name)]
+            found = [one for one in sorted(path.iterdir()) if registry.is_own(one.name)]
         if not found:
             fail(f"{path} holds no contract file: they are named as in contracts/data, h100.toml")
         for one in found:

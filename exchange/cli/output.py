@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from enum import IntEnum
+from inspect import signature
 from pathlib import Path
 from typing import Any, NoReturn, Protocol
 
@@ -50,6 +51,19 @@ def group(text: str, epilog: str | None = None) -> typer.Typer:
         pretty_exceptions_enable=False,
         rich_markup_mode=None,
     )
+
+
+def leave_paths(app: typer.Typer) -> None:
+    """Have the commands of a group check no path beforehand: one that may not be read is no wrong
+    command line (2), and who opens it says so by name and with the command's own exit code."""
+    for inner in app.registered_groups:
+        if inner.typer_instance is not None:
+            leave_paths(inner.typer_instance)
+    for command in app.registered_commands:
+        if command.callback is not None:
+            for parameter in signature(command.callback).parameters.values():
+                for option in getattr(parameter.annotation, "__metadata__", ()):
+                    option.readable = False
 
 
 class Failure(Exception):

@@ -31,7 +31,7 @@ from exchange.cli import (
     simulate,
     snapshot,
 )
-from exchange.cli.output import Exit, Failure, group, why
+from exchange.cli.output import Exit, Failure, group, leave_paths, why
 
 app = group(
     "An exchange and clearing house for compute.",
@@ -89,6 +89,7 @@ operator.admin.add_typer(conduct.app)
 app.add_typer(operator.admin, name="admin")
 app.add_typer(config.app, name="config")
 app.add_typer(bench.app, name="bench")
+leave_paths(app)
 
 
 def main() -> None:
@@ -96,6 +97,11 @@ def main() -> None:
     _take_standard_places()
     try:
         app(prog_name="hourbook")
+    except SystemExit as ended:
+        # Typer ends with 1 when nobody reads the output any more, which is no answer
+        if isinstance(ended.__context__, BrokenPipeError):
+            sys.exit(Exit.UNUSABLE)
+        raise
     except Failure as failure:
         print(f"hourbook: {failure}", file=sys.stderr)
         sys.exit(failure.code)
@@ -103,6 +109,9 @@ def main() -> None:
         sys.exit(Exit.INTERRUPTED)
     except OSError as error:
         print(f"hourbook: {_told(error)}", file=sys.stderr)
+        sys.exit(Exit.UNUSABLE)
+    except MemoryError:
+        print("hourbook: out of memory; is a file that was named too large?", file=sys.stderr)
         sys.exit(Exit.UNUSABLE)
     except UnicodeEncodeError as error:
         if error.encoding == "utf-8":  # only text that was not UTF-8 on input cannot be encoded
@@ -141,7 +150,7 @@ def _told(error: OSError) -> str:
         )
     if error.filename is not None:
         return f"{error.filename}: {why(error)}"
-    return str(error) or type(error).__name__
+    return why(error) or type(error).__name__
 
 
 def _refusals() -> tuple[type[Exception], ...]:

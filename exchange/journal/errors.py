@@ -153,10 +153,11 @@ def out_of_space(error: OSError) -> bool:
 
 def write_failure(error: OSError, what: str) -> JournalError:
     """Return the journal's error for a failed write: DiskFull or WriteFailed."""
+    why = error.strerror or str(error)
     if out_of_space(error):
-        return DiskFull(f"{what}: {error}: free some space")
+        return DiskFull(f"{what}: {why}: free some space")
     todo = "give this user the right" if error.errno in _NO_RIGHT else "mend the disk"
-    return WriteFailed(f"{what}: {error}: {todo}, then start again")
+    return WriteFailed(f"{what}: {why}: {todo}, then start again")
 
 
 class NoSuchPosition(JournalError):

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from itertools import zip_longest
 from typing import Final
 
 import msgspec
@@ -37,10 +38,10 @@ class Stored(msgspec.Struct, frozen=True):
 def stored(storage: Storage) -> list[Stored]:
     """Return the segments of a log, oldest first."""
     segments = list_segments(storage)
-    follow = [segment.first - 1 for segment in segments[1:]]
+    last = [segment.first - 1 for segment in segments[1:]]
     return [
-        Stored(one.name, one.first, last, one.archived, segment_bytes(storage, one))
-        for one, last in zip(segments, [*follow, None], strict=True)
+        Stored(one.name, one.first, upto, one.archived, segment_bytes(storage, one))
+        for one, upto in zip_longest(segments, last)
     ]
 
 

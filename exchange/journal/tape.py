@@ -176,10 +176,14 @@ def preamble(exchange_id: bytes) -> bytes:
     return PREAMBLE.pack(PREAMBLE_MAGIC, TAPE_FORMAT, SCHEMA_VERSION, 0, exchange_id)
 
 
+class NoStream(JournalError):
+    """What was to be a released stream begins with something else."""
+
+
 def check_preamble(data: bytes) -> bytes:
-    """Return the exchange id in a stream's first bytes. Raises JournalError."""
+    """Return the exchange id in a stream's first bytes. Raises NoStream, JournalError."""
     if len(data) < PREAMBLE.size or data[:8] != PREAMBLE_MAGIC:
-        raise JournalError("not a released stream")
+        raise NoStream("not a released stream")
     _, form, schema, _, exchange_id = PREAMBLE.unpack_from(data)
     if form > TAPE_FORMAT or schema > SCHEMA_VERSION:
         found = f"format {form}, schema {schema}"

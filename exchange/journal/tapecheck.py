@@ -21,6 +21,7 @@ from exchange.journal.tape import (
     PREAMBLE,
     RECORD_BYTES,
     TAPE_NAME,
+    NoStream,
     check_preamble,
     unpack_head,
 )
@@ -70,7 +71,10 @@ def check_tape(
         reader = LogReader(log or directory)
         total, done, records, proven, last = reader.total_bytes, 0, 0, 0, 0
         before: bytes | None = None  # digest of the last record's events, named by the next frame
-        exchange_id = check_preamble(file.read(PREAMBLE.size))
+        try:
+            exchange_id = check_preamble(file.read(PREAMBLE.size))
+        except NoStream as error:
+            raise DamagedTape(path, 0, 0, str(error)) from error
         for chunk in reader.chunks():
             for frame in chunk:
                 if exchange_id != frame.opening.exchange_id:
