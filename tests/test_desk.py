@@ -53,8 +53,12 @@ async def test_a_request_that_the_queue_refuses_is_waited_for_no_more(
             "1000000000000000000 is not a date",
         ),
         (requests.CreateKey(account=1 << 64), "member 18446744073709551616 is out of range"),
+        (
+            requests.Deposit(account=5000, amount="5"),
+            "state one from 0 to 4095: `hourbook admin account 5000 --member N` opens the account",
+        ),
     ],
-    ids=["deposit", "kill", "account", "list", "date", "key"],
+    ids=["deposit", "kill", "account", "list", "date", "key", "member"],
 )
 async def test_a_figure_beyond_any_is_refused_and_nothing_is_done(
     tmp_path: Path, request_: requests.AnyRequest, refused: str

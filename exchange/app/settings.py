@@ -8,7 +8,7 @@ import difflib
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, NamedTuple
+from typing import Annotated, Any, Final, Literal, NamedTuple, get_args, get_origin
 
 import msgspec
 from msgspec import Meta
@@ -269,7 +269,9 @@ def _checked(name: str, value: object, source: str) -> object:
     try:
         found = msgspec.convert(value, kind, strict=source in (FILE, FLAG))
     except msgspec.ValidationError as error:
-        raise SettingsError(f"{source}: {where} = {value!r}: {error}") from error
+        own = get_args(kind)[0]
+        words = f"; it is one of {', '.join(get_args(own))}" if get_origin(own) is Literal else ""
+        raise SettingsError(f"{source}: {where} = {value!r}: {error}{words}") from error
     if isinstance(found, str) and "\0" in found:
         raise SettingsError(f"{source}: {where} = {value!r}: no path or address has a NUL")
     return found

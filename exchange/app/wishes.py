@@ -192,9 +192,11 @@ def open_account(request: OpenAccount) -> Wish:
     """Open an account. Its member and self-trade group default to its own number."""
     member = request.of_member
     if not 0 <= member < Limit.MEMBERS:
-        raise RequestRefused(
-            f"member {member} is out of range; state one from 0 to {Limit.MEMBERS - 1}"
-        )
+        said = f"member {member} is out of range; state one from 0 to {Limit.MEMBERS - 1}"
+        if request.member is None and request.account < Limit.ACCOUNTS:
+            # Of a deposit or a key too, which name no member
+            said += f": `hourbook admin account {request.account} --member N` opens the account"
+        raise RequestRefused(said)
     group = request.account if request.self_trade_group is None else request.self_trade_group
     if not 0 <= group < Limit.ACCOUNTS:
         raise RequestRefused(
