@@ -17,7 +17,7 @@ from typing import Final
 from aiohttp import ClientSession, ClientWebSocketResponse
 
 from benches.path import Peer, Timed, answered_by, server
-from benches.rows import Row, bench_parser, publish, row
+from benches.rows import Row, bench_parser, publish, row, whole
 
 AT_ONCE: Final = 50
 REQUESTS: Final = 4_000  # of all connections, per way and round
@@ -102,7 +102,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = bench_parser("batches", "Time orders in batches.", ROUNDS)
     parser.add_argument(
         "--requests",
-        type=int,
+        type=whole,
         default=REQUESTS,
         help="of all connections, per way and round (%(default)s)",
     )

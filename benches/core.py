@@ -25,7 +25,7 @@ from benches import auction
 from benches.instructions import count_rows, flow_count, prefill
 from benches.memory import memory_rows
 from benches.rivals import PACKAGES, ExternalRun, new_oracle, run_external, time_package
-from benches.rows import Row, bench_parser, publish, row
+from benches.rows import Row, bench_parser, publish, row, whole
 from benches.workloads import PROFILES, workload
 from exchange.engine import Engine
 from exchange.messages import Limit
@@ -233,7 +233,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="count instructions, time nothing; needs valgrind",
     )
     parser.add_argument(
-        "--commands", type=int, default=COMMANDS, help="in each workload (%(default)s)"
+        "--commands", type=whole, default=COMMANDS, help="in each workload (%(default)s)"
     )
     names = [*PROFILES, AUCTION]
     parser.add_argument(

@@ -19,7 +19,7 @@ from typing import Final
 
 from msgspec.structs import astuple
 
-from benches.rows import Row, bench_parser, publish, row
+from benches.rows import Row, bench_parser, publish, row, whole
 from exchange.engine import Engine
 from exchange.marketdata.depth import Depth
 from exchange.marketdata.feed import Feed
@@ -203,7 +203,7 @@ def snapshot_rows(opened: list[Event], rounds: int) -> Iterator[Row]:
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = bench_parser("feed", "Time public data.", ROUNDS)
     parser.add_argument(
-        "--commands", type=int, default=COMMANDS, help="that make the events (%(default)s)"
+        "--commands", type=whole, default=COMMANDS, help="that make the events (%(default)s)"
     )
     options = parser.parse_args(arguments)
     rows = feed_rows(options.commands, options.rounds)

@@ -18,7 +18,7 @@ from typing import Final
 
 import msgspec
 
-from benches.rows import Row, bench_parser, publish, row
+from benches.rows import Row, bench_parser, publish, row, whole
 from contracts.goodput import compute
 from contracts.goodput import events as ev
 from contracts.goodput.keys import SigningKey
@@ -96,7 +96,7 @@ def rows(events: int, rounds: int) -> Iterator[Row]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = bench_parser("goodput", "Time the account of a log.", ROUNDS)
-    parser.add_argument("--events", type=int, default=EVENTS, help="in the log (%(default)s)")
+    parser.add_argument("--events", type=whole, default=EVENTS, help="in the log (%(default)s)")
     options = parser.parse_args(arguments)
     publish(rows(options.events, options.rounds), as_json=options.json, record=options.record)
     return 0

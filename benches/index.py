@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from benches import index_manipulation, index_panel, index_speed
-from benches.rows import Row, bench_parser, publish
+from benches.rows import Row, bench_parser, folder, publish, whole
 
 
 def rows(seeds: int, panel: Path | None, plot: Path | None) -> Iterator[Row]:
@@ -34,8 +34,8 @@ def rows(seeds: int, panel: Path | None, plot: Path | None) -> Iterator[Row]:
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = bench_parser("index", "What one provider can do to the index, and its speed.")
     parser.add_argument("--panel", type=Path, help="a CSV of real observations to attack as well")
-    parser.add_argument("--plot", type=Path, help="a folder for the pictures (needs matplotlib)")
-    parser.add_argument("--seeds", type=int, default=index_manipulation.SEEDS,
+    parser.add_argument("--plot", type=folder, help="a folder for the pictures (needs matplotlib)")
+    parser.add_argument("--seeds", type=whole, default=index_manipulation.SEEDS,
         help="made-up markets to attack (%(default)s)")  # fmt: skip
     options = parser.parse_args(arguments)
     if options.panel is not None and not options.panel.is_file():

@@ -24,7 +24,7 @@ from statistics import median
 from typing import Final
 
 from benches.instructions import TUNABLES
-from benches.rows import Row, bench_parser, publish, row
+from benches.rows import Row, bench_parser, folder, publish, row, whole
 from benches.workloads import workload
 from exchange.engine import Engine
 from exchange.journal import frame as frames
@@ -245,17 +245,17 @@ def all_rows(options: argparse.Namespace) -> Iterator[Row]:
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = bench_parser("journal", "Time the journal.", ROUNDS)
     parser.add_argument(
-        "--commands", type=int, default=COMMANDS, help="appended, each round (%(default)s)"
+        "--commands", type=whole, default=COMMANDS, help="appended, each round (%(default)s)"
     )
     parser.add_argument(
         "--batches",
-        type=int,
+        type=whole,
         nargs="+",
         default=list(BATCHES),
         help="commands in a batch (1, 64 and 4096)",
     )
     parser.add_argument(
-        "--disk", type=Path, help="a folder on the disk to time (the one for temporary files)"
+        "--disk", type=folder, help="a folder on the disk to time (the one for temporary files)"
     )
     parser.add_argument("--no-instructions", dest="instructions", action="store_false",
         help="time only: do not count the checks' instructions, which needs valgrind")  # fmt: skip

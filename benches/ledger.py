@@ -23,7 +23,7 @@ from typing import Any, Final
 
 from msgspec.structs import astuple
 
-from benches.rows import Row, bench_parser, publish, row
+from benches.rows import Row, bench_parser, folder, publish, row, whole
 from exchange.clearing import transfer_store
 from exchange.clearing.outcomes import Outcome, Transfer
 from exchange.clearing.transfer_store import Transfers
@@ -150,23 +150,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = bench_parser("ledger", "Time the ledger.", ROUNDS)
     parser.add_argument(
         "--batches",
-        type=int,
+        type=whole,
         nargs="+",
         default=list(BATCHES),
         help="transfers in one durable write (1, 100, 1000 and 8000)",
     )
     parser.add_argument(
-        "--divide", type=int, default=1, help="make this many times fewer transfers (%(default)s)"
+        "--divide", type=whole, default=1, help="make this many times fewer transfers (%(default)s)"
     )
     parser.add_argument(
-        "--disk", type=Path, help="a folder on the disk to time (the one for temporary files)"
+        "--disk", type=folder, help="a folder on the disk to time (the one for temporary files)"
     )
     parser.add_argument("--day", action="store_true", help="time the end of a day instead")
     parser.add_argument(
-        "--accounts", type=int, default=10_000, help="with --day: how many (%(default)s)"
+        "--accounts", type=whole, default=10_000, help="with --day: how many (%(default)s)"
     )
     parser.add_argument(
-        "--instruments", type=int, default=100, help="with --day: how many (%(default)s)"
+        "--instruments", type=whole, default=100, help="with --day: how many (%(default)s)"
     )
     options = parser.parse_args(arguments)
     if options.day:

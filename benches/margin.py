@@ -18,7 +18,7 @@ from typing import Final
 
 import numpy as np
 
-from benches.rows import Row, bench_parser, publish, row
+from benches.rows import Row, bench_parser, publish, row, whole
 from exchange.clearing.margin import scan
 from exchange.clearing.margin.scan import Ints, Rates
 
@@ -106,11 +106,12 @@ def margin_rows(accounts: int = ACCOUNTS, rounds: int = ROUNDS) -> Iterator[Row]
 def main(arguments: Sequence[str]) -> None:
     parser = bench_parser("margin", __doc__, ROUNDS)
     parser.add_argument(
-        "--accounts", type=int, default=ACCOUNTS, help="with a hundred positions each (%(default)s)"
+        "--accounts",
+        type=whole,
+        default=ACCOUNTS,
+        help="with a hundred positions each (%(default)s)",
     )
     chosen = parser.parse_args(arguments)
-    if chosen.accounts < 1 or chosen.rounds < 1:
-        parser.error("--accounts and --rounds are 1 or more")
     shown = margin_rows(chosen.accounts, chosen.rounds)
     publish(shown, as_json=chosen.json, record=chosen.record)
 

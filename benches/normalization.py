@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from benches import mlperf, normalization_faults, normalization_prices
-from benches.rows import Row, bench_parser, publish, row
+from benches.rows import Row, bench_parser, folder, publish, row, whole
 
 _LOG: Final = "log GPU-minutes x 100"
 DATA: Final = Path(__file__).parents[2] / "shared" / "data"
@@ -72,9 +72,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         default=DATA,
         help="the folder of the data files (shared/data beside the checkout)",
     )
-    parser.add_argument("--plot", type=Path, help="a folder for the pictures (needs matplotlib)")
+    parser.add_argument("--plot", type=folder, help="a folder for the pictures (needs matplotlib)")
     parser.add_argument(
-        "--search", type=int, help="choose the model anew in so many tries, and stop"
+        "--search", type=whole, help="choose the model anew in so many tries, and stop"
     )
     parser.add_argument("--seed", type=int, default=12, help="of the search (%(default)s)")
     options = parser.parse_args(arguments)

@@ -29,7 +29,7 @@ from typing import Any, Final
 
 from aiohttp import ClientSession, ClientWebSocketResponse
 
-from benches.rows import Row, bench_parser, publish, row
+from benches.rows import Row, bench_parser, publish, row, whole
 from exchange.app import processors
 from exchange.journal.room import make_room
 from exchange.journal.storage import File, LocalStorage
@@ -398,12 +398,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = bench_parser("path", "Time the path of an order.", ROUNDS)
     parser.add_argument(
         "--requests",
-        type=int,
+        type=whole,
         default=REQUESTS,
         help="of all connections, each round (%(default)s)",
     )
     parser.add_argument(
-        "--connections", type=int, default=CONNECTIONS, help="an even number (%(default)s)"
+        "--connections", type=whole, default=CONNECTIONS, help="an even number (%(default)s)"
     )
     options = parser.parse_args(arguments)
     rows = path_rows(options.requests, options.rounds, options.connections)

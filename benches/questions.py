@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from benches.replay import write_log
-from benches.rows import Row, bench_parser, publish, row
+from benches.rows import Row, bench_parser, publish, row, whole
 from benches.workloads import PROFILES, workload
 from exchange.cli.export import exporting
 from exchange.history import walk
@@ -192,7 +192,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         default=list(QUESTIONS),
         help="questions to time (all)",
     )
-    parser.add_argument("--commands", type=int, default=COMMANDS, help="in the log (%(default)s)")
+    parser.add_argument("--commands", type=whole, default=COMMANDS, help="in the log (%(default)s)")
     options = parser.parse_args(arguments)
     rows = (
         one

@@ -23,7 +23,7 @@ from pathlib import Path
 from statistics import median
 from typing import Final
 
-from benches.rows import Row, bench_parser, publish, row
+from benches.rows import Row, bench_parser, publish, row, whole
 from benches.workloads import Draw, Profile
 from exchange.engine import Engine
 from exchange.journal import sealed, snapshots
@@ -278,7 +278,9 @@ def rows(options: argparse.Namespace) -> Iterator[Row]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = bench_parser("recovery", "Time snapshots.", ROUNDS)
-    parser.add_argument("--orders", type=int, default=ORDERS, help="orders that rest (%(default)s)")
+    parser.add_argument(
+        "--orders", type=whole, default=ORDERS, help="orders that rest (%(default)s)"
+    )
     parser.add_argument(
         "--tail", type=int, default=TAIL, help="commands behind the snapshot (%(default)s)"
     )

@@ -16,7 +16,7 @@ from pathlib import Path
 from statistics import median
 from typing import Final
 
-from benches.rows import Row, bench_parser, publish, row
+from benches.rows import Row, bench_parser, publish, row, whole
 from benches.workloads import PROFILES, workload
 from exchange.engine import Engine
 from exchange.messages import COMMAND_BYTES
@@ -81,7 +81,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = bench_parser("replay", "Time a replay of a log.", ROUNDS)
     parser.add_argument("--workloads", nargs="+", choices=PROFILES, default=["single", "xc"],
         help="flows to time (single and xc)")  # fmt: skip
-    parser.add_argument("--commands", type=int, default=COMMANDS, help="in each log (%(default)s)")
+    parser.add_argument(
+        "--commands", type=whole, default=COMMANDS, help="in each log (%(default)s)"
+    )
     options = parser.parse_args(arguments)
     rows = (
         one

@@ -2,7 +2,9 @@
 
 import argparse
 import json
+import os
 import subprocess
+import sys
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -10,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 HISTORY: Final = Path(__file__).with_name("history.jsonl")
+UNREAD: Final = 3  # Exit.UNUSABLE of exchange.cli.output
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,15 +50,35 @@ def bench_parser(name: str, description: str | None, rounds: int = 0) -> argpars
     )
     if rounds:
         text = "times that all is done; figures are medians over them (%(default)s)"
-        parser.add_argument("--rounds", type=int, default=rounds, help=text)
+        parser.add_argument("--rounds", type=whole, default=rounds, help=text)
     return parser
 
 
+def whole(text: str) -> int:
+    """Return a whole number from 1, an argument of a parser."""
+    if not (text.isascii() and text.isdecimal()) or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text}: it is a whole number, 1 or more")
+    return int(text)
+
+
+def folder(text: str) -> Path:
+    """Return an existing folder, an argument of a parser: what was timed for an hour is not lost
+    for want of it."""
+    if not Path(text).is_dir():
+        raise argparse.ArgumentTypeError(f"{text}: there is no such folder")
+    return Path(text)
+
+
 def publish(rows: Iterable[Row], *, as_json: bool, record: bool) -> None:
-    """Print each row as it comes; with ``record`` append all to the history at the end."""
+    """Print each row as it comes; with ``record`` append all to the history at the end. Ends with
+    UNREAD if nobody reads the rows any more."""
     shown = []
     for one in rows:
-        print(one.as_json() if as_json else one.as_text(), flush=True)
+        try:
+            print(one.as_json() if as_json else one.as_text(), flush=True)
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is flushed
+            sys.exit(UNREAD)
         shown.append(one)
     if record:
         _append(shown)

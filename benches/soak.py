@@ -23,7 +23,7 @@ from weakref import WeakKeyDictionary
 
 import msgspec
 
-from benches.rows import Row, bench_parser, publish, row
+from benches.rows import Row, bench_parser, folder, publish, row
 from clients.aio import AsyncClient
 from clients.errors import ConnectionLost, NotConnected, OutcomeUnknown
 from exchange.app import asking
@@ -41,6 +41,7 @@ SPREAD_TICKS: Final = 20
 # The gateway remembers the last FINISHED_ORDERS that ended: until then it grows by design.
 WARM_ORDERS: Final = FINISHED_ORDERS * 3 // 2
 JUDGED_SAMPLES: Final = 60  # at least
+SECONDS_MIN: Final = 4  # of two samples in the half that is judged
 GROWTH_MAX: Final = 0.05  # of memory over the judged part
 DESCRIPTORS_MAX: Final = CLIENTS + 1  # by how many the second half's maximum may exceed the first's
 CASH: Final = "900000000"
@@ -260,9 +261,12 @@ def options() -> argparse.Namespace:
     parser.add_argument(
         "--rate", type=float, default=RATE, help="orders a second, of all clients (%(default)s)"
     )
-    parser.add_argument("--plot", type=Path, help="a folder for the picture (needs matplotlib)")
+    parser.add_argument("--plot", type=folder, help="a folder for the picture (needs matplotlib)")
     parser.add_argument("--samples", type=Path, help="a file for every sample, as JSON lines")
-    return parser.parse_args()
+    chosen = parser.parse_args()
+    if not (chosen.seconds >= SECONDS_MIN and chosen.rate > 0):
+        parser.error(f"--seconds is {SECONDS_MIN} or more, and --rate above 0")
+    return chosen
 
 
 def main() -> Iterator[str]:

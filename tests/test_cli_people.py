@@ -6,8 +6,11 @@ Budget: 10 seconds.
 import argparse
 import importlib
 import json
+import os
 import re
 import shutil
+import subprocess
+import sys
 from inspect import signature
 from pathlib import Path
 from pkgutil import iter_modules
@@ -16,6 +19,7 @@ from typing import Any, get_args, get_type_hints
 import msgspec
 import pytest
 import today
+from served import CHECKOUT
 from typer.testing import CliRunner
 
 from clients import bots
@@ -146,6 +150,41 @@ def test_every_argument_of_every_benchmark_has_help(
     assert {"json", "record"} < told.keys()
     assert [argument for argument, text in told.items() if not text] == []
     assert not PYTHON.search(parser.format_help())
+
+
+@pytest.mark.parametrize("name", ["core", *BENCHES])
+def test_a_number_that_makes_no_sense_ends_no_benchmark_in_a_traceback(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is counted is 1 or more; only a seed, and what is passed over, may be 0."""
+    numbers = {one.dest for one in benchmark(name, monkeypatch)._actions if one.type is int}
+    assert numbers <= {"seed", "skip", "tail"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["replay", "--rounds", "0"], "argument --rounds: 0: it is a whole number, 1 or more"),
+        (["replay", "--rounds", "x"], "argument --rounds: x: it is"),
+        (["soak", "--rate", "0"], "--rate above 0"),
+        (["soak", "--seconds", "1"], "--seconds is 4 or more"),
+        (["soak", "--plot", "none"], "argument --plot: none: there is no such folder"),
+    ],
+)
+def test_a_benchmark_says_what_is_wrong_before_it_begins(
+    arguments: list[str], said: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert CliRunner().invoke(app, ["bench", *arguments]).exit_code == 2
+    assert said in capfd.readouterr().err
+
+
+def test_a_benchmark_whose_rows_nobody_reads_ends_without_a_word() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "exchange.cli", "bench", "contracts", "--json"]
+    done = subprocess.run(command, cwd=CHECKOUT, stdout=writer, stderr=subprocess.PIPE, check=False)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (3, b"")
 
 
 @pytest.mark.parametrize("bot", [found.name for found in iter_modules(bots.__path__)])
