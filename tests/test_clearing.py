@@ -6,12 +6,14 @@ import json
 import os
 import pickle
 import random
+import re
 import sqlite3
 import subprocess
 import sys
 import time
 import weakref
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -173,6 +175,16 @@ def test_the_worked_postings(clearing: Clearing, tmp_path: Path) -> None:
             [(cash_of(1), VM_CLEARING, 75_600_000), (VM_CLEARING, cash_of(2), 75_600_000)],
         ),
     ]
+
+
+def test_the_page_lists_every_table_and_view(clearing: Clearing, tmp_path: Path) -> None:
+    with closing(sqlite3.connect(tmp_path / "clearing.db")) as store:
+        made = store.execute("select name from sqlite_master where type in ('table', 'view')")
+        names = {name for (name,) in made if not name.startswith("sqlite_")}
+    page = (Path(__file__).parents[1] / "docs/concepts/clearing.md").read_text()
+    rows = page.partition("| table or view | holds |")[2].partition("\n\n")[0].splitlines()
+    listed = [re.findall(r"`(\w+)`", row.split("|")[1]) for row in rows if row.startswith("| `")]
+    assert {name for row in listed for name in row} == names
 
 
 def test_a_store_that_is_dropped_is_closed(tmp_path: Path) -> None:

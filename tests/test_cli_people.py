@@ -30,6 +30,7 @@ from exchange.cli.conduct import Feature
 from exchange.cli.operator import show_proposals
 from exchange.cli.output import plain
 from exchange.cli.root import app
+from exchange.cli.rulings import show_rulings
 
 CODE, NEXT = today.listed()[2:4]
 PYTHON = re.compile(r"\b(None|True|False)\b|[\[{]['\"0-9]")  # a value as Python writes it
@@ -97,6 +98,14 @@ def test_no_value_is_printed_as_python_has_it(
     words = [str(tmp_path / "market") if word == "KEPT" else word for word in command.split()]
     told = said(*words)
     assert line in told and not PYTHON.search(told), told
+
+
+def test_a_time_that_there_is_none_of_is_a_dash(capsys: pytest.CaptureFixture[str]) -> None:
+    """Of a schedule that has ended, say."""
+    facts = {"times": 0, "next": 0}
+    ruling = {"operation": "schedule_cycles", "outcome": "accepted", "facts": facts}
+    show_rulings({"rulings": [ruling]}, as_json=False)
+    assert capsys.readouterr().out.splitlines()[-1] == "next   -"
 
 
 def test_a_proposal_says_what_it_is_for(capsys: pytest.CaptureFixture[str]) -> None:

@@ -61,4 +61,6 @@ def _readable(name: str, fact: Any) -> Any:
         return {key: _readable(name, one) for key, one in fact.items()}
     if isinstance(fact, int) and name in DOLLARS:
         return f"{dollars(fact)} USD"
-    return time_text(fact) if name in TIMES and fact else fact
+    if name in TIMES and not fact:
+        return None  # there is none
+    return time_text(fact) if name in TIMES else fact
