@@ -220,6 +220,7 @@ def test_a_served_sandbox_gives_faults_on_demand(visit: dict[str, Any]) -> None:
         (["--clock", "virtual"], "runs a --bot", 2),
         (["--bot", "maker"], "runs a --bot", 2),
         (["--clock", "virtual", "--bot", "nobody"], "no bot is called nobody", 2),
+        (["--clock", "virtual", "--bot", "../x"], "no bot is called ../x", 2),
         (["--clock", "virtual", "--bot", "none.py"], "no such file", 2),
         (["--clock", "virtual", "--bot", "json"], "has no bot", 2),
         (["--clock", "virtual", "--bot", "maker --what"], "unrecognized", 2),

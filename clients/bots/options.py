@@ -166,7 +166,7 @@ def _module(name: str) -> ModuleType:
 def _exists(module: str) -> bool:
     try:
         return importlib.util.find_spec(module) is not None
-    except ModuleNotFoundError:
+    except (ImportError, ValueError):  # ValueError: of a name that no module can have
         return False
 
 
