@@ -19,6 +19,7 @@ from exchange.app.wishes import RequestRefused
 from exchange.engine import Engine
 from exchange.journal import replay
 from exchange.journal.errors import DirectoryLocked, NotReproduced, SyncFailed
+from exchange.journal.places import EXCHANGE_ID_NAME
 from exchange.journal.storage import DirectoryLock, LocalFile, LocalStorage
 from exchange.journal.syncer import Done, Log
 from exchange.journal.tape import PREAMBLE, RECORD_BYTES, Tape, unpack_head
@@ -208,7 +209,7 @@ def test_an_identity_is_made_once_and_under_the_lock(
 
 @pytest.mark.parametrize("text", ["", "00", "no hexadecimal", "00" * 17])
 def test_a_file_that_holds_no_identity_is_refused_by_name(tmp_path: Path, text: str) -> None:
-    (tmp_path / identity.EXCHANGE_ID_NAME).write_text(text)
+    (tmp_path / EXCHANGE_ID_NAME).write_text(text)
     with pytest.raises(identity.BadExchangeId, match="does not hold 16 bytes"):
         identity.exchange_id(tmp_path)
 
@@ -216,7 +217,7 @@ def test_a_file_that_holds_no_identity_is_refused_by_name(tmp_path: Path, text: 
 async def test_a_log_without_its_identity_is_refused_and_given_no_other(tmp_path: Path) -> None:
     async with running(tmp_path):
         pass
-    path = tmp_path / identity.EXCHANGE_ID_NAME
+    path = tmp_path / EXCHANGE_ID_NAME
     own = path.read_text().strip()
     path.unlink()
     for _ in range(2):
