@@ -11,6 +11,7 @@ from test_engine_rules import BUY, SELL, Desk, words
 from exchange.engine import Engine
 from exchange.messages import (
     EVENT,
+    CombinationRule,
     CommandFlag,
     CommandKind,
     Event,
@@ -287,3 +288,39 @@ def test_a_request_is_not_an_order_to_be_named(machine: type[Machine]) -> None:
         wish = pack(kind, account=1, side=2, quantity=1, target_lo=1 << 32 | 1, key_lo=6 + number)
         row = EVENT.unpack(engine.apply(wish, 3 + number, 10**12))
         assert (row[2], row[4]) == (EventKind.REJECTED, Reason.NOT_FOUND)
+
+
+@pytest.mark.parametrize("deep", [0, 400])
+@pytest.mark.parametrize("by", [0, Selection.INSTRUMENT, Selection.PRODUCT, Selection.SESSION])
+@pytest.mark.parametrize("side", [BUY, SELL, 2])
+def test_deep_in_a_book_or_at_its_top_the_same_orders_are_found(
+    deep: int, by: int, side: int
+) -> None:
+    """Many orders of others before the account's, and orders in a spread that work in both months:
+    the engine may walk the books or pass over all slots, the oracle looks at every order."""
+    told = []
+    for machine in (Oracle, Engine):
+        desk = Street(machine())
+        fields = {"tif": CombinationRule.DIFFERENCE, "target_lo": -60, "target_hi": 60}
+        desk.do(
+            pack(CommandKind.LIST_COMBINATION, instrument=3, key_lo=1 | 2 << 16,
+                 quantity=1 | 14 << 4, **fields),
+            pack(CommandKind.SET_RISK, instrument=3, quantity=1000, session=100),
+            pack(CommandKind.SET_STATE, instrument=3, tif=TradingState.CONTINUOUS),
+        )  # fmt: skip
+        desk.scatter()
+        desk.rest(1, BUY, 2, -50, instrument=3)
+        desk.rest(1, SELL, 3, 50, instrument=3, session=desk.second)
+        desk.do(
+            *[
+                pack(CommandKind.ENTER, account=4, instrument=n % 3, side=n // 3 % 2, quantity=1,
+                     price=109 if n // 3 % 2 else 94, key_lo=5000 + n)
+                for n in range(deep)
+            ]
+        )  # fmt: skip
+        chosen = {Selection.INSTRUMENT: 1, Selection.PRODUCT: 7}.get(Selection(by), 0)
+        session = desk.second if by & Selection.SESSION else 0
+        told.append(desk.mass_cancel(side=side, tif=by, instrument=chosen, target_lo=session))
+        told.append(desk.mass_cancel())
+    assert told[:2] == told[2:]
+    assert len(told[0]) + len(told[1]) > 6

@@ -3,21 +3,24 @@
 The orders of one account are found by walking the books of the instruments in which it has working
 lots, from the best prices outwards, until all these lots have been met; those of a member or of all
 members by one pass over the slots. So no index of an account's orders has to be kept up to date.
+A walk follows links through all memory, and takes over ten times as long per order as a pass: one
+that has met a sixteenth as many orders as there are slots is given up for a pass.
 """
 
 from libc.stdlib cimport qsort
 
 from exchange.engine.book cimport occupied_above, occupied_below
+from exchange.engine.combinations cimport side_in, times
 from exchange.engine.events cimport blank, event_of
 from exchange.engine.guards cimport bad_owner
 from exchange.engine.ids cimport has_slot
 from exchange.engine.lifecycle cimport answered, cancel_for, keep_receipt, pick, reject
 from exchange.engine.risk cimport position_of
 from exchange.engine.state cimport (
-    Account, Auction, Command, Event, Instrument, KILLED_ACCOUNT, KILLED_EXCHANGE, KILLED_MEMBER,
-    Level, Market, NO_ASK, NO_BID, Order, Position, SESSION_FREE, SESSION_ONLINE, Session,
-    account_of, collects, ensure, i32, i64, is_live, lots_of, set_killed, side_of, u32, u64, u8,
-    working_of,
+    Account, Auction, Command, Composite, Event, Instrument, KILLED_ACCOUNT, KILLED_EXCHANGE,
+    KILLED_MEMBER, Level, Market, NO_ASK, NO_BID, Order, Position, SESSION_FREE, SESSION_ONLINE,
+    Session, account_of, collects, ensure, i32, i64, instrument_of, is_live, lots_of, set_killed,
+    side_of, u32, u64, u8, working_of,
 )
 from exchange.engine.vocabulary cimport *
 
@@ -32,6 +35,15 @@ cdef struct Choice:  # which orders of an account are chosen
     u32 number  # of the instrument or product
     u32 session
     i64[2] left  # by side, the account's working lots in the book in hand that are still to be met
+    i64 steps  # orders that the walk may still meet before it is given up; negative: it is
+
+
+cdef inline bint is_of_side(Order* o, Choice* wanted) noexcept nogil:
+    return wanted.side == SIDE_UNSTATED or wanted.side == side_of(o)
+
+
+cdef inline bint is_of_session(Order* o, Choice* wanted) noexcept nogil:
+    return not wanted.selection & SELECTION_SESSION or o.session == wanted.session
 
 
 cdef void pick_from(Market* m, Level* level, Choice* wanted) noexcept nogil:
@@ -39,21 +51,21 @@ cdef void pick_from(Market* m, Level* level, Choice* wanted) noexcept nogil:
     cdef u32 slot = level.head
     cdef Order* o
     cdef u8 side
-    while slot and wanted.left[0] | wanted.left[1]:
+    while slot and wanted.left[0] | wanted.left[1] and wanted.steps >= 0:
+        wanted.steps -= 1
         o = &m.orders[slot]
         side = side_of(o)
-        if (account_of(&m.positions[o.position]) == wanted.account
-                and (wanted.side == SIDE_UNSTATED or wanted.side == side)):
+        if account_of(&m.positions[o.position]) == wanted.account and is_of_side(o, wanted):
             wanted.left[side] -= lots_of(m, slot)
             ensure(m, wanted.left[side] >= 0)
-            if not wanted.selection & SELECTION_SESSION or o.session == wanted.session:
+            if is_of_session(o, wanted):
                 pick(m, slot)
         slot = o.next
 
 
 cdef void pick_from_ladder(Market* m, Instrument* ladder, u8 side, Choice* wanted) noexcept nogil:
     cdef i32 at = ladder.best[side]
-    while wanted.left[side] and at != NO_BID and at != NO_ASK:
+    while wanted.left[side] and at != NO_BID and at != NO_ASK and wanted.steps >= 0:
         pick_from(m, &ladder.levels[at], wanted)
         at = occupied_above(ladder, at) if side else occupied_below(ladder, at)
 
@@ -83,13 +95,32 @@ cdef int in_slot_order(const void* x, const void* y) noexcept nogil:
     return -1 if (<u32*>x)[0] < (<u32*>y)[0] else 1
 
 
-cdef void gather(Market* m, Choice* wanted) noexcept nogil:
-    """Pick the chosen orders of one account, and sort them by slot."""
-    cdef Account* a = &m.accounts[wanted.account]
+cdef void count_made(Market* m, Account* a, bint forget) noexcept nogil:
+    """Add up in `due_of` what an account's orders in combinations work in each leg's position, for
+    in the leg's book there is no order for it; or `forget` these sums. Modulo 2**32: less than they
+    are makes a walk longer, not wrong."""
+    cdef Composite* made
+    cdef u32* due
+    cdef u32 i, k, at, leg
+    cdef u8 side
+    for i in range(a.positions_length if m.combined_count else 0):
+        made = &m.composites[i]
+        at = position_of(a, i)
+        for k in range(made.legs if at else 0):
+            leg = position_of(a, made.leg[k])
+            for side in range(2):
+                due = &m.due_of[2 * leg + side_in(side, made.ratio[k])]
+                due[0] = 0 if forget else due[0] + <u32>(m.charged[at].lots[side]
+                                                         * times(made.ratio[k]))
+
+
+cdef void walk_books(Market* m, Account* a, Choice* wanted) noexcept nogil:
+    """Pick the chosen orders of one account from the books, unless the walk is given up."""
     cdef Position* p
     cdef u32 i, at
     cdef u8 side
-    m.picked_count = 0
+    wanted.steps = m.order_top >> 4
+    count_made(m, a, False)
     for i in range(a.positions_length):
         at = position_of(a, i)
         if at == 0 or not is_chosen(m, i, wanted):
@@ -97,10 +128,40 @@ cdef void gather(Market* m, Choice* wanted) noexcept nogil:
         p = &m.positions[at]
         for side in range(2):
             wanted.left[side] = (0 if wanted.side == 1 - side  # only the other side is chosen
-                                 else working_of(p, side))
+                                 else working_of(p, side) - m.due_of[2 * at + side])
         if wanted.left[0] | wanted.left[1]:
             pick_from_book(m, i, wanted)
-    if m.picked_count > 1:
+        if wanted.steps < 0:
+            break
+    count_made(m, a, True)
+
+
+cdef void pick_from_slots(Market* m, Choice* wanted) noexcept nogil:
+    """Pick the chosen orders of one account by a pass over all slots."""
+    cdef Order* o
+    cdef Position* p
+    cdef u32 slot
+    for slot in range(1, m.order_top):
+        o = &m.orders[slot]
+        if not is_live(o):
+            continue
+        p = &m.positions[o.position]
+        if (account_of(p) == wanted.account and is_chosen(m, instrument_of(p), wanted)
+                and is_of_side(o, wanted) and is_of_session(o, wanted)):
+            pick(m, slot)
+
+
+cdef void gather(Market* m, Choice* wanted) noexcept nogil:
+    """Pick the chosen orders of one account, in slot order."""
+    cdef Account* a = &m.accounts[wanted.account]
+    m.picked_count = 0
+    if a.open_orders == 0:
+        return
+    walk_books(m, a, wanted)
+    if wanted.steps < 0:
+        m.picked_count = 0
+        pick_from_slots(m, wanted)
+    elif m.picked_count > 1:
         qsort(m.picked, m.picked_count, sizeof(u32), in_slot_order)
 
 
