@@ -7,7 +7,7 @@ list of slots, each naming the one noted before it, the first naming itself.
 
 from exchange.engine.book cimport occupied_above, occupied_below, reaches
 from exchange.engine.groups cimport partner_of
-from exchange.engine.state cimport i32, lots_of, u8
+from exchange.engine.state cimport WATCH_HIDDEN, i32, lots_of, u8
 from exchange.engine.vocabulary cimport SELF_TRADE_CANCEL_OLDEST
 
 
@@ -50,13 +50,31 @@ cdef i64 count_lots(Market* m, Instrument* book, Incoming* t, u32 wanted,
     return found
 
 
+cdef i64 shown_within(Instrument* book, Incoming* t, u32 wanted) noexcept nogil:
+    """Lots that all opposite orders within the limit show, whoever's they are, added up until
+    `wanted` are found."""
+    cdef u8 other = 1 - t.side
+    cdef i64 found = 0
+    cdef i32 at = book.best[other]
+    while found < wanted and reaches(t.side, t.limit, at):
+        found += book.levels[at].quantity
+        at = occupied_above(book, at) if other else occupied_below(book, at)
+    return found
+
+
 cdef i64 reachable(Market* m, Instrument* book, Incoming* t, u32 wanted) noexcept nogil:
     """Lots that an incoming order could trade at once, counted until `wanted` are found: at each
     price first what is shown, then what is hidden. Own orders are skipped under CANCEL_OLDEST, and
-    end the count under any other mode."""
+    end the count under any other mode. If all levels together show too little, no order is looked
+    at, and the answer is some number below `wanted`."""
     cdef u32 counted = 0
-    cdef i64 found = count_lots(m, book, t, wanted, &counted)
     cdef u32 slot = 0
+    cdef i64 found = 0
+    if not book.watched & WATCH_HIDDEN:
+        found = shown_within(book, t, wanted)
+        if found < wanted:
+            return found
+    found = count_lots(m, book, t, wanted, &counted)
     while counted != slot:  # the first names itself
         slot = counted
         counted = m.extras[slot].counted
