@@ -409,3 +409,21 @@ def test_ten_thousand_stops_come_in_by_slices_in_their_order() -> None:
     assert seen == orders
     assert desk.stamp == START + 9 * Limit.ELECTION_NS
     assert desk.machine.position(8, 0)["net"] == -10_000
+
+
+@both
+def test_elected_stops_that_expire_when_they_are_due_do_not_come_in(machine: type[Machine]) -> None:
+    """Orders go before elected stops of the same stamp: the last one leaves nothing that is due."""
+    desk = Floor(machine())
+    due = START + Limit.ELECTION_NS
+    first = crowd(desk, Limit.ELECTIONS, range(105, 106))
+    expiring = {"tif": TimeInForce.GTD, "target_lo": due}
+    late = [desk.stop(1, SELL, 1, 105, price=60, **expiring) for _ in range(3)]
+    resting = desk.rest(3, BUY, 1, 70, **expiring)
+    assert elected(desk.print_at(105)) == first
+    assert desk.machine.next_deadline() == due
+    desk.stamp = due
+    events = desk.do(pack(CommandKind.ADVANCE_TIME))
+    assert [e.order_id for e in events[:-1]] == [*late, resting]
+    assert {e.reason for e in events[:-1]} == {CancelReason.TIME_EXPIRED}
+    assert desk.machine.next_deadline() == 0

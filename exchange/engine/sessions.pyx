@@ -109,13 +109,19 @@ cdef inline i64 due_timer(Market* m, u32 fired) noexcept nogil:
     return m.timers[fired].due if fired < m.timer_count else NEVER
 
 
-cdef bint resumes_now(Market* m, Instrument* book, u32 fired) noexcept nogil:
-    """Whether a book's halt is over, and due before all else."""
+cdef bint resumes_now(Market* m, Instrument* book, Instrument* other, u32 fired) noexcept nogil:
+    """Whether a book's halt is over, and due before all else, `other`'s elected stops included."""
     cdef i64 due = m.safety[book - m.instruments].resume_at
-    cdef Instrument* other = next_slice(m)
     return (due <= m.stamp and (m.expiry_count == 0 or due < m.expiries[0].due)
             and due < due_timer(m, fired)
             and (other == NULL or due < m.stops[other - m.instruments].due))
+
+
+cdef bint enters_now(Market* m, Instrument* book, u32 fired) noexcept nogil:
+    """Whether a book's elected stops may come in, and are due before all else but halts."""
+    cdef i64 due = m.stops[book - m.instruments].due
+    return (due <= m.stamp and (m.expiry_count == 0 or due < m.expiries[0].due)
+            and due < due_timer(m, fired))
 
 
 cdef void fire_due(Market* m) noexcept nogil:
@@ -124,21 +130,25 @@ cdef void fire_due(Market* m) noexcept nogil:
     by id."""
     cdef u32 fired = 0
     cdef i64 due
-    cdef Instrument* book
+    # To find either is to look at every instrument, and thousands of orders may expire at once. The
+    # end of a session or order lets none trade and elects nothing: at most it takes the last stop.
+    cdef Instrument* halted = next_resume(m)
+    cdef Instrument* elected = next_slice(m)
     # gathered once: no new order is entered before all this is done
     cdef Gathered ending = none_gathered()
     while True:
-        book = next_resume(m)
-        if book != NULL and resumes_now(m, book, fired):
-            resume(m, book)
+        if elected != NULL and m.stops[elected - m.instruments].elected.head == 0:
+            elected = next_slice(m)
+        if halted != NULL and resumes_now(m, halted, elected, fired):
+            resume(m, halted)
+            halted = next_resume(m)
+            elected = next_slice(m)
             continue
-        book = next_slice(m)
-        if book != NULL and m.stops[book - m.instruments].due <= m.stamp:
-            due = m.stops[book - m.instruments].due
-            if ((m.expiry_count == 0 or due < m.expiries[0].due)
-                    and due < due_timer(m, fired)):
-                aftermath(m, book, m.index)
-                continue
+        if elected != NULL and enters_now(m, elected, fired):
+            aftermath(m, elected, m.index)
+            halted = next_resume(m)
+            elected = next_slice(m)
+            continue
         due = m.expiries[0].due if m.expiry_count else NEVER
         if fired < m.timer_count and m.timers[fired].due <= due:
             if m.timers[fired].due > m.stamp:
