@@ -15,7 +15,7 @@ from oracle_combinations import (
     open_legs,
     weight,
 )
-from oracle_risk import member_figures, required
+from oracle_risk import member_figures, required, rise_of
 from oracle_state import Instrument, Market, Order, Place, Record, Rejected
 
 from exchange.messages import CombinationRule, EventKind, Limit, Mode, Reason, Side, TradingState
@@ -51,18 +51,23 @@ def set_implied(m: Market, c: Record) -> None:
     m.emit(EventKind.IMPLIED_CHANGED, instrument=c.instrument, quantity=c.tif)
 
 
-def covered(m: Market, number: int, need: int) -> bool:
-    """Whether an account and its member have ``need`` micro-dollars that nothing binds."""
+def covered(m: Market, number: int, need: int, beside: int = 0) -> bool:
+    """Whether an account has ``need`` micro-dollars that nothing binds, and its member those and
+    what another of its accounts needs ``beside``."""
     account = m.accounts[number]
     member_need, member_cash = member_figures(m, account.member)
-    free = min(account.cash - required(m, account), member_cash - member_need)
-    return free >= need
+    if account.cash - required(m, account) < need:
+        return False
+    return member_cash - member_need >= need + beside
 
 
-def affordable(m: Market, source: Source, account: int, rest: int | None, limit: int) -> bool:
+def affordable(
+    m: Market, source: Source, account: int, rest: int | None, limit: int, beside: int
+) -> bool:
     """Months of unequal hours are not priced from their anchors here: whether the side of the
     combination that this could cost more than its hold has that much besides. ``rest``: lots that
-    an incoming order of the combination keeps, at its limit; it holds nothing yet."""
+    an incoming order of the combination keeps, at its limit; it holds nothing yet. ``beside``:
+    what an incoming order of a leg needs, if it is of the same member."""
     combination = source.combination
     if combination.rule == CombinationRule.AVERAGE:
         return True
@@ -78,7 +83,7 @@ def affordable(m: Market, source: Source, account: int, rest: int | None, limit:
     if need <= 0:
         return True
     if rest is None:
-        return covered(m, account, need * source.lots)
+        return covered(m, account, need * source.lots, beside)
     distance = (limit * combination.tick_scale - mark_of(m, combination)) * sign
     kept = (rates + combination.rate + max(0, distance)) * rest
     return covered(m, account, (rates + max(0, loss)) * source.lots + kept)
@@ -155,7 +160,11 @@ def best_source(
         incoming = instrument is combination
         owner = account if incoming else source.parts[0].account
         rest = lots - source.lots if incoming else None
-        if not affordable(m, source, owner, rest, limit):
+        beside = 0
+        if not incoming and m.accounts[owner].member == m.accounts[account].member:
+            wish = (side, lots, limit)
+            beside = max(0, rise_of(m, m.accounts[account], instrument, wish, None))
+        if not affordable(m, source, owner, rest, limit, beside):
             continue
         better = -1 if side == Side.BUY else 1
         if found is None or better * (source.price - found.price) > 0:

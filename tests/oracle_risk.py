@@ -149,14 +149,10 @@ def reduces(
     return True
 
 
-def judge_margin(
-    m: Market,
-    account: Account,
-    instrument: Instrument,
-    wish: Working,
-    old: Order | None,
-) -> None:
-    """Would the collateral still cover it? Raises MARGIN, MEMBER_MARGIN."""
+def rise_of(
+    m: Market, account: Account, instrument: Instrument, wish: Working, old: Order | None
+) -> int:
+    """By how much the account's requirement would rise with ``wish`` in place of ``old``."""
     rise = 0
     for number, side, lots in effects(instrument, wish[0], wish[1]):
         one = m.instruments[number]
@@ -166,7 +162,18 @@ def judge_margin(
         rise += hold(m, one, net, then) - hold(m, one, net, working(m, account, number))
     changes = [*effects(instrument, wish[0], wish[1])]
     changes += effects(instrument, old.side, -old.leaves) if old else ()
-    rise -= credit(m, account, changes) - credit(m, account)
+    return rise - credit(m, account, changes) + credit(m, account)
+
+
+def judge_margin(
+    m: Market,
+    account: Account,
+    instrument: Instrument,
+    wish: Working,
+    old: Order | None,
+) -> None:
+    """Would the collateral still cover it? Raises MARGIN, MEMBER_MARGIN."""
+    rise = rise_of(m, account, instrument, wish, old)
     judge_rise(m, account, rise, reduces(m, account, instrument, wish, old))
 
 

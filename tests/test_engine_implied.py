@@ -210,6 +210,42 @@ def test_what_an_order_keeps_after_an_implied_price_is_covered_too(
     assert account["required"] <= account["cash"]
 
 
+@both
+@pytest.mark.parametrize("free", [64, 65])
+def test_two_orders_of_a_member_do_not_count_on_the_same_margin(
+    machine: type[Machine], free: int
+) -> None:
+    """Account 5 bids for the spread, 6 sells the near month to it, far from the anchors: 60 dollars
+    for the one, 5 for the other. Each has enough; what their member has of that 7 has lost."""
+    desk = Desk(machine())
+    desk.do(pack(CommandKind.SET_IMPLIED, instrument=SPREAD, tif=1))
+    for number in (5, 6, 7):
+        desk.do(
+            pack(
+                CommandKind.OPEN_ACCOUNT, account=number, instrument=7, session=number,
+                quantity=1000, target_hi=1,
+            ),
+            pack(CommandKind.DEPOSIT, account=number, price=20_000_000_000),
+        )  # fmt: skip
+    desk.do(*[desk.risk(number) for number in range(3)])  # no fees
+    desk.enter(2, 2, SELL, 10, 2650)
+    desk.enter(7, 2, BUY, 10, 2650)
+    desk.enter(5, SPREAD, BUY, 5, 0)
+    desk.enter(3, 1, BUY, 5, 3150)  # now 3150 is implied in the near month
+    for number in (5, 6, 7):
+        spare = desk.machine.account(number)["cash"] - desk.required(number)
+        left = 0 if number == 7 else 744_000_000
+        desk.do(pack(CommandKind.WITHDRAW, account=number, price=spare - left))
+    lost = 2 * 744_000_000 - free * 1_000_000
+    desk.do(pack(CommandKind.FEE, account=7, price=lost))
+    events = desk.enter(6, 0, SELL, 5, 3150)
+    assert rejects(events) == []
+    assert bool(executions(events)) == (free == 65)
+    accounts = [desk.machine.account(number) for number in (5, 6, 7)]
+    excess = sum(account["cash"] - account["required"] for account in accounts)
+    assert excess == (0 if free == 65 else 59_000_000)
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_no_order_brings_its_account_into_deficit(seed: int) -> None:
     """Account 1 has little more than its orders of the spread hold; the months trade far from their

@@ -13,14 +13,15 @@ The sums that must be zero: lots and cash of each leg, as of any trade of legs.
 
 from exchange.engine.book cimport price_of
 from exchange.engine.combinations cimport charge_legs, side_in, times
+from exchange.engine.credits cimport credit_gain
 from exchange.engine.events cimport blank, emit, what
 from exchange.engine.legs cimport Party, floor_div, trade_leg
 from exchange.engine.lifecycle cimport reject
 from exchange.engine.matching cimport settle_head
-from exchange.engine.risk cimport adverse_per_lot, rehold
+from exchange.engine.risk cimport adverse_per_lot, position_of, rehold
 from exchange.engine.state cimport (
-    Composite, Event, NO_ASK, NO_BID, Position, WATCH_IMPLIED, account_of, i128, is_featured,
-    order_id_of, side_of, u16, u64,
+    Composite, Event, NO_ASK, NO_BID, Position, WATCH_CREDIT, WATCH_IMPLIED, account_of, i128,
+    is_featured, order_id_of, side_of, u16, u64,
 )
 from exchange.engine.vocabulary cimport *
 
@@ -116,13 +117,28 @@ cdef inline i128 quotient(i128 value, i64 by, i64 step, u8 side) noexcept nogil:
     return (floor_div(value, unit) if side else -floor_div(-value, unit)) * step
 
 
-cdef bint affordable(Market* m, Account* account, Source* s, u32 lots, i64 limit) noexcept nogil:
+cdef i64 needed_by(Market* m, Instrument* book, Account* account, u8 side, u32 lots,
+                   i64 limit) noexcept nogil:
+    """By how much an account's requirement rises if `lots` of an outright work at their limit."""
+    cdef u32 number = <u32>(book - m.instruments)
+    cdef Position* p = &m.positions[position_of(account, number)]
+    cdef i64 worst = p.exposure[side] + lots
+    cdef i64 rise = book.rate * max(worst, p.exposure[1 - side]) + p.adverse - p.hold
+    rise += lots * adverse_per_lot(book, side, limit)
+    if book.watched & WATCH_CREDIT:
+        rise -= credit_gain(m, account, number, side, lots)
+    return rise if rise > 0 else 0
+
+
+cdef bint affordable(Market* m, Instrument* other, Account* incoming, Account* account, u8 side,
+                     u32 lots, i64 limit, Source* s) noexcept nogil:
     """Whether `account`, which trades the whole, has the margin for prices off the legs' anchors.
 
     Legs of unequal hours do not trade at their anchors here, as they do in the combination's own
     trades: that may cost more than the combination's hold. Only a DIFFERENCE is concerned. `lots`
-    and `limit`: of an incoming order of the combination, which holds nothing yet; what it does not
-    trade now must have its hold beside.
+    and `limit` are of the incoming order in the book `other`, which holds nothing yet. If it is of
+    the combination, what it does not trade now must have its hold beside; if it is of a leg and of
+    another account of the same member, the member must have what both need.
     """
     cdef Composite* made = &m.composites[s.combination]
     cdef Instrument* book = &m.instruments[s.combination]
@@ -151,7 +167,11 @@ cdef bint affordable(Market* m, Account* account, Source* s, u32 lots, i64 limit
         rates += book.rate
         rates += adverse_per_lot(book, <u8>s.side, limit)
         need += rates * (lots - s.lots)
-    return account.excess >= need and account.member.excess >= need
+    if account.excess < need:
+        return False
+    if s.own < LIMIT_LEGS and incoming.member == account.member:
+        need += needed_by(m, other, incoming, side, lots, limit)
+    return account.member.excess >= need
 
 
 cdef inline bint has_top(Instrument* book, u8 side) noexcept nogil:
@@ -274,11 +294,11 @@ cdef bint look_at(Market* m, u32 number, Instrument* book, Account* account, u8 
     s.lots = lots
     if s.own < LIMIT_LEGS:
         s.lots = <u32>(lots / times(m.composites[number].ratio[s.own]))
-    account = take_parts(m, account, s)
-    if account == NULL:
+    owner = take_parts(m, account, s)
+    if owner == NULL:
         return False
     s.lots -= s.lots % book.lot_step
-    return s.lots != 0 and affordable(m, account, s, lots, limit)
+    return s.lots != 0 and affordable(m, book, account, owner, side, lots, limit, s)
 
 
 cdef bint is_implied(Market* m, Instrument* leg, u8 side, i64 worst) noexcept nogil:
