@@ -249,3 +249,39 @@ def test_a_bust_moves_no_more_than_money_can_hold(machine: type[Machine]) -> Non
     fields["target_lo"] = trade.sequence << 20 | trade.index
     (event,) = desk.do(pack(CommandKind.BUST, account=2, session=1, side=BUY, **fields))
     assert (event.kind, event.reason) == (EventKind.REJECTED, Reason.PARAMETER_RANGE)
+
+
+@pytest.mark.parametrize("machine", [Oracle, Engine])
+@pytest.mark.parametrize("kind", [CommandKind.BUST, CommandKind.ADJUST])
+def test_a_correction_of_the_lowest_price_there_is_is_refused(
+    machine: type[Machine], kind: CommandKind
+) -> None:
+    """The one number whose absolute value 64 bits cannot hold."""
+    desk = Desk(machine())
+    desk.rest(1, SELL, 4, 100)
+    trade = desk.enter(2, BUY, 4, 100)[1]
+    match = trade.sequence << 20 | trade.index
+    fields = {"price": -1 << 63, "quantity": 4, "target_lo": match}
+    fields["target_hi"] = 101 if kind == CommandKind.ADJUST else 0
+    (event,) = desk.do(pack(kind, account=2, session=1, side=BUY, **fields))
+    assert (event.kind, event.reason) == (EventKind.REJECTED, Reason.PARAMETER_RANGE)
+
+
+@pytest.mark.parametrize("machine", [Oracle, Engine])
+@pytest.mark.parametrize("price", [-1 << 62, 1 << 60, 3 << 60])
+@pytest.mark.parametrize("most", [0, 1 << 60])
+def test_a_value_beyond_128_bits_is_told_as_any_other(
+    machine: type[Machine], price: int, most: int
+) -> None:
+    """Where 0 is the only price, the value of a tick and the lots of an order may be any number.
+    Here the product is 2**150 or more, and its lower 128 bits are 0."""
+    desk = Desk(machine())
+    number = {"instrument": 1}
+    desk.do(
+        pack(CommandKind.LIST, quantity=1 << 31, session=1 << 29, account=1, operator=1, **number),
+        pack(CommandKind.SET_RISK, quantity=1, session=(1 << 31) - 1, **number),
+        pack(CommandKind.SET_PROTECTIONS, target_lo=most, **number),
+        pack(CommandKind.SET_STATE, tif=TradingState.CONTINUOUS, **number),
+    )
+    (event,) = desk.enter(1, BUY, 1 << 30, price, **number)
+    assert (event.reason, event.a, event.b) == (Reason.NOTIONAL, Limit.MONEY, (1 << 63) - 1)

@@ -9,7 +9,7 @@ from exchange.engine.lifecycle cimport reject
 from exchange.engine.risk cimport absolute, adverse_per_lot, required_of
 from exchange.engine.state cimport (
     Account, Command, Instrument, KILLED_ACCOUNT, KILLED_BY_SETTING, KILLED_MEMBER,
-    LOSS_REACHED, Market, Order, Position, SESSION_ONLINE, Session, WATCH_CREDIT, collects, i128,
+    LOSS_REACHED, Market, Order, Position, SESSION_ONLINE, Session, WATCH_CREDIT, collects,
     i32, i64, likely, side_of, standing, state_of, u32, u64, u8, unlikely, working_of,
 )
 from exchange.engine.vocabulary cimport *

@@ -10,7 +10,7 @@ from exchange.engine.implied cimport refuse_implied
 from exchange.engine.state cimport (
     CANCELLED, Composite, FREE, PAST_CANCELLED, RECEIPT, WATCH_IMPLIED, is_live,
 )
-from exchange.engine.safety cimport refuse_loss
+from exchange.engine.safety cimport refuse_loss, value_of
 
 cdef enum:  # by OrderState, what a target is no order in, or one that nothing is left to say of
     GONE = 1 << FREE | 1 << CANCELLED | 1 << RECEIPT | 1 << PAST_CANCELLED
@@ -103,13 +103,9 @@ cdef void refuse_quantity(Market* m, Command* c, Instrument* book) noexcept nogi
 
 cdef void refuse_off_grid(Market* m, Command* c, Instrument* book) noexcept nogil:
     """NOTIONAL, TICK, LOT or PRICE_LIMIT of a price that is not on the ladder."""
-    cdef i128 notional = <i128>c.price * book.tick_value * c.quantity
-    if notional < 0:
-        notional = -notional
+    cdef i64 notional = value_of(book, c.price, c.quantity)
     if notional > <i64>LIMIT_MONEY:
-        if notional > <i64>0x7FFFFFFFFFFFFFFF:
-            notional = <i64>0x7FFFFFFFFFFFFFFF
-        reject(m, c, REASON_NOTIONAL, <i64>LIMIT_MONEY, <i64>notional)
+        reject(m, c, REASON_NOTIONAL, <i64>LIMIT_MONEY, notional)
     elif c.price % book.price_step:
         reject(m, c, REASON_TICK, book.price_step, c.price)
     elif c.quantity % book.lot_step:

@@ -24,7 +24,9 @@ cdef void expire(Market* m, Command* c) noexcept nogil
 
 cdef inline bint exceeds(i64 a, i64 b, i64 c) noexcept nogil:
     """Whether |a| × b × c is more than LIMIT_MONEY; b and c are not negative."""
-    cdef i128 product = <i128>absolute(a) * b
+    cdef i128 product = <i128>a * b
+    if product < 0:
+        product = -product
     if product > <i64>LIMIT_MONEY:
         return c != 0
     return product * c > <i64>LIMIT_MONEY

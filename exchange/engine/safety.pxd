@@ -3,6 +3,7 @@
 
 from exchange.engine.state cimport Account, Command, Instrument, Market, Safety, i32, i64, u32, u8
 
+cdef i64 value_of(Instrument* book, i64 price, u32 lots) noexcept nogil
 cdef bint refuse_value(Market* m, Command* c, Instrument* book, Account* account) noexcept nogil
 cdef bint refuse_band(Market* m, Command* c, Instrument* book, u8 side, i64 price) noexcept nogil
 cdef i64 within_band(Market* m, Instrument* book, u8 side, i64 limit) noexcept nogil

@@ -38,19 +38,29 @@ cdef u32 watch_of(Market* m, u32 instrument) noexcept nogil:
 
 # --- orders
 
+cdef i64 value_of(Instrument* book, i64 price, u32 lots) noexcept nogil:
+    """|price| × lots × micro-dollars a tick, at most 2**63 - 1. The price may be any number, and so
+    may the others where 0 is the only price of the day: the product may need 155 bits."""
+    cdef i128 most = <i64>0x7FFFFFFFFFFFFFFF
+    cdef i128 value = <i128>price * book.tick_value
+    if value < 0:
+        value = -value
+    if value <= most:
+        value *= lots
+    return <i64>(value if value < most else most)
+
+
 cdef bint refuse_value(Market* m, Command* c, Instrument* book, Account* account) noexcept nogil:
     """ORDER_VALUE, unless QUANTITY_RANGE, ACCOUNT_MAX_QUANTITY or NOTIONAL will fire later."""
     cdef Safety* s = safety_of(m, book)
-    cdef i128 value
+    cdef i64 value
     if (s.order_value == 0 or not is_on(m, FEATURE_ORDER_VALUE) or c.flags & COMMAND_FLAG_MARKET
             or c.quantity == 0 or c.quantity > book.max_order or c.quantity > account.max_order):
         return False
-    value = <i128>c.price * book.tick_value * c.quantity  # of a sound quantity: no overflow
-    if value < 0:
-        value = -value
+    value = value_of(book, c.price, c.quantity)
     if value <= s.order_value or value > <i64>LIMIT_MONEY:
         return False
-    reject(m, c, REASON_ORDER_VALUE, s.order_value, <i64>value)
+    reject(m, c, REASON_ORDER_VALUE, s.order_value, value)
     return True
 
 
