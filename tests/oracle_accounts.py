@@ -147,6 +147,10 @@ def new_session_id(m: Market) -> int:
     else:
         raise Rejected(Reason.SESSIONS_FULL, Limit.SESSIONS, Limit.SESSIONS)
     generation = m.session_generations[slot] % 0xFFFF + 1  # 16 bits, zero skipped
+    if m.session_generations[slot] == 0xFFFF:  # its ids come round
+        for order in m.orders_by_slot():
+            if order.session & 0xFFFF == slot:
+                order.session = 0
     m.session_generations[slot] = generation
     return slot | generation << SESSION_SLOT_BITS
 

@@ -20,6 +20,7 @@ from exchange.messages import (
     Limit,
     OrderFeature,
     Reason,
+    Selection,
     TradingState,
     TransferKind,
 )
@@ -191,11 +192,12 @@ def test_many_end_at_once(losing: bool) -> None:
 
 
 @pytest.mark.parametrize("machine", [Oracle, Engine])
-def test_a_session_id_that_comes_round_ends_no_other_accounts_orders(
-    machine: type[Machine],
+@pytest.mark.parametrize("owner", [1, 2])
+def test_a_session_id_that_comes_round_ends_no_orders_of_the_first(
+    machine: type[Machine], owner: int
 ) -> None:
-    """Order 7 of account 1 has the first session's id, which account 2 gets when all generations of
-    the slot have passed."""
+    """Order 7 of account 1 has the first session's id, which another account or the same gets when
+    all generations of the slot have passed."""
     market, first = machine(), 1 << 16 | 1
     steps = crowded(losing=False)[:1]
     market.apply(steps[0][1], 1, START)
@@ -208,14 +210,24 @@ def test_a_session_id_that_comes_round_ends_no_other_accounts_orders(
         session = generation << 16 | 1
         turn = pack(CommandKind.LOGON, account=2)
         market.apply(turn + pack(CommandKind.LOGOFF, account=2, session=session), 1001, START)
-    again = pack(CommandKind.LOGON, account=2, flags=CommandFlag.CANCEL_ON_DISCONNECT)
+    again = pack(CommandKind.LOGON, account=owner, flags=CommandFlag.CANCEL_ON_DISCONNECT)
     (event,) = EVENT.iter_unpack(market.apply(again, 1001, START))
     assert event[7] == first
-    order = {**order, "account": 2, "key_lo": 8}
+    order = {**order, "account": owner, "key_lo": 8}
     market.apply(pack(CommandKind.ENTER, **order), 1001, START)
-    market.apply(pack(CommandKind.LOGOFF, account=2, session=first), 1001, START)
+    market.apply(pack(CommandKind.LOGOFF, account=owner, session=first), 1001, START)
     market.apply(pack(CommandKind.ADVANCE_TIME), 1001, START + SECOND)
     assert [market.account(number)["open_orders"] for number in (1, 2)] == [1, 0]
+    named = {"account": 1, "tif": Selection.SESSION, "side": 2, "target_lo": first}
+    (event,) = EVENT.iter_unpack(
+        market.apply(pack(CommandKind.MASS_CANCEL, **named), 1002, START + SECOND)
+    )
+    assert event[9] == 0
+    (event,) = EVENT.iter_unpack(
+        market.apply(pack(CommandKind.CANCEL, account=1, side=2, target_lo=7,
+                          flags=CommandFlag.BY_CLIENT_ID), 1003, START + SECOND)
+    )  # fmt: skip
+    assert (event[2], event[13]) == (EventKind.ORDER_CANCELLED, 0)
     market.check()
 
 

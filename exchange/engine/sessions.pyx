@@ -14,8 +14,8 @@ from exchange.engine.lifecycle cimport (
 from exchange.engine.instruments cimport resume
 from exchange.engine.safety cimport next_resume
 from exchange.engine.state cimport (
-    Command, Event, Instrument, Market, SESSION_FREE, SESSION_GRACE, SESSION_ONLINE, Session, Timer,
-    i64, put_state, standing, u32, u64,
+    Command, Event, Instrument, Market, Order, SESSION_FREE, SESSION_GRACE, SESSION_ONLINE, Session,
+    Timer, i64, is_live, put_state, standing, u32, u64,
 )
 from exchange.engine.aftermath cimport aftermath
 from exchange.engine.stops cimport next_slice
@@ -175,6 +175,17 @@ cdef inline Session* known(Market* m, Command* c) noexcept nogil:
     return s
 
 
+cdef void part_from_sessions(Market* m, u32 slot) noexcept nogil:
+    """The generations of a session slot start anew: live orders of all its sessions so far are of
+    none from now on, for a new session may get any of their ids."""
+    cdef Order* o
+    cdef u32 k
+    for k in range(1, m.order_top):
+        o = &m.orders[k]
+        if is_live(o) and o.session & 0xFFFF == slot:
+            o.session = 0
+
+
 cdef void logon(Market* m, Command* c) noexcept nogil:
     cdef Session* s
     cdef Event* e
@@ -207,6 +218,7 @@ cdef void logon(Market* m, Command* c) noexcept nogil:
         s.standing += <u32>1 << 16
         if s.standing >> 16 == 0:
             s.standing += <u32>1 << 16
+            part_from_sessions(m, slot)
         s.killed = 0
     s.account = c.account
     put_in(s, SESSION_ONLINE)
