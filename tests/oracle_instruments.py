@@ -276,6 +276,10 @@ def set_state(m: Market, c: Record) -> None:
     halts = c.tif == TradingState.HALTED
     cause = HaltCause.OPERATOR if halts else HaltCause(c.quantity)
     ended = instrument.state == TradingState.AUCTION and c.tif == TradingState.CLOSED
+    if (ended or c.tif == TradingState.CONTINUOUS) and instrument.collected:
+        size = auction_size(m, instrument)
+        if m.mode == Mode.NORMAL and size > Limit.BOOK_ORDERS:
+            raise Rejected(Reason.BOOK_FULL, Limit.BOOK_ORDERS, size)
     first = len(m.rows)
     change_state(m, instrument, c.tif, cause)
     if collecting:
@@ -295,12 +299,26 @@ def hold_auction(m: Market, instrument: Instrument, first: int) -> None:
         aftermath(m, instrument, first)
 
 
+def auction_size(m: Market, instrument: Instrument) -> int:
+    """The instrument's orders; those that its auction may trade, and stops, count three times."""
+    orders = [order for order in m.orders_by_slot() if order.instrument == instrument.number]
+    if not instrument.collected or 3 * len(orders) <= Limit.BOOK_ORDERS:
+        return len(orders)
+    seen = [order for order in orders if order.place in (Place.BOOK, Place.MARKET)]
+    buys = [order.price for order in seen if order.side == Side.BUY]
+    sells = [order.price for order in seen if order.side == Side.SELL]
+    crossed = [price for price in buys if sells and price >= min(sells)]
+    crossed += [price for price in sells if buys and price <= max(buys)]
+    stops = sum(order.place == Place.WAITING for order in orders)
+    return len(orders) + 2 * (len(crossed) + stops)
+
+
 def set_mode(m: Market, c: Record) -> None:
     if c.tif >= len(Mode):
         raise Rejected(Reason.PARAMETER_RANGE, Mode.CANCEL_ONLY, c.tif)
     if m.mode != Mode.NORMAL and c.tif == Mode.NORMAL:
         waiting = sum(
-            sum(order.instrument == one.number for order in m.orders_by_slot())
+            auction_size(m, one)
             for one in m.instruments
             if one.state == TradingState.CONTINUOUS
             and (one.collected or one.dormant or one.elected)

@@ -17,6 +17,7 @@ from exchange.messages import (
     COMMAND_BYTES,
     EVENT,
     EVENT_BYTES,
+    INDEX_BITS,
     CommandFlag,
     CommandKind,
     EventKind,
@@ -366,3 +367,42 @@ def test_a_session_slot_used_65535_times(machine: type[Machine]) -> None:
         assert bulk.do(batch[start : start + (1 << 16)].tobytes()) == []
     events = bulk.machine.apply(pack(CommandKind.LOGON), bulk.sequence, STAMP)
     assert EVENT.unpack(events)[7] == 1 << 16 | 1
+
+
+def test_an_auction_is_no_larger_than_an_index_counts() -> None:
+    """Each order that may trade can be elected, trade, and be the last of its level."""
+    bulk, most = Bulk(Engine()), BOOK_ORDERS // 3
+    half = most // 2 + 1
+    listing = {"price": 1 << 19, "quantity": 1, "session": 1, "account": 1, "operator": 1}
+    states = {
+        state: pack(CommandKind.SET_STATE, tif=state)
+        for state in (TradingState.PRE_OPEN, TradingState.CONTINUOUS)
+    }
+    assert not bulk.do(
+        pack(CommandKind.LIST, target_lo=1, target_hi=1 << 20, **listing),
+        pack(CommandKind.SET_RISK, quantity=1 << 30, session=100),
+        pack(CommandKind.OPEN_ACCOUNT, account=1, instrument=1, session=1, quantity=1 << 20,
+             target_hi=1),
+        *(pack(CommandKind.DEPOSIT, account=n, price=1 << 50) for n in (0, 1)),
+        states[TradingState.PRE_OPEN],
+    )  # fmt: skip
+    for side in (0, 1):  # every order at a price of its own, and all of them cross
+        prices = (1 << 19) + np.arange(half) * (1 - 2 * side)
+        keys = np.arange(half, dtype="u8") + 1
+        fields = {"account": side, "side": side, "price": prices, "quantity": 1, "key_lo": keys}
+        assert bulk.many(CommandKind.ENTER, half, **fields) == []
+    before = bulk.machine.state_bytes()
+    size = 3 * 2 * half
+    assert size > BOOK_ORDERS
+    full = (Reason.BOOK_FULL, BOOK_ORDERS, size)
+    assert bulk.do(states[TradingState.CONTINUOUS]) == [full]
+    assert bulk.machine.state_bytes() == before
+    cancel_only = pack(CommandKind.SET_MODE, tif=Mode.CANCEL_ONLY)
+    assert bulk.do(cancel_only, states[TradingState.CONTINUOUS]) == []
+    assert bulk.do(pack(CommandKind.SET_MODE)) == [full]
+    named = {"side": 2, "flags": int(CommandFlag.BY_CLIENT_ID), "target_lo": 1}
+    assert bulk.do(pack(CommandKind.CANCEL, **named)) == []
+    events = bulk.machine.apply(pack(CommandKind.SET_MODE), bulk.sequence, STAMP)
+    traded = [e[1] for e in EVENT.iter_unpack(events) if e[2] == EventKind.TRADE]
+    assert len(traded) > half - 3
+    assert max(traded) < 1 << INDEX_BITS

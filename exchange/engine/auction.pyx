@@ -151,6 +151,48 @@ cdef void cancel_unpriced(Market* m, Instrument* book) noexcept nogil:
             slot = following
 
 
+cdef i64 orders_in(Market* m, Level* level) noexcept nogil:
+    """How many orders are in a queue."""
+    cdef u32 slot = level.head
+    cdef i64 orders = 0
+    while slot:
+        orders += 1
+        slot = m.orders[slot].next
+    return orders
+
+
+cdef i64 orders_crossed(Market* m, Instrument* book) noexcept nogil:
+    """How many of the orders collected cross any of the other side, MARKET orders all of it, and
+    how many stops there are that may join: these an auction may trade."""
+    cdef Auction* a = auction_of(m, book)
+    cdef Stops* stops = stops_of(m, book)
+    cdef i64 orders = orders_in(m, &stops.waiting) + orders_in(m, &stops.elected)
+    cdef i32 low = 0 if a.market[1].head else a.asks.best[1]
+    cdef i32 high = <i32>book.slots - 1 if a.market[0].head else book.best[0]
+    cdef i32 at
+    if low <= high:
+        orders += orders_in(m, &a.market[0]) + orders_in(m, &a.market[1])
+    at = book.best[0]
+    while at != NO_BID and at >= low:
+        orders += orders_in(m, &book.levels[at])
+        at = occupied_below(book, at)
+    at = a.asks.best[1]
+    while at <= high:
+        orders += orders_in(m, &a.asks.levels[at])
+        at = occupied_above(&a.asks, at)
+    return orders
+
+
+cdef i64 auction_size(Market* m, Instrument* book) noexcept nogil:
+    """The book's orders, of which those that the auction may trade count three times: besides its
+    trade, such an order may be elected, and be the last of its level. More than LIMIT_BOOK_ORDERS
+    could give trades an index that match numbers have no room for."""
+    cdef i64 orders = book.working_orders
+    if collects(book) and 3 * orders > LIMIT_BOOK_ORDERS:
+        orders += 2 * orders_crossed(m, book)
+    return orders
+
+
 # --- what is left after the trades
 
 cdef void reprice(Market* m, Instrument* book, u32 slot, i64 price) noexcept nogil:

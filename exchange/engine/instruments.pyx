@@ -9,7 +9,9 @@ from libc.string cimport memset
 
 from exchange.engine.accounts cimport compare_deficits
 from exchange.engine.aftermath cimport aftermath
-from exchange.engine.auction cimport cancel_unpriced, collect, stop_collecting, uncross
+from exchange.engine.auction cimport (
+    auction_size, cancel_unpriced, collect, stop_collecting, uncross,
+)
 from exchange.engine.combinations cimport (
     bad_made_marks, expire_made, move_made_marks, return_made, times,
 )
@@ -316,6 +318,12 @@ cdef void move_state(Market* m, Instrument* book, u8 state, u16 cause) noexcept 
         return_made(m, <u32>(book - m.instruments))
 
 
+cdef inline bint ends_auction(Instrument* book, u8 state) noexcept nogil:
+    """Whether a change to this state ends an auction, if orders are collected for one."""
+    return state == TRADING_STATE_CONTINUOUS or (state == TRADING_STATE_CLOSED
+                                                 and book.state == TRADING_STATE_AUCTION)
+
+
 cdef void set_state(Market* m, Command* c) noexcept nogil:
     cdef Instrument* book
     cdef u32 cause = c.quantity
@@ -331,6 +339,10 @@ cdef void set_state(Market* m, Command* c) noexcept nogil:
         reject(m, c, REASON_PARAMETER_RANGE,
                HALT_CAUSE_VOLATILITY if gathers(c.tif) else 0, cause)
         return
+    if (collects(book) and ends_auction(book, c.tif) and m.mode == MODE_NORMAL
+            and auction_size(m, book) > LIMIT_BOOK_ORDERS):
+        reject(m, c, REASON_BOOK_FULL, LIMIT_BOOK_ORDERS, auction_size(m, book))
+        return
     forget_halt(m, book)
     if c.tif == TRADING_STATE_HALTED:
         cause = HALT_CAUSE_OPERATOR
@@ -338,7 +350,8 @@ cdef void set_state(Market* m, Command* c) noexcept nogil:
 
 
 cdef i64 orders_waiting(Market* m) noexcept nogil:
-    """The orders of the instruments in which something waits for the mode NORMAL."""
+    """The orders of the instruments in which something waits for the mode NORMAL, as
+    `auction_size` counts them."""
     cdef i64 orders = 0
     cdef Instrument* book
     cdef u32 i
@@ -346,7 +359,7 @@ cdef i64 orders_waiting(Market* m) noexcept nogil:
         book = &m.instruments[i]
         if book.state == TRADING_STATE_CONTINUOUS and (
                 collects(book) or book.dormant.head or m.stops[i].elected.head):
-            orders += book.working_orders
+            orders += auction_size(m, book)
     return orders
 
 
