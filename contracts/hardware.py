@@ -2,8 +2,8 @@
 
 ``data/hardware.toml`` is the table. A rate is the dense FLOP/s of one GPU. Data sheets often print
 the rate with 2:4 sparsity, which is twice the dense one; computing with it would halve every
-utilization. A sparse rate is therefore refused with SPARSE_PEAK, both as a precision and as a
-claimed peak.
+utilization. A sparse rate is therefore refused with SPARSE_PEAK as a precision, and the table has
+both, so that one is not taken for the other.
 """
 
 from collections.abc import Mapping
@@ -99,16 +99,3 @@ def peak(code: str, precision: str, known: Mapping[str, GpuClass] | None = None)
         has = ", ".join(found.dense)
         raise Refused(Refusal.UNKNOWN_PRECISION, f"{code} has {has}", seen=ascii(precision[:40]))
     return found.dense[precision] * _GIGA
-
-
-def check_claim(code: str, precision: str, flops: int) -> None:
-    """Raise Refused if a claimed peak is not the dense one: SPARSE_PEAK if it is the sparse
-    rate."""
-    dense = peak(code, precision)
-    if flops == dense:
-        return
-    sparse = gpu_class(code).sparse[precision] * _GIGA
-    # Data sheets round: anything within 1 % of the sparse rate counts as that rate.
-    if abs(flops - sparse) * 100 <= sparse:
-        raise Refused(Refusal.SPARSE_PEAK, "this is the 2:4 sparse rate", limit=dense, seen=flops)
-    raise Refused(Refusal.UNKNOWN_PRECISION, "this is no peak of it", limit=dense, seen=flops)

@@ -94,9 +94,7 @@ def delivery_case(
     lots = [oracle.Lot(0, 0, 0, True, per_outright), oracle.Lot(0, 0, 0, False)]
     product = replace(DEEP, relief=per_outright - per_spread_lot)
     found = of_one({0: outright + in_spreads, 1: -in_spreads}, rates(lots, [product]))
-    charge = rules.delivery_charge(outright, per_outright, in_spreads, per_spread_lot)
-    assert charge == found.parts.delivery[0]
-    return {"charge": charge}
+    return {"charge": int(found.parts.delivery[0])}
 
 
 def credit_case(
@@ -134,8 +132,21 @@ def limit_case(**given: int) -> dict[str, int]:
 def requirement_case(
     scan: int, calendar_charge: int, delivery_charge: int, intercommodity_credit: int
 ) -> dict[str, int]:
-    whole = rules.requirement(scan, calendar_charge, delivery_charge, intercommodity_credit)
-    return {"requirement": whole}
+    """A book with exactly these parts: ten lots of the spot month, six of them in spreads, and as
+    many of a product without risk as its four net lots need for the credit."""
+    relief = delivery_charge // 2 // 7
+    lots = [
+        oracle.Lot(0, scan // 4, 0, True, 2 * relief), oracle.Lot(0, scan // 4, 0, False),
+        oracle.Lot(1, 0, 0, False),
+    ]  # fmt: skip
+    products = [replace(DEEP, spread=calendar_charge // 6, relief=relief), DEEP]
+    percent = intercommodity_credit * 100 // scan
+    found = of_one({0: 10, 1: -6, 2: -4}, rates(lots, products, [(0, 1, 1, 1, percent)]))
+    columns = found.parts.scan, found.parts.calendar, found.parts.delivery
+    parts = [int(column[0]) for column in columns]
+    assert parts == [scan, calendar_charge, delivery_charge]
+    assert found.credit.tolist() == [intercommodity_credit]
+    return {"requirement": int(found.total[0])}
 
 
 def buffer_case(model: list[int], buffer_bp: int, rebuild_bp: int) -> dict[str, list[int]]:

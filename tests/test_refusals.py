@@ -12,7 +12,7 @@ import msgspec
 import pytest
 from attested import SECOND, START, roster, rules, site
 
-from contracts import goodput, grades, hardware
+from contracts import goodput, grades
 from contracts.calendar import Month, delivery_period
 from contracts.goodput import events as ev
 from contracts.goodput import importer, keys
@@ -233,9 +233,6 @@ case(Refusal.UNKNOWN_PRECISION, "a precision the class has not")(
 )
 case(Refusal.SPARSE_PEAK, "a sparse peak by name")(
     lambda f: computed(f, good(workload=attested.work(precision="bf16-sparse")))
-)
-case(Refusal.SPARSE_PEAK, "a sparse peak by figure")(
-    lambda f: hardware.check_claim("H100-SXM", "fp8", 3_958 * 10**12)
 )
 case(Refusal.GPU_COUNT, "more GPUs than the job owns up to")(
     lambda f: computed(f, good(gpus=attested.gpus_of(NODE, 16)))

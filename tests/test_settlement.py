@@ -28,11 +28,10 @@ from exchange.clearing.pricing import Prices
 from exchange.clearing.profit import AverageCost
 from exchange.clearing.records import SetPrice, write
 from exchange.clearing.settlement import (
-    Implied,
     SpreadPrice,
     daily_price,
+    nearest_tick,
     spread_blend,
-    weighted_85_15,
 )
 from exchange.messages import EVENT, INDEX_BITS, Command, CommandKind, EventKind, Reason, Side
 
@@ -114,10 +113,11 @@ def test_spread_blend_vectors(inputs: dict[str, Any], expected: dict[str, int]) 
 
 @pytest.mark.parametrize(("inputs", "expected"), cases("weighted_85_15"))
 def test_weighted_vectors(inputs: dict[str, Any], expected: dict[str, int]) -> None:
-    one, two = (Implied(*inputs[name].values()) for name in ("one_month", "two_month"))
-    found = weighted_85_15(one, two, inputs["min_volume"], prior=inputs["prior"])
-    assert found == expected["price"]
-    assert weighted_85_15(one, two, 10_000) is None
+    """Another market's blend, by our rounding: no product here uses it."""
+    implied = [(inputs["one_month"], 85), (inputs["two_month"], 15)]
+    counted = [(i["implied"], w) for i, w in implied if i["volume"] >= inputs["min_volume"]]
+    value, weight = sum(price * w for price, w in counted), sum(w for _, w in counted)
+    assert nearest_tick(value, weight, 1, inputs["prior"]) == expected["price"]
 
 
 @pytest.mark.parametrize(("inputs", "expected"), cases("margin_calls"))

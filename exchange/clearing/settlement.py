@@ -87,38 +87,6 @@ def spread_blend(spreads: Sequence[SpreadPrice], *, tick: int = 1, prior: int = 
     return nearest_tick(value, weight, tick, prior) if weight else None
 
 
-class Implied(NamedTuple):
-    """The price that one spread implies, and its volume."""
-
-    price: int
-    volume: int
-
-
-def weighted_85_15(
-    one_month: Implied | None,
-    two_month: Implied | None,
-    min_volume: int,
-    *,
-    tick: int = 1,
-    prior: int = 0,
-) -> int | None:
-    """Return 85 % of the price that the one-month spread implies plus 15 % of the two-month one's.
-
-    Only spreads that reach ``min_volume`` count; one alone counts fully. None without any.
-    """
-    counted = [
-        (implied.price, weight)
-        for implied, weight in ((one_month, 85), (two_month, 15))
-        if implied is not None and implied.volume >= min_volume
-    ]
-    weight = sum(weight for _, weight in counted)
-    return (
-        nearest_tick(sum(price * w for price, w in counted), weight, tick, prior)
-        if weight
-        else None
-    )
-
-
 @dataclass(slots=True)
 class Settlement:
     """The settlement or expiry of an instrument while its POSITION_SETTLED events arrive."""

@@ -12,7 +12,7 @@ to the gains. All by largest remainder (exchange.clearing.sharing). Asserted:
 
 from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final, Generic
 
 from exchange.clearing.sharing import Id, mapped, share
@@ -100,38 +100,3 @@ def waterfall(
     assert all(fund[member] <= survivors_fund[member] for member in fund), "more than was there"
     assert all(found.assessments[member] <= caps[member] for member in caps), "above its cap"
     return found
-
-
-@dataclass(frozen=True, slots=True)
-class Owed:
-    """What a loser owes, and what of it is available."""
-
-    owed: int
-    available: int
-
-
-@dataclass(frozen=True, slots=True)
-class LossSharing(Generic[Id]):
-    """A settlement in which losers cannot pay all: what was collected, and who gets how much."""
-
-    collected: int
-    insurance_used: int
-    payouts: dict[Id, int] = field(default_factory=dict)
-    haircuts: dict[Id, int] = field(default_factory=dict)
-
-
-def share_losses(
-    losers: Mapping[Id, Owed], gains: Mapping[Id, int], insurance: int = 0
-) -> LossSharing[Id]:
-    """Collect min(owed, available) of each loser, add insurance up to the gap, and share the sum
-    by gain. ValueError unless the sum owed is the sum gained.
-    """
-    due, gained = sum(loser.owed for loser in losers.values()), sum(gains.values())
-    if due != gained:
-        raise ValueError(f"losers owe {due} and winners gain {gained}: not one settlement")
-    collected = sum(min(loser.owed, loser.available) for loser in losers.values())
-    used = min(insurance, gained - collected)
-    payouts = share(collected + used, gains)
-    haircuts = {winner: gains[winner] - paid for winner, paid in payouts.items()}
-    assert all(cut >= 0 for cut in haircuts.values()), "nobody is paid more than the gain"
-    return LossSharing(collected, used, payouts, haircuts)

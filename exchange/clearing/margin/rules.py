@@ -73,16 +73,6 @@ def spread_credit(scan: int, used: int, delta: int, percent: int) -> int:
     return min(scan, scan * used * percent // (delta * PERCENT)) if delta else 0
 
 
-def requirement(scan: int, calendar: int = 0, delivery: int = 0, credit: int = 0) -> int:
-    """Return the sum of the parts less the credit, at least zero."""
-    return max(0, scan + calendar + delivery - credit)
-
-
-def delivery_charge(outright: int, rate: int, in_spreads: int = 0, spread_rate: int = 0) -> int:
-    """Return the charge on lots of the spot month, outright and in calendar spreads."""
-    return outright * rate + in_spreads * spread_rate
-
-
 def position_limit(open_interest: int) -> int:
     """Return the position limit in lots outside the spot month, rounded down: a tenth of the open
     interest up to LIMIT_KNEE and a fortieth of the rest."""
