@@ -14,6 +14,7 @@ import msgspec
 
 from exchange.clearing.calls import Required, margin_call
 from exchange.clearing.delivery import dvp
+from exchange.clearing.delivery.matter import Deliveries
 from exchange.clearing.margin.matter import MarginVersions
 from exchange.clearing.matters import ACCEPTED, At, Due, Matter, Ruling
 from exchange.clearing.moves import ask, refused, take
@@ -226,13 +227,14 @@ class Calls(Matter):
 
     def required(self, account: int, state: "State") -> int:
         """Return the margin required of an account, 0 without parameters. KeyError if they do not
-        cover one of its positions."""
+        cover one of its positions or deliveries."""
         return self.levels(state, account).get(account, _NOTHING).initial
 
     def unknown(self, state: "State") -> dict[int, list[str]]:
-        """Return the codes, by account, of positions that the parameters do not cover."""
+        """Return the codes, by account, of positions and deliveries that the parameters do not
+        cover."""
         parameters = state.matters.get(MarginVersions).in_force(state.business_date)
-        if parameters is None or not state.positions.instruments():
+        if parameters is None or not _is_anything_promised(state):
             return {}
         from exchange.clearing.margin import book  # noqa: PLC0415 - numpy, only when asked
 
@@ -241,10 +243,10 @@ class Calls(Matter):
     def levels(
         self, state: "State", account: int | None = None, but: Container[int] = ()
     ) -> dict[int, Required]:
-        """Return the initial and maintenance requirement of accounts with positions: of all except
-        ``but``, or of one ``account``. KeyError as for ``required``."""
+        """Return the initial and maintenance requirement of accounts with positions or deliveries:
+        of all except ``but``, or of one ``account``. KeyError as for ``required``."""
         parameters = state.matters.get(MarginVersions).in_force(state.business_date)
-        if parameters is None or not state.positions.instruments():
+        if parameters is None or not _is_anything_promised(state):
             held = [state.positions.of_instrument(n) for n in state.positions.instruments()]
             return dict.fromkeys((a for book in held for a, p in book.items() if p.net), _NOTHING)
         from exchange.clearing.margin import book  # noqa: PLC0415 - numpy, only when asked
@@ -364,6 +366,11 @@ def _custody(asset: str) -> str:
 
 def _pledged(account: int, asset: str) -> str:
     return f"pledged/{account}/{asset}"
+
+
+def _is_anything_promised(state: "State") -> bool:
+    """Return whether there are positions, or deliveries, that may need margin."""
+    return bool(state.positions.instruments() or state.matters.get(Deliveries).deliveries)
 
 
 def _is_estate(account: int, state: "State") -> bool:

@@ -154,6 +154,11 @@ class Fixings(Matter):
         found = [f for on, f in self._latest(index).items() if on >= day and f.price_micros]
         return min(found, key=lambda fixing: fixing.date, default=None)
 
+    def latest(self, index: str) -> int | None:
+        """Return the price of the last day whose latest revision has one, or None."""
+        priced = {on: f.price_micros for on, f in self._latest(index).items() if f.price_micros}
+        return priced[max(priced)] if priced else None
+
     def _latest(self, index: str) -> dict[date, Fixing]:
         """Return the highest revision of every day's fixing."""
         latest: dict[date, Fixing] = {}

@@ -252,8 +252,8 @@ class Clearing:
     def margins(
         self, advance: Callable[[int, int], object] = lambda done, total: None
     ) -> list["Requirement"]:
-        """Return the requirement of every account with positions, at the last settlement prices,
-        except for those that ``uncovered`` names.
+        """Return the requirement of every account with positions, at the last settlement prices, or
+        deliveries that have not ended, except for those that ``uncovered`` names.
 
         LookupError without margin parameters. ``advance`` is called with the number of positions
         done and their total.
@@ -269,8 +269,8 @@ class Clearing:
             return book.requirements(self._state, parameters, on, advance, but=but)
 
     def uncovered(self) -> dict[int, list[str]]:
-        """Return the codes, by account, of positions that the margin parameters in force do not
-        cover, so that the account's requirement is not known."""
+        """Return the codes, by account, of positions and deliveries that the margin parameters in
+        force do not cover, so that the account's requirement is not known."""
         with self._lock:
             return self._state.matters.get(Calls).unknown(self._state)
 

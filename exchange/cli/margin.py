@@ -49,8 +49,8 @@ def margin(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Print what every account with positions must have, and of what parts; 1 if one is short, or
-    holds what the parameters do not cover."""
+    """Print what every account with positions or deliveries must have, and of what parts; 1 if one
+    is short, or holds what the parameters do not cover."""
     from exchange.cli.clear import ledger  # noqa: PLC0415
 
     with ledger(data) as clearing, progress("margin") as advance:
@@ -279,11 +279,13 @@ def _historical(clearing: "Clearing") -> dict[int, int]:
 
 def _show_margins(found: Sequence["Requirement"], losses: Mapping[int, int], version: int) -> None:
     print(f"margin parameters {version}; USD")
-    heads = ("account", "product", "scan", "calendar", "delivery", "liquidity", "concentration")
+    heads = ("account", "product", "scan", "calendar", "delivery", "liquidity", "concentration",
+             "undelivered")  # fmt: skip
     rows = []
     for one in found:
         for part in one.parts:
-            money = (part.scan, part.calendar, part.delivery, part.liquidity, part.concentration)
+            money = (part.scan, part.calendar, part.delivery, part.liquidity, part.concentration,
+                     part.undelivered)  # fmt: skip
             rows.append((f"{one.account}", part.product, *map(_dollars, money)))
     show_table(heads, rows, left=2)
     print()

@@ -14,12 +14,13 @@ day's end. For a day that ended before the escrow was paid, when nobody could at
 run from the payment.
 """
 
+import itertools
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
 from contracts import grades
-from contracts.grades.delivery import invoice_cents
+from contracts.grades.delivery import TrueUp, invoice_cents
 from exchange.clearing.delivery import dvp
 from exchange.clearing.delivery.records import Day
 from exchange.clearing.delivery.slices import (
@@ -315,19 +316,41 @@ def _deposit(id: str, account: int, cents: int) -> Due:
 def _finish(delivery: Delivery, terms: Terms, missing: int, at: At, state: "State") -> Ruling:
     """End the settlement of days: with the true-up of the attested hours, or as failing, of all
     hours under the floor, otherwise of the ``missing`` ones of a seller that has stopped."""
-    found = quality(
-        delivery.slices, delivery.lost, price_micros=delivery.price, factor_e4=delivery.factor_e4,
-        fixed_e4=delivery.fixed_e4, rules=grades.load().rules_of(terms.expiry),
-    )  # fmt: skip
+    found = judged(delivery, terms)
     if found.failed:
-        paid = sum(one.payable for one in delivery.slices)
-        return _failing(delivery, terms.hours, at, state, refund=paid)
+        return _failing(delivery, terms.hours, at, state, refund=_earned(delivery))
     id = f"delivery {delivery.id} true-up"
     ask(state, *pay(id, delivery.seller, delivery.buyer, found.cents * MICROS_A_CENT))
     if missing:
         return _failing(delivery, missing, at, state, true_up=found.cents)
     delivery.stage = "delivered"
     return told(delivery, "delivered", realized_e6=found.realized_e6, true_up=found.cents)
+
+
+def judged(delivery: Delivery, terms: Terms) -> TrueUp:
+    """Return the true-up of the hours attested so far, or that they are under the floor."""
+    return quality(
+        delivery.slices, delivery.lost, price_micros=delivery.price, factor_e4=delivery.factor_e4,
+        fixed_e4=delivery.fixed_e4, rules=grades.load().rules_of(terms.expiry),
+    )  # fmt: skip
+
+
+def _earned(delivery: Delivery) -> int:
+    """The cents that the settled days have earned the seller."""
+    return sum(one.payable for one in delivery.slices)
+
+
+def to_make_good(delivery: Delivery, terms: Terms) -> tuple[int, int]:
+    """Return what the seller of an invoiced delivery would answer for if it stopped now, or does
+    since it stopped: the hours of each lot to be bought in, and the cents that it owes besides."""
+    if delivery.stage == "failing":
+        return delivery.missing_hours, delivery.refund
+    found = judged(delivery, terms)
+    if found.failed:
+        return terms.hours, _earned(delivery)
+    absent = itertools.takewhile(lambda one: not one.attested_s, reversed(delivery.slices))
+    days = terms.days - len(delivery.slices) + sum(1 for _ in absent)
+    return days * DAY_HOURS, found.cents
 
 
 def _failing(

@@ -1,10 +1,11 @@
-"""The margin requirement of every account, from clearing's positions, the parameters in force and a
-business date.
+"""The margin requirement of every account, from clearing's positions and deliveries, the parameters
+in force and a business date.
 """
 
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -12,9 +13,9 @@ import numpy as np
 from exchange.clearing.calling import Calls
 from exchange.clearing.calls import Required, margin_call
 from exchange.clearing.expiry import Fixings
-from exchange.clearing.margin import rules
+from exchange.clearing.margin import rules, undelivered
 from exchange.clearing.margin.parameters import LotRates, MarginParameters, lot_rates, root_of
-from exchange.clearing.margin.scan import Credit, Ints, Margins, Rates, margins
+from exchange.clearing.margin.scan import Credit, Ints, Rates, margins
 from exchange.clearing.state import Instrument, State
 
 
@@ -29,11 +30,15 @@ class ProductPart:
     delivery: int
     liquidity: int
     concentration: int
+    undelivered: int = 0  # of deliveries that have not ended, whose positions are gone
 
     @property
     def total(self) -> int:
         """The sum of the parts."""
-        return self.scan + self.calendar + self.delivery + self.liquidity + self.concentration
+        return (
+            self.scan + self.calendar + self.delivery + self.liquidity + self.concentration
+            + self.undelivered
+        )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +153,8 @@ def price(
 
 
 def unknown(state: State, parameters: MarginParameters) -> dict[int, list[str]]:
-    """Return the codes of each account's positions that the parameters do not cover."""
+    """Return the codes of each account's positions and deliveries that the parameters do not
+    cover."""
     covered, found = {terms.product for terms in parameters.products}, dict[int, list[str]]()
     for number in state.positions.instruments():
         code = state.instruments[number].code
@@ -156,7 +162,11 @@ def unknown(state: State, parameters: MarginParameters) -> dict[int, list[str]]:
             for account, position in state.positions.of_instrument(number).items():
                 if position.net:
                     found.setdefault(account, []).append(code)
-    return {account: sorted(codes) for account, codes in sorted(found.items())}
+    for delivery, terms in undelivered.promised(state):
+        if root_of(terms.code) not in covered:
+            for side in undelivered.bound(delivery):
+                found.setdefault(side, []).append(terms.code)
+    return {account: sorted({*codes}) for account, codes in sorted(found.items())}
 
 
 def requirements(
@@ -168,14 +178,16 @@ def requirements(
     account: int | None = None,
     but: Container[int] = (),
 ) -> list[Requirement]:
-    """Return the requirement of every account with positions on a business date, by account.
+    """Return the requirement of every account with positions, or with deliveries that have not
+    ended, on a business date, by account.
 
     ``account`` limits the result to one account, ``but`` excludes some. ``advance(done, total)``
-    reports the positions done. KeyError for a position in an instrument without rates.
+    reports the positions done. KeyError for a position or delivery without rates.
     """
     rows = [row for row in _held(state, account) if row[0] not in but]
+    promised = undelivered.charges(state, parameters, account=account, but=but)
     if not rows:
-        return []
+        return _named(state, parameters, {}, {}, promised)
     withheld = state.matters.get(Fixings).withheld(on)
     priced = price(state.instruments, parameters, on, withheld)
     held: dict[int, int] = {}
@@ -192,8 +204,12 @@ def requirements(
         advance(done, len(rows))
 
     found = margins(accounts, instrument, net, priced.rates, count)
-    percent = {p: parameters.of(p).maintenance_percent for p in priced.products}
-    return _named(state, found, percent, held)
+    parts: dict[int, list[ProductPart]] = {}
+    for row in zip(*(column.tolist() for column in found.parts), strict=True):
+        who, place, *figures = row
+        parts.setdefault(who, []).append(ProductPart(priced.products[place], *figures))
+    credit = dict(zip(found.account.tolist(), found.credit.tolist(), strict=True))
+    return _named(state, parameters, parts, credit, promised, held)
 
 
 def _held(state: State, account: int | None) -> Iterator[tuple[int, int, int]]:
@@ -209,29 +225,44 @@ def _held(state: State, account: int | None) -> Iterator[tuple[int, int, int]]:
 
 
 def _named(
-    state: State, found: Margins, percent: Mapping[str, int], held: Mapping[int, int]
+    state: State,
+    parameters: MarginParameters,
+    parts: Mapping[int, list[ProductPart]],
+    credits: Mapping[int, int],
+    promised: Mapping[int, Mapping[str, int]],
+    held: Mapping[int, int] = MappingProxyType({}),
 ) -> list[Requirement]:
-    """The requirements of ``found``; ``percent`` is the maintenance percentage by product, in the
-    order of their indexes."""
-    products, calls = list(percent), state.matters.get(Calls)
-    parts: dict[int, list[ProductPart]] = {}
-    for row in zip(*(column.tolist() for column in found.parts), strict=True):
-        who, place, *figures = row
-        parts.setdefault(who, []).append(ProductPart(products[place], *figures))
-    answer = []
-    columns = (column.tolist() for column in found[:3])
-    for who, credit, total in zip(*columns, strict=True):
+    """The requirements of the ``parts`` of positions and the charges ``promised`` on deliveries,
+    both by account, less the ``credits``."""
+    calls, answer = state.matters.get(Calls), []
+    for who in sorted({*parts, *promised}):
+        products = _with_deliveries(parts.get(who, ()), promised.get(who, {}))
+        credit, total = credits.get(who, 0), sum(part.total for part in products)
         loss = max(0, -sum(gain for _, _, gain in state.unrealized(who)))
-        kept = sum(rules.up(p.total * percent[p.product], rules.PERCENT) for p in parts[who])
+        kept = sum(
+            rules.up(p.total * parameters.of(p.product).maintenance_percent, rules.PERCENT)
+            for p in products
+        )
         answer.append(
             Requirement(
-                account=who, parts=parts[who], credit=credit, requirement=total,
-                maintenance=max(0, kept - credit), hold=held[who],
+                account=who, parts=products, credit=credit, requirement=total - credit,
+                maintenance=max(0, kept - credit), hold=held.get(who, 0),
                 cash=state.ledger.cash(who), loss=loss, called=who in calls.open,
                 collateral=calls.collateral(who, state),
             )
         )  # fmt: skip
     return answer
+
+
+def _with_deliveries(
+    parts: Sequence[ProductPart], promised: Mapping[str, int]
+) -> list[ProductPart]:
+    """The parts of one account's products, by product, with the charges on its deliveries."""
+    found = {part.product: part for part in parts}
+    for product, amount in promised.items():
+        before = found.get(product, ProductPart(product, 0, 1, 0, 0, 0, 0))
+        found[product] = replace(before, undelivered=amount)
+    return [found[product] for product in sorted(found)]
 
 
 def exposures(state: State) -> dict[int, dict[str, int]]:

@@ -4,6 +4,7 @@ A box is an account of kind BOX: the vehicle that holds a take-or-pay contract, 
 hedge. Its lender has an API key of scope read. Money is in micro-dollars.
 
     balance      = cash + collateral after haircuts
+    margin       = what the engine holds for positions, and that of deliveries under way
     coverage     = balance / margin, in per cent: below 100 the hedge may be closed
     liquidity    = balance + unrealized - margin: the excess, or if negative the shortfall. Only
                    cash can be withdrawn
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from exchange.clearing.calling import Calls
+from exchange.clearing.margin import undelivered
 from exchange.clearing.members.registry import Registry
 from exchange.clearing.statements import Holding, dollars, table
 from exchange.messages import AccountKind
@@ -69,7 +71,8 @@ def box(state: "State", account: int) -> Box:
     holdings = [Holding(i.code, net, i.mark, gain) for i, net, gain in lines if net or gain]
     unrealized = sum(gain for _, _, gain in lines)
     exposure = sum(net * listed.mark * listed.multiplier for listed, net, _ in lines)
-    cash, margin = state.ledger.cash(account), registry.margin(account, state)
+    cash = state.ledger.cash(account)
+    margin = registry.margin(account, state) + undelivered.of_account(state, account)
     collateral = state.matters.get(Calls).collateral(account, state)
     liquidity = cash + collateral + unrealized - margin
     return Box(
