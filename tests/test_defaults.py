@@ -153,6 +153,29 @@ def test_the_fund_is_sized_called_and_given_back(house: House) -> None:
     house.agree()
 
 
+def test_nothing_of_the_fund_is_returned_before_the_loss_is_shared(house: House) -> None:
+    """One person's sizing, of a market without the defaulter's book, would release what survivors
+    paid in for this loss, and lower the caps of their assessments."""
+    crash(house)
+    declare(house)
+    before = fund(house)
+    _, facts = house.record(SizeFund(person="risk"))
+    house.pay()
+    assert facts["returned"] == facts["called_off"] == {} and set(facts["kept"]) == {"2", "3", "4"}
+    assert fund(house) == before
+    auction(house, [(RICH, 100, 1_400_000)])
+    settle(house, 1_500_000)
+    house.record(SizeFund(person="risk"))
+    house.pay()
+    assert fund(house) == before
+    used = allocate(house)["survivors_fund"]  # 3 alone has bid
+    assert {m: used[str(m)] for m in (2, 4)} == {m: before[m] for m in (2, 4)}
+    _, facts = house.record(SizeFund(person="risk"))
+    assert facts["kept"] == {} and facts["replenishes"] == [1]
+    house.pay()
+    house.agree()
+
+
 def test_clients_are_margined_gross(house: House) -> None:
     """The member is long in its own account and short in its client's: nothing is netted."""
     house.trade(SAFE, CLIENT, 30, 2_500)

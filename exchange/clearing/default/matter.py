@@ -264,16 +264,24 @@ class Defaults(Matter):
         return size_by_stress(books, margin)
 
     def _size(self, at: At, state: "State") -> Ruling:
-        """Size the fund: call what is missing, reduce open calls, and return what is too much."""
+        """Size the fund: call what is missing, and return what is too much, of open calls first.
+
+        While a loss is not shared nothing is returned: the fund without the defaulter's book may be
+        smaller, and its survivors' contributions are what this loss falls on.
+        """
         found, registry = self.sizing(state), state.matters.get(Registry)
         self.sized += 1
         called, called_off, returned, deadline = {}, {}, {}, at.stamp + DAY
+        bound, kept = any(default.is_unshared for default in self.defaults), {}
         there = self.fund(state)
         for member, wanted in found.contributions.items():
             id = f"fund {self.sized} {member}"
             account = registry.own(member, state)[0]
             asked = self._asked(member)
             missing = wanted - there[member] - asked
+            if bound and missing < 0:
+                kept[str(member)] = -missing
+                continue
             if less := min(asked, max(0, -missing)):
                 self._call_less(member, less, id, at, state)
                 called_off[str(member)] = less
@@ -294,7 +302,7 @@ class Defaults(Matter):
         facts = {
             "scenarios_version": SCENARIOS_VERSION, "scenario": found.scenario, "size": found.size,
             "uncovered": found.uncovered, "called": called, "called_off": called_off,
-            "returned": returned, "deadline": deadline,
+            "returned": returned, "kept": kept, "deadline": deadline,
             "replenishes": [default.id for default in again],
         }  # fmt: skip
         return Ruling("size_fund", ACCEPTED, facts)

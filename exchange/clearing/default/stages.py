@@ -110,6 +110,11 @@ class Default(msgspec.Struct):
     distributions: int = 0  # the end counts as one, like each recovery after it
     history: list[Stage] = []
 
+    @property
+    def is_unshared(self) -> bool:
+        """Whether there may be a loss that no allocation has shared."""
+        return self.stage not in SHARED or "allocate" in self.steps
+
     def begin(self, at: At, *steps: Step) -> dict[str, int]:
         """Begin steps; return their deadlines by name, as in the facts of a ruling."""
         found: dict[Step, int] = {step: at.stamp + TIMES[step] for step in steps}
