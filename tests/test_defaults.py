@@ -176,6 +176,24 @@ def test_nothing_of_the_fund_is_returned_before_the_loss_is_shared(house: House)
     house.agree()
 
 
+def test_the_house_leaves_its_capital_in_until_the_loss_is_shared(house: House) -> None:
+    crash(house)
+    declare(house)
+    out = PayCapital(amount=-1, person="owner")
+    outcome, facts = house.record(out)
+    assert (outcome, facts["limit"]) == ("default_state", "allocated")
+    assert facts["observed"] == "1 declared"
+    assert house.record(PayCapital(amount=1, person="owner"))[0] == "accepted"
+    auction(house, [(RICH, 100, 1_400_000)])
+    settle(house, 1_500_000)
+    assert house.record(out)[1]["observed"] == "1 closed"
+    assert allocate(house)["layers"]["own_capital"] == CAPITAL_PAID + 1
+    house.pay()
+    assert house.record(PayCapital(amount=2, person="owner"))[0] == "accepted"
+    assert house.record(out)[0] == "accepted"
+    house.agree()
+
+
 def test_clients_are_margined_gross(house: House) -> None:
     """The member is long in its own account and short in its client's: nothing is netted."""
     house.trade(SAFE, CLIENT, 30, 2_500)

@@ -223,6 +223,11 @@ class Defaults(Matter):
         held = dvp.balance(state.book, CAPITAL)
         if record.amount == 0 or held + record.amount < 0:
             return refused("pay_capital", Denial.AMOUNT, -held, record.amount)
+        if record.amount < 0:  # it is at risk first, and may not leave others to bear a loss
+            for default in self.defaults:
+                if default.is_unshared:
+                    seen = f"{default.id} {default.stage}"
+                    return refused("pay_capital", Denial.DEFAULT_STATE, "allocated", seen)
         state.book.open(Account(OUTSIDE))
         state.book.open(Account(CAPITAL, "USD", "debits"))
         way = (OUTSIDE, CAPITAL) if record.amount > 0 else (CAPITAL, OUTSIDE)
