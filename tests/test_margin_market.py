@@ -33,6 +33,7 @@ from exchange.clearing.margin.parameters import (
     fault,
     lot_rates,
 )
+from exchange.clearing.members.registry import Registry
 from exchange.clearing.records import write
 from exchange.messages import HOUSE_ACCOUNT, Command, CommandKind, Side, TradingState
 
@@ -481,6 +482,55 @@ def test_a_requirement_passes_the_hold_by_no_more_than_is_stated(
             more = book.bound(terms, part.product, max(lots[key]), LIMIT_PERCENT)
             rounding = 4 * sum(lots[key]) * 10_000
             assert part.total * 10_000 <= held[key] * (10_000 + more) + rounding
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_members_margin_is_what_the_engine_holds_credits_included(
+    seed: int, tmp_path: Path
+) -> None:
+    """The fund is sized for losses beyond it, and a lender sees it of its box."""
+    draw, terms, market = random.Random(seed), version(), MarginMarket()
+    listed = market.open(terms, 10**14)
+    market.adopt(terms)
+    if draw.random() < 0.8:
+        market.credit_spreads(listed, terms)
+    play(market, listed, draw)
+    sweep = [Command(kind=CommandKind.MASS_CANCEL, account=a, side=2) for a in ACCOUNTS]
+    market.apply(*sweep)
+    house = House(Clearing.open(tmp_path / "clearing.db"), market)
+    house.clearing.apply(market.frames)
+
+    def agree() -> int:
+        given = 0
+        for account in ACCOUNTS:
+            credit = market.engine.account(account)["credit"]
+            held = sum(market.engine.position(account, one.number)["hold"] for one in listed)
+            state = house.clearing._state
+            assert state.matters.get(Registry).margin(account, state) == held - credit
+            given += credit
+        return given
+
+    first = agree()
+    state = house.clearing._state
+    assert {r.account: r.hold for r in house.clearing.margins()} == {  # at the rates of that day
+        account: state.matters.get(Registry).margin(account, state)
+        for account in ACCOUNTS
+        if any(market.engine.position(account, one.number)["net"] for one in listed)
+    }
+    assert (first > 0) == (len(house.clearing._state.instruments) > len(listed))
+    if first:  # a lower rate of one leg caps the credits of its spreads
+        cheap = Command(
+            kind=CommandKind.SET_RISK, instrument=0, price=10**7, quantity=1 << 20, session=1_000
+        )
+        house.send(cheap)
+        assert agree() < first
+        house.reopen()
+        agree()
+    margin = house.clearing.sizing().margin
+    assert sum(margin.values()) == sum(
+        market.engine.position(a, one.number)["hold"] for a in ACCOUNTS for one in listed
+    ) - sum(market.engine.account(a)["credit"] for a in ACCOUNTS)
+    house.clearing.close()
 
 
 def test_the_bound_is_reached() -> None:

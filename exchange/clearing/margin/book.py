@@ -16,6 +16,7 @@ from exchange.clearing.expiry import Fixings
 from exchange.clearing.margin import rules, undelivered
 from exchange.clearing.margin.parameters import LotRates, MarginParameters, lot_rates, root_of
 from exchange.clearing.margin.scan import Credit, Ints, Rates, margins
+from exchange.clearing.members.registry import Registry
 from exchange.clearing.state import Instrument, State
 
 
@@ -190,11 +191,10 @@ def requirements(
         return _named(state, parameters, {}, {}, promised)
     withheld = state.matters.get(Fixings).withheld(on)
     priced = price(state.instruments, parameters, on, withheld)
-    held: dict[int, int] = {}
-    for who, number, lots in rows:
+    for _, number, _ in rows:
         if number not in priced.lots:
             raise KeyError(f"no margin is known for {state.instruments[number].code}")
-        held[who] = held.get(who, 0) + abs(lots) * priced.lots[number].hold
+    held = _engine_holds(state, rows, priced)
     accounts, instrument, net = np.array(rows, dtype=np.int64).reshape(-1, 3).T
     done = 0
 
@@ -222,6 +222,20 @@ def _held(state: State, account: int | None) -> Iterator[tuple[int, int, int]]:
         for who, position in state.positions.of_instrument(number).items():
             if position.net:
                 yield who, number, position.net
+
+
+def _engine_holds(
+    state: State, rows: Sequence[tuple[int, int, int]], priced: Priced
+) -> dict[int, int]:
+    """What the engine would hold by account for positions alone, at the day's rates."""
+    registry, rates = state.matters.get(Registry), {n: lot.hold for n, lot in priced.lots.items()}
+    net: dict[int, dict[int, int]] = {}
+    for who, number, lots in rows:
+        net.setdefault(who, {})[number] = lots
+    return {
+        who: sum(abs(lots) * rates[n] for n, lots in own.items()) - registry.credit(own, rates)
+        for who, own in net.items()
+    }
 
 
 def _named(

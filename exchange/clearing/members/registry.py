@@ -3,13 +3,13 @@
 Every account is margined alone, and a member's margin is the sum: one client's long position never
 offsets another's short one.
 
-    margin of an account = sum over instruments of rate x |net|        of a member = sum of accounts
+    margin of an account = sum over instruments of rate x |net| - credit of spreads
+    margin of a member   = sum of its accounts
 
-The rate is the engine's (RISK_CHANGED), so the sum is what the engine holds for positions alone,
-before the credits of spreads.
+Rates and credits are the engine's (RISK_CHANGED), so this is what it holds for positions alone.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, ClassVar
 
 import msgspec
@@ -23,15 +23,23 @@ if TYPE_CHECKING:
 
 
 class Registry(Matter):
-    """The accounts of each member, and the margin rates of the stream."""
+    """The accounts of each member, and the margin rates and credits of the stream."""
 
     name: ClassVar[str] = "registry"
-    watches: ClassVar[tuple[EventKind, ...]] = (EventKind.RISK_CHANGED,)
+    watches: ClassVar[tuple[EventKind, ...]] = (EventKind.RISK_CHANGED, EventKind.LEG_LISTED)
     rates: dict[int, int] = msgspec.field(default_factory=dict)  # micro-dollars a lot
+    legs: dict[int, list[int]] = msgspec.field(default_factory=dict)  # by combination
+    credits: dict[int, int] = msgspec.field(default_factory=dict)  # by spread, micro-dollars a pair
 
     def saw(self, event: Event, at: At, state: "State") -> tuple[Ruling, ...]:
-        """Note an instrument's new rate."""
+        """Note an instrument's new rate, a spread's credit, or a leg of a combination."""
+        if event.kind == EventKind.LEG_LISTED:
+            self.legs.setdefault(event.instrument, []).append(event.order_id)
+            return ()
         self.rates[event.instrument] = event.price
+        self.credits.pop(event.instrument, None)
+        if event.key_lo:  # the engine gives one to calendar spreads alone: two legs
+            self.credits[event.instrument] = event.key_lo
         return ()
 
     def member_of(self, account: int, state: "State") -> int:
@@ -62,11 +70,31 @@ class Registry(Matter):
         return sorted({self.member_of(a, state) for a in state.members if a != HOUSE_ACCOUNT})
 
     def margin(self, account: int, state: "State") -> int:
-        """Return the initial margin on an account's positions, in micro-dollars."""
-        return sum(
-            self.rates.get(number, 0) * abs(position.net)
-            for number, position in state.positions.of_account(account)
+        """Return the initial margin on an account's positions, in micro-dollars: what the engine
+        would hold for them without working orders."""
+        net = {number: p.net for number, p in state.positions.of_account(account) if p.net}
+        held = sum(self.rates.get(number, 0) * abs(lots) for number, lots in net.items())
+        return held - self.credit(net, self.rates)
+
+    def credit(self, net: Mapping[int, int], rates: Mapping[int, int]) -> int:
+        """Return the credit of signed lots by instrument at ``rates``: the spread with the largest
+        credit takes its pairs first, of equal ones the one listed first."""
+        if not self.credits:
+            return 0
+        left, total = dict(net), 0
+        pairs = sorted(
+            (-min(credit, *(rates.get(leg, 0) for leg in self.legs[number])), number)
+            for number, credit in self.credits.items()
         )
+        for amount, number in pairs:
+            legs = self.legs[number]
+            long, short = legs if left.get(legs[0], 0) > 0 else reversed(legs)
+            lots = min(left.get(long, 0), -left.get(short, 0))
+            if lots > 0:
+                left[long] -= lots
+                left[short] += lots
+                total -= amount * lots
+        return total
 
     def gross_margin(self, member: int, state: "State") -> int:
         """Return a member's margin in micro-dollars: the sum over its accounts, without netting."""
