@@ -45,7 +45,7 @@ from exchange.clearing.default.records import (
 )
 from exchange.clearing.delivery import dvp
 from exchange.clearing.records import write
-from exchange.messages import EVENT, AccountKind, Command, CommandKind, Reason
+from exchange.messages import EVENT, AccountKind, Command, CommandKind, Reason, Side
 
 __all__ = ["house"]  # a fixture
 UNIT = 1_000_000_000  # micro-dollars
@@ -352,6 +352,25 @@ def test_what_nobody_covers_bears_no_interest_and_is_written_off_by_capital_alon
     house.pay()
     assert capital(house) == uncovered + 3
     house.agree()
+
+
+def test_a_clients_debt_that_was_shared_bears_no_interest_either(house: House) -> None:
+    """It would be a further loss of the same default, for others to bear and the house to get."""
+    crash(house)
+    declare(house)
+    house.send(house.market.enter(RICH, Side.BUY, 1_500, 10))
+    house.send(house.market.enter(CLIENT, Side.SELL, 1_500, 10))
+    auction(house, [(RICH, 100, 1_400_000)])
+    settle(house, 1_500_000)
+    fee(house, CLIENT, 200 * UNIT)
+    allocate(house, assessment_cap_pct=0)
+    house.pay()
+    owed = house.clearing.cash(CLIENT)
+    assert owed < 0
+    house.record(AccrueInterest(credit_bp=0, debit_bp=1_000, days=36))
+    house.pay()
+    assert house.clearing.cash(CLIENT) == owed
+    assert house.rulings("default")[-1][1] != "owes"
 
 
 def test_what_somebody_gets_back_that_defaults_itself_is_its_estates(house: House) -> None:

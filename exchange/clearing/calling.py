@@ -384,12 +384,13 @@ def _is_estate(account: int, state: "State") -> bool:
 
 
 def _shared(state: "State") -> set[int]:
-    """Return the own accounts of members in default whose loss was shared: what they still owe
-    bears no interest, since nobody would pay it."""
-    from exchange.clearing.default.matter import Defaults  # noqa: PLC0415 - which imports this
+    """Return the accounts of members in default whose loss was shared, clients' whose debts were
+    part of it too: what they still owe bears no interest, since it would only be a further loss."""
+    from exchange.clearing.default import loss  # noqa: PLC0415 - which imports this
+    from exchange.clearing.default.matter import Defaults  # noqa: PLC0415 - likewise
 
     defaults = state.matters.get(Defaults).defaults
-    return {account for one in defaults if one.allocations for account in one.accounts}
+    return {account for one in defaults if one.allocations for account in loss.estate(one, state)}
 
 
 def _units(account: int, asset: str, state: "State") -> int:
