@@ -115,6 +115,20 @@ def test_from_prices_to_the_requirement_on_the_command_line(tmp_path: Path) -> N
     assert done.returncode == 2
 
 
+@pytest.mark.parametrize(("days", "hours"), [(7, 200), (30, 168)])
+def test_a_history_without_a_whole_week_is_too_short(days: int, hours: int, tmp_path: Path) -> None:
+    text = "".join(
+        f"""[{panel}]\nsource="s"\nlicence="l"\nattribution="a"\nfirst_day=2026-07-07
+last_day=2026-08-22\n[{panel}.products.H100]\nseries="x"\nlevels={[9] * count}\n"""
+        for panel, count in (("daily", days), ("hourly", hours))
+    )
+    file = tmp_path / "prices.toml"
+    file.write_text(text)
+    done = hourbook("clear", "calibrate", "--prices", file)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert f"{file} is too short a price history: H100 has" in done.stderr
+
+
 def test_margin_is_shown_with_its_parts(tmp_path: Path) -> None:
     """On a ledger of its own, a market's file name and no market beside it."""
     from test_margin_market import Listed, MarginMarket, product, version  # noqa: PLC0415

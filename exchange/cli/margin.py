@@ -162,9 +162,12 @@ def calibrate(
             adopted = clearing.margin_versions()
             before = adopted[-1] if adopted else None
             volumes = clearing.daily_volumes(VOLUME_DAYS)
-    result = calibration.calibrate(
-        specs, history, content, effective=_number(on), before=before, volumes=volumes
-    )
+    try:
+        result = calibration.calibrate(
+            specs, history, content, effective=_number(on), before=before, volumes=volumes
+        )
+    except ValueError as error:
+        fail(f"{prices} is too short a price history: {error}", Exit.USAGE)
     if output is not None:
         write_text(output, result.parameters.to_json() + "\n")
     if drawing is not None:

@@ -97,9 +97,14 @@ def calibrate(
     """Propose the version after ``before``, in force from ``effective`` (yyyymmdd).
 
     ``specs`` are by product; ``content`` is the history's file content, for the hash of the inputs;
-    ``volumes`` are lots per day by product, as far as they are known.
+    ``volumes`` are lots per day by product, as far as they are known. ValueError for a history that
+    has no whole week.
     """
     volumes = volumes or {}
+    for panel, week in ((history.daily, WEEK_DAYS), (history.hourly, WEEK_HOURS)):
+        for name, series in panel.products.items():
+            if len(series.levels) <= week:
+                raise ValueError(f"{name} has {len(series.levels)} levels, {week + 1} are a week")
     proposals = tuple(
         _propose(spec, history, _charged(before, product))
         for product, spec in sorted(specs.items())
