@@ -129,6 +129,13 @@ last_day=2026-08-22\n[{panel}.products.H100]\nseries="x"\nlevels={[9] * count}\n
     assert f"{file} is too short a price history: H100 has" in done.stderr
 
 
+def test_a_date_on_which_no_version_can_take_effect_is_a_usage_error() -> None:
+    for day, why in (("1999-01-01", "no contract spec covers"), ("2100-01-01", "end of 2099")):
+        done = hourbook("clear", "calibrate", "--effective", day)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert done.stderr.startswith("hourbook: --effective") and why in done.stderr
+
+
 def test_margin_is_shown_with_its_parts(tmp_path: Path) -> None:
     """On a ledger of its own, a market's file name and no market beside it."""
     from test_margin_market import Listed, MarginMarket, product, version  # noqa: PLC0415

@@ -32,6 +32,7 @@ app = typer.Typer()  # listed among the commands of `clear`
 
 _LOTS_DIGITS: Final = 15
 PICTURES: Final = (".svg", ".png")
+YEAR_MOST: Final = 2099  # in which a version may take effect
 VOLUME_DAYS: Final = 20  # business dates over which a product's daily volume is averaged
 Prices = Annotated[
     Path | None,
@@ -101,7 +102,7 @@ def limits(
     supplies = {}
     for given in supply or []:
         code, equals, lots = given.partition("=")
-        if not equals or not lots.isdecimal() or len(lots) > _LOTS_DIGITS:
+        if not equals or not (lots.isascii() and lots.isdecimal()) or len(lots) > _LOTS_DIGITS:
             fail(f"--supply {given}: write CODE=LOTS, as in H100PZ26=4003", Exit.USAGE)
         supplies[code] = int(lots)
     with ledger(data) as clearing:
@@ -153,7 +154,12 @@ def calibrate(
     on = effective.date() if effective else datetime.now(UTC).date()
     (content, history), drawing = _history(prices), _drawing(plot)
     found = registry.load()
-    specs = {product: found.spec(product, on) for product in found.products}
+    try:
+        specs = {product: found.spec(product, on) for product in found.products}
+    except registry.UnknownContractError as error:
+        fail(f"--effective: {error}", Exit.USAGE)
+    if on.year > YEAR_MOST:
+        fail(f"--effective {on}: a version takes effect by the end of {YEAR_MOST}", Exit.USAGE)
     before, volumes = None, dict[str, int]()
     if data is not None:
         from exchange.cli.clear import ledger  # noqa: PLC0415
