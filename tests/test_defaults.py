@@ -408,6 +408,26 @@ def test_every_step_says_when_it_is_overdue(house: House) -> None:
     assert auction(house, [(SAFE, 100, 2_400_000)])["unsold"] == 0  # it may still be done
 
 
+def test_a_client_that_is_not_ported_is_overdue_however_soon_the_loss_is_shared(
+    house: House,
+) -> None:
+    crash(house)
+    facts = declare(house)
+    auction(house, [(RICH, 100, 1_400_000)])
+    settle(house, 1_500_000)
+    allocate(house)
+    house.pay()
+    house.record(SizeFund(person="risk"))
+    assert defaults(house).defaults[0].steps == {"port": facts["port_by"]}
+    house.at(facts["port_by"])
+    assert house.rulings("default")[-1][1:] == (
+        "overdue", {"default": 1, "step": "port", "deadline": facts["port_by"]},
+    )  # fmt: skip
+    house.record(port())
+    house.pay()
+    assert defaults(house).defaults[0].steps == {} and house.rulings("default")[-1][1] == "ported"
+
+
 def test_gains_since_the_declaration_may_be_cut_where_nothing_else_is_left(house: House) -> None:
     crash(house)
     declare(house)

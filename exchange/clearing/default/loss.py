@@ -150,7 +150,7 @@ def allocate(
     times = len(default.allocations)
     id = f"default {default.id}" + (f".{times}" if times > 1 else "")
     pay_layers(id, default.member, estate(default, state), found, at, state)
-    default.stage, default.steps = "allocated", {}
+    default.enter("allocated")
     default.begin(at, "replenish")
     default.note("allocated", at)
 

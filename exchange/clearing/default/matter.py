@@ -151,6 +151,8 @@ class Defaults(Matter):
             case TearUp():
                 closing.tear_up(default, record.instrument, at, state)
             case Allocate():
+                if not porting.left(default, state):
+                    default.steps.pop("port", None)
                 loss.allocate(default, self.survivors(state), record, at, state)
             case CloseDefault() | DistributeRecovery():
                 back = ending.end(default, record, at, state)
@@ -302,7 +304,7 @@ class Defaults(Matter):
                 returned[str(member)] = back
         again = [default for default in self.defaults if default.stage == "allocated"]
         for default in again:
-            default.stage, default.steps = "replenished", {}
+            default.enter("replenished")
             default.note("replenished", at)
         facts = {
             "scenarios_version": SCENARIOS_VERSION, "scenario": found.scenario, "size": found.size,

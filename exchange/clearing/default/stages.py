@@ -121,6 +121,11 @@ class Default(msgspec.Struct):
         self.steps.update(found)
         return {f"{step}_by": deadline for step, deadline in found.items()}
 
+    def enter(self, stage: str) -> None:
+        """Begin a stage: its predecessors' steps are done, but clients may still have to move."""
+        self.stage = stage
+        self.steps = {step: by for step, by in self.steps.items() if step == "port"}
+
     def note(self, stage: str, at: At) -> None:
         """Add a line to the history."""
         self.history.append(Stage(stage, at.stamp, at.number >> INDEX_BITS))
