@@ -1,6 +1,7 @@
 """The margin of deliveries under way, in random months of them, against the rules of
 docs/reference/margin.md alone; and who is called for it."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +21,19 @@ from test_delivery_cash import (
     Months,
     cents,
 )
+from test_delivery_month import BEGIN, Operator, operator, run
+from test_delivery_month import assigned as by_operator
 from test_margin_market import product, version
 
+from exchange.app import requests
 from exchange.clearing.calling import CallMargin, Pledge, Release, ValueAsset
 from exchange.clearing.delivery.terms import DAY_NS
 from exchange.clearing.expiry import FixingRecorded
 from exchange.clearing.margin.matter import AdoptMargin
+from exchange.marketdata.instruments import micros_text
 from exchange.messages import AccountKind, CommandKind
 
-__all__ = ["house"]  # a fixture
+__all__ = ["house", "operator"]  # fixtures
 SCAN, STEP = 1_250, 400  # of a lot of the spot month, at 1e-4
 RATE = SCAN + STEP
 
@@ -205,3 +210,30 @@ def test_who_delivers_what_is_not_covered_is_named(house: House) -> None:
     assert house.clearing.margins() == []
     assert house.record(CallMargin())[1]["unknown"] == {str(SHORT): names}
     assert standing(house, SHORT) == (None, None)
+
+
+async def test_the_commands_show_and_call_it(operator: Operator) -> None:
+    """With the parameters that are proposed today: 12.5 % of scan and 4 % of the spot month."""
+    await by_operator(operator)
+    operations, clearing = operator.market.operations, operator.market.clearing
+    proposed = json.loads(await run("clear", "calibrate", "--effective", "2026-11-30", "--json"))
+    parameters = json.dumps(proposed["parameters"])
+    await operations.perform(requests.AdoptMargin(parameters=parameters))
+    await operator.at(BEGIN)
+    data = str(operator.market.directory)
+    shown = json.loads(await run("clear", "margin", "--data", data, "--json"))
+    (seller,) = shown["accounts"]  # the buyers have paid
+    (part,) = seller["parts"]
+    invoices = [operator.delivery(number)["invoice"] * CENT for number in (1, 2, 3)]
+    assert seller["account"] == 7 and part["product"] == "H100P"
+    assert part["undelivered"] == sum(up(invoice, RATE) for invoice in invoices)
+    assert part["undelivered"] == seller["requirement"] > seller["maintenance"] > 0
+    assert seller["hold"] == 0  # of the engine
+    words = (await run("clear", "margin", "--data", data)).split()
+    assert "undelivered" in words and f"{part['undelivered'] / 1e6:,.6f}" in words
+    free = micros_text(clearing.cash(7))
+    await operations.perform(requests.Withdraw(account=7, amount=free))
+    settled = await operations.perform(requests.Settle())
+    assert settled["margin_calls"] == {"7": micros_text(part["undelivered"])}
+    statement = json.loads(await run("clear", "statement", "7", "--data", data, "--json"))
+    assert statement["standing"]["required"] == part["undelivered"]
