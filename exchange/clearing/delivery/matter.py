@@ -95,6 +95,8 @@ class Deliveries(Matter):
                 ruling = self._attest(record, at, state)
             case Alternative():
                 ruling = self._alternative(record, at, state)
+            case NameConsignee() if record.account not in state.members:
+                return refused(operation, Denial.UNKNOWN_ACCOUNT, 0, record.account)
             case NameConsignee():
                 self.consignees[record.account] = msgspec.convert(
                     {k: getattr(record, k) for k in Consignee.__struct_fields__}, Consignee
