@@ -256,14 +256,6 @@ def test_one_whom_the_law_bars_is_passed_over_and_settled_in_cash(house: House) 
     assert deliveries(house).consignees[NEW].tpp_received > 0
 
 
-def test_a_consignee_is_of_an_account_that_there_is(house: House) -> None:
-    """Somebody's who mistyped it would otherwise be barred without a word."""
-    named = NameConsignee(account=99, country="XC", parent_country="XC")
-    outcome, facts = house.record(named)
-    assert (outcome, facts["observed"]) == ("unknown_account", 99)
-    assert deliveries(house).consignees == deliveries(house).years == {}
-
-
 @pytest.mark.parametrize(("code", "barred"), [("H100PZ26", [OLD]), ("H100PF27", [])])
 def test_what_was_received_counts_in_its_own_year_alone(
     house: House, code: str, barred: list[int]

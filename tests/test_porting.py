@@ -28,12 +28,18 @@ from test_defaults import (
 )
 from test_margin_market import version
 
+from contracts.hardware import gpu_class
 from exchange.app import requests, wishes
 from exchange.app.wishes import RequestRefused
 from exchange.clearing.calling import CallMargin, Calls, Pledge, Release, ValueAsset
 from exchange.clearing.delivery import dvp
 from exchange.clearing.delivery.matter import Deliveries
-from exchange.clearing.delivery.records import Attest, Tender
+from exchange.clearing.delivery.records import (
+    Attest,
+    NameConsignee,
+    SetJurisdiction,
+    Tender,
+)
 from exchange.clearing.delivery.slices import DAY_S
 from exchange.clearing.delivery.terms import DAY_NS
 from exchange.clearing.margin.matter import AdoptMargin
@@ -350,6 +356,54 @@ def test_a_delivery_goes_with_the_client_that_receives_it(
     rulings = house.rulings("delivery")
     house.clearing.rebuild(house.market.frames)
     assert house.rulings("delivery") == rulings
+
+
+def test_a_consignee_is_of_an_account_that_there_is(house: House) -> None:
+    """Somebody's who mistyped it would otherwise be barred without a word."""
+    named = NameConsignee(account=99, country="XC", parent_country="XC")
+    outcome, facts = house.record(named)
+    assert (outcome, facts["observed"]) == ("unknown_account", 99)
+    assert (deliveries(house).consignees, deliveries(house).years) == ({}, {})
+
+
+def test_no_delivery_is_ported_to_who_may_not_receive_it(house: House) -> None:
+    def name(account: int, country: str, received: int = 0) -> None:
+        named = NameConsignee(account=account, country=country, parent_country=country,
+                              tpp_received=received)  # fmt: skip
+        assert house.record(named)[0] == "accepted"
+
+    node = 8 * gpu_class("H100-SXM").tpp
+    rules = SetJurisdiction(enabled=True, denied_countries=("XD",), tpp_per_consignee=2 * node)
+    name(CLIENT, "XC")
+    house.record(rules)
+    physical(house)
+    cut_off(house)
+    assert deliveries(house).deliveries[0].buyer == CLIENT
+    name(HAVEN, "XD")
+    outcome, facts = house.record(port())
+    assert (outcome, facts["limit"], facts["observed"]) == ("barred", 1, HAVEN)
+    name(HAVEN, "XC", node + 1)  # with eight lots more it would be above the year's limit
+    assert house.record(port())[0] == "barred"
+    name(HAVEN, "XC", node)
+    assert house.record(port())[0] == "ported"
+    assert deliveries(house).deliveries[0].buyer == HAVEN
+    assert deliveries(house).consignees[HAVEN].tpp_received == 2 * node
+    house.agree()
+
+
+def test_a_client_keeps_its_consignee_where_it_goes(house: House) -> None:
+    named = NameConsignee(account=CLIENT, country="XC", parent_country="XC", tpp_received=5)
+    house.record(named)
+    house.record(SetJurisdiction(enabled=True, denied_countries=("XD",)))
+    physical(house)
+    assert house.record(port())[0] == "ported"
+    cut_off(house)  # lots still at the old account are assigned to the new one
+    (delivery,) = deliveries(house).deliveries
+    assert delivery.buyer == HAVEN
+    received = deliveries(house).consignees[HAVEN].tpp_received
+    assert received == 5 + 8 * gpu_class("H100-SXM").tpp
+    house.pay()
+    house.agree()
 
 
 def test_a_notice_goes_with_the_client_that_gave_it(house: House) -> None:

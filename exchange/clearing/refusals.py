@@ -43,3 +43,4 @@ class Denial(IntEnum):
     SETTLED = 2240  # another price needs a correction, as the next cycle
     ASSET_MISMATCH = 2241  # not an asset that the house takes as collateral
     TERMS = 2242  # not the agreement that the other side has signed
+    BARRED = 2243  # the jurisdiction in force bars who would receive a delivery

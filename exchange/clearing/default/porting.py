@@ -44,6 +44,8 @@ def would(default: Default, gone: AbstractSet[int], record: PortClient, state: "
         return refused(operation, Denial.UNKNOWN_MEMBER, 0, registry.member_of(to, state))
     if cash < 0:
         return refused(operation, Denial.AMOUNT, 0, cash)
+    if number := state.matters.get(Deliveries).barred(account, to):
+        return refused(operation, Denial.BARRED, number, to)
     held = state.positions.of_account(account)
     lots = {state.instruments[n].code: position.net for n, position in held if position.net}
     pledges = state.matters.get(Calls).pledges(account, state)

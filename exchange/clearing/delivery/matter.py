@@ -256,7 +256,7 @@ class Deliveries(Matter):
         """Return whether the jurisdiction in force bars an account from what it would receive."""
         if not self.jurisdiction.enabled:
             return False
-        consignee = self._consignee(account, expiry.terms)
+        consignee = self._consignee(self._heir(account), expiry.terms)
         if consignee is None:
             return True
         lots = sum(lots for _, lots in expiry.longs[account]) // unit * unit
@@ -281,15 +281,19 @@ class Deliveries(Matter):
             notice.factor_version,
         )  # fmt: skip
         self.deliveries.append(delivery)
+        self._count(delivery.buyer, lots, terms)
+        return told(
+            delivery, "assigned", instrument=number, seller=delivery.seller, buyer=delivery.buyer,
+            lots=lots, deadline=terms.begin_ns,
+        )  # fmt: skip
+
+    def _count(self, buyer: int, lots: int, terms: Terms) -> None:
+        """Add lots to the total that a buyer's consignee has received in the contract's year."""
         consignee = self._consignee(buyer, terms)
         if consignee is not None:
             self.years[buyer] = terms.expiry.year
             received = consignee.tpp_received + gpu_class(terms.hardware).tpp * lots
             self.consignees[buyer] = msgspec.structs.replace(consignee, tpp_received=received)
-        return told(
-            delivery, "assigned", instrument=number, seller=delivery.seller, buyer=delivery.buyer,
-            lots=lots, deadline=terms.begin_ns,
-        )  # fmt: skip
 
     def _expired(self, number: int, price: int, at: At, state: "State") -> list[Ruling]:
         """Invoice the deliveries of an expired contract at its price, and drop the state that only
@@ -324,12 +328,38 @@ class Deliveries(Matter):
         return [d for d in self.deliveries
                 if d.stage not in course.ENDED and account in (d.seller, d.buyer)]  # fmt: skip
 
+    def barred(self, account: int, to: int) -> int:
+        """Return the number of the first delivery to ``account`` that the jurisdiction in force
+        would bar ``to`` from taking over, 0 for none. Without a consignee of its own, ``to`` has
+        that of ``account``, whose total counts the deliveries already."""
+        if not self.jurisdiction.enabled:
+            return 0
+        whose, lots = to if to in self.consignees else account, dict[int, int]()  # by year
+        for delivery in self.under_way(account):
+            if delivery.buyer != account:
+                continue
+            terms, consignee = self._terms(delivery), self._consignee(whose, self._terms(delivery))
+            year = terms.expiry.year
+            lots[year] = lots.get(year, 0) + (delivery.lots if whose == to else 0)
+            if consignee is None or eligibility.may_receive(
+                consignee, terms.hardware, lots[year], self.jurisdiction
+            ):
+                return delivery.id
+        return 0
+
     def port(self, account: int, to: int, at: At, state: "State") -> None:
         """Hand over the deliveries of a ported ``account`` to ``to``; later assignments follow.
 
-        Notices and dates of lots follow with the lots.
+        Notices and dates of lots follow with the lots. The client's consignee becomes that of the
+        new account, unless it has one, whose total then grows.
         """
         self.heirs[account] = to
+        if to not in self.consignees and account in self.consignees:
+            self.consignees[to], self.years[to] = self.consignees[account], self.years[account]
+        else:
+            for delivery in self.under_way(account):
+                if delivery.buyer == account:
+                    self._count(to, delivery.lots, self._terms(delivery))
         for delivery in self.under_way(account):
             course.hand_over(delivery, account, to, at, state)
         state.matters.touch(Deliveries)
