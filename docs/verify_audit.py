@@ -1,10 +1,10 @@
 """Verify an exported audit trail on its own: python docs/verify_audit.py FILE.csv [BULLETIN.csv]
 
 Needs nothing but Python. Written from docs/reference/audit.md: rows and sequences without gaps,
-every match joined by exactly two orders of opposite sides, every order's lots accounted for, every
-bust or adjustment joined to both sides of its trade, and the volumes of a bulletin of `hourbook log
-bulletin DIR --csv`, if one is given, of every instrument that traded. Any doubt is a line and exit
-code 1.
+every match joined by exactly two orders of opposite sides, the orders of a trade through implied
+prices to legs of the same accounts, every order's lots accounted for, every bust or adjustment
+joined to both sides of its trade, and the volumes of a bulletin of `hourbook log bulletin DIR
+--csv`, if one is given, of every instrument that traded. Any doubt is a line and exit code 1.
 """
 
 import csv
@@ -30,32 +30,24 @@ def rows_of(path):
 
 def main(trail, bulletin=None):
     number, last, commands, volume = 0, 0, 0, Counter()
-    # Rows by match, rows of what corrects one, lots entered, executed, cancelled by order id, and
-    # of a trade through implied prices the accounts of its orders and those of its legs
-    matches, corrections, orders = defaultdict(list), defaultdict(list), defaultdict(Counter)
-    traders, holders = defaultdict(set), defaultdict(set)
+    # Answers by record type and match; lots entered, executed, cancelled by order id
+    joined, orders = defaultdict(list), defaultdict(Counter)
     for number, row in enumerate(rows_of(trail), 1):
-        place, sequence, lots = f"row {row['row']}", int(row["sequence"]), row["quantity"]
+        place, sequence, kind = f"row {row['row']}", int(row["sequence"]), row["record_type"]
         check(int(row["row"]) == number, place, f"row {number} was to come next")
         if row["direction"] == "IN":
             check(sequence == last + 1, place, f"sequence {last + 1} was to come next")
             last, commands = sequence, commands + 1
         check(sequence == last, place, "an answer to another command")
         check(row["time"].endswith("Z") and len(row["time"]) == 24, place, "time is not UTC ms")
-        if row["record_type"] in CORRECTIONS:
-            corrections[row["match_number"]].append(row)
-        if row["record_type"] == "LEG_TRADE":
-            holders[row["match_number"]].add(row["account"])
+        if row["direction"] == "OUT" and row["match_number"]:
+            joined[kind, row["match_number"]].append(row)
         if row["direction"] == "IN" or not row["order_id"] or row["duplicate"]:
             continue
-        order, kind = orders[row["order_id"]], row["record_type"]
+        order, lots = orders[row["order_id"]], row["quantity"]
         if kind in ("TRADE", "ORDER_EXECUTED"):  # the latter through an implied price
             order["executed"] += int(row["last_quantity"])
             check(order["executed"] == int(row["cumulative"]), place, "cumulative is off")
-            if kind == "ORDER_EXECUTED":
-                traders[row["match_number"]].add(row["account"])
-            else:
-                matches[row["match_number"]].append(row)
         elif kind == "ORDER_ACCEPTED":
             order["entered"] = int(lots)
         elif kind in ("ORDER_CANCELLED", "ORDER_REDUCED"):
@@ -65,23 +57,27 @@ def main(trail, bulletin=None):
         if kind in ("TRADE", "ORDER_EXECUTED", "ORDER_CANCELLED", "ORDER_REDUCED"):
             left = order["entered"] - order["executed"] - order["cancelled"]
             check(left == int(row["leaves"]), place, f"{left} lots should be left")
-    for match, rows in matches.items():
+    for (kind, match), rows in joined.items():
         place = f"match {match}"
-        check(len(rows) == 2, place, f"{len(rows)} executions, not two")
-        for name, distinct in (("order_id", 2), ("side", 2), ("execution_id", 2), ("last_price", 1),
-                               ("last_quantity", 1), ("instrument", 1), ("time", 1)):  # fmt: skip
-            check(len({row[name] for row in rows}) == distinct, place, name)
-        came = sorted(row["aggressor"] for row in rows)
-        check(came in (["N", "Y"], ["", ""]), place, "aggressor")  # none in an auction
-        volume[rows[0]["business_date"], rows[0]["instrument"]] += int(rows[0]["last_quantity"])
-    for match, accounts in traders.items():
-        check(accounts == holders[match], f"match {match}", "its orders' accounts have other legs")
-    for match, rows in corrections.items():
-        named, original = ([[row[name] for name in JOINED] for row in some]
-                           for some in (rows, matches.get(match, ())))  # fmt: skip
-        check(named == original, f"match {match}", "its correction is not of both its sides, once")
-        if rows[0]["record_type"] == "TRADE_BUSTED":
-            volume[rows[0]["business_date"], rows[0]["instrument"]] -= int(rows[0]["last_quantity"])
+        if kind == "TRADE":
+            check(len(rows) == 2, place, f"{len(rows)} executions, not two")
+            for name, distinct in (("order_id", 2), ("side", 2), ("execution_id", 2),
+                                   ("last_price", 1), ("last_quantity", 1), ("instrument", 1),
+                                   ("time", 1)):  # fmt: skip
+                check(len({row[name] for row in rows}) == distinct, place, name)
+            check(sorted(row["aggressor"] for row in rows) in (["N", "Y"], ["", ""]), place,
+                  "aggressor")  # none in an auction  # fmt: skip
+            volume[rows[0]["business_date"], rows[0]["instrument"]] += int(rows[0]["last_quantity"])
+        elif kind == "ORDER_EXECUTED":  # through an implied price
+            legs = {row["account"] for row in joined.get(("LEG_TRADE", match), ())}
+            check(legs == {row["account"] for row in rows}, place, "its legs are of others")
+        elif kind in CORRECTIONS:
+            check([[row[name] for name in JOINED] for row in joined.get(("TRADE", match), ())]
+                  == [[row[name] for name in JOINED] for row in rows], place,
+                  "its correction is not of both its sides, once")  # fmt: skip
+            if kind == "TRADE_BUSTED":
+                volume[rows[0]["business_date"], rows[0]["instrument"]] -= int(
+                    rows[0]["last_quantity"])  # fmt: skip
     told = list(rows_of(bulletin)) if bulletin else []
     for row in told:
         traded = volume.pop((row["business_date"], row["instrument"]), 0)
@@ -89,7 +85,8 @@ def main(trail, bulletin=None):
     for (date, code), lots in volume.items():
         check(not lots or all(date != row["business_date"] for row in told), code, f"{lots} lots"
               f" traded on {date}, and no row of the bulletin")  # fmt: skip
-    print(f"verified: {number} rows, {commands} commands, {len(matches)} matches")
+    print(f"verified: {number} rows, {commands} commands,"
+          f" {sum(kind == 'TRADE' for kind, _ in joined)} matches")  # fmt: skip
 
 
 if __name__ == "__main__":
