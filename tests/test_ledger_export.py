@@ -29,6 +29,7 @@ def test_beancount_agrees_with_every_balance(house: House) -> None:
                        ("gpuh/b", "GPUH"), ("Gpuh/b", "GPUH")):  # fmt: skip
         assert house.record(OpenLedgerAccount(id=id, ledger=ledger))[0] == "accepted"
     assert house.record(OpenLedgerAccount(id="gpuh/b"))[0] == "duplicate"
+    assert house.record(OpenLedgerAccount(id="gpuh/b\n"))[0] == "malformed"  # a line of its own
     batch = [
         Transfer("m1", "till/1", "reserve/1", 1_234_567),
         Transfer("h1", "gpuh/a", "gpuh/b", 720),

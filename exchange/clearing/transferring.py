@@ -32,7 +32,7 @@ OWN_ACCOUNTS: Final = frozenset(
     }
 )
 BATCH_MAX: Final = 8_190  # transfers of one record
-Name = Annotated[str, msgspec.Meta(min_length=1, max_length=ID_CHARS, pattern=r"^[ -~]+$")]
+Name = Annotated[str, msgspec.Meta(min_length=1, max_length=ID_CHARS, pattern=r"^[ -~]+\Z")]
 
 
 class OpenLedgerAccount(Record, frozen=True, kw_only=True, tag="open_ledger_account"):
