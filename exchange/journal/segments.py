@@ -199,7 +199,7 @@ class Journal:
         except OSError as error:
             where = self._storage.where(following.name)
             raise self._stop(
-                WriteFailed(f"{where}: {error.strerror}: mend the disk, then start again")
+                WriteFailed(f"{where}: {error.strerror or error}: mend the disk, then start again")
             ) from error
         self._file.close()
         full, marks = self._segment, self._marks.marks
