@@ -5,6 +5,7 @@ import json
 import random
 import sqlite3
 from collections.abc import AsyncIterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -152,8 +153,8 @@ async def test_keys_that_cannot_be_read_stop_no_heartbeat(
 ) -> None:
     trader = await venue.trader(RICH)
     assert trader.key is not None
-    with monkeypatch.context() as patch:
-        patch.setattr(venue.hub.keys, "_database", sqlite3.connect(":memory:"))
+    with closing(sqlite3.connect(":memory:")) as empty, monkeypatch.context() as patch:
+        patch.setattr(venue.hub.keys, "_database", empty)
         venue.hub.beat()
     assert isinstance(venue.heard(trader)[-1], wire.Heartbeat) and trader.closing is None
     assert "no such table: keys" in caplog.text
