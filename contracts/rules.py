@@ -45,7 +45,7 @@ class Rule(NamedTuple):
     """What a field must be: its TOML type, the rule in words, a test, and a conversion of its
     value."""
 
-    type: type
+    kind: type
     rule: str
     test: Callable[[Any], bool]
     read: Callable[[Any], Any] = lambda value: value
@@ -109,7 +109,7 @@ def read_table(
             continue
         value = table[field]
         # The exact type: true is not 1, 1.0 is not 1, and a date with a time is not a date.
-        if type(value) is not rule.type or not rule.test(value):
+        if type(value) is not rule.kind or not rule.test(value):
             faults.append(Fault(file, f"{place}{field}", shown(value), rule.rule))
             continue
         values[field] = rule.read(value)

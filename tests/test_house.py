@@ -220,6 +220,31 @@ def test_the_token_reader_sees_code_and_not_prose() -> None:
     assert set(tokens.names(text)) & ENGINE_BANNED == {"float"}
 
 
+def fields_that_hide_a_type(text: str) -> list[str]:
+    """``Class.name`` where a field's annotation names what the class itself binds."""
+    found = []
+    for node in ast.walk(ast.parse(text)):
+        if not isinstance(node, ast.ClassDef):
+            continue
+        fields = [n for n in node.body if isinstance(n, ast.AnnAssign)]
+        bound = {n.name for n in node.body if isinstance(n, ast.FunctionDef)}
+        bound |= {f.target.id for f in fields if isinstance(f.target, ast.Name)}
+        named = (n for f in fields for n in ast.walk(f.annotation) if isinstance(n, ast.Name))
+        found += [f"{node.name}.{n.id}" for n in named if n.id in bound]
+    return found
+
+
+@pytest.mark.parametrize("path", sources(".py"), ids=module_name)
+def test_no_field_hides_the_type_of_a_field(path: Path) -> None:
+    # Since Python 3.14 an annotation is read when it is asked for: then the name is the field.
+    assert fields_that_hide_a_type(path.read_text()) == []
+
+
+def test_a_field_that_hides_its_type_is_seen() -> None:
+    text = "class Day:\n    on: date\n    date: date | None\n    other: list[int]\n"
+    assert fields_that_hide_a_type(text) == ["Day.date", "Day.date"]
+
+
 def test_every_module_can_be_imported_alone() -> None:
     modules = [module_name(p) for p in sources(".py") if p.name != "__main__.py"]
     done = subprocess.run(

@@ -8,8 +8,8 @@ month whose table has enough days of it. The table is made once, before its firs
 frozen.
 """
 
+import datetime
 from collections.abc import Mapping, Sequence
-from datetime import date
 from typing import Annotated, Final, NamedTuple
 
 import msgspec
@@ -43,7 +43,7 @@ class AnchorTable(msgspec.Struct, frozen=True, tag="anchors"):
 
     index: str
     month: str
-    first_day: date
+    first_day: datetime.date
     level: Log | None  # of the index, if this table begins it; None otherwise
     centre: Log  # median of the providers' levels over the index
     scale: Log  # robust standard deviation of these levels, not below the floor
@@ -64,7 +64,7 @@ class AnchorTable(msgspec.Struct, frozen=True, tag="anchors"):
 class Past(NamedTuple):
     """One earlier day: its votes and their log location; None if too little weight voted."""
 
-    date: date
+    date: datetime.date
     votes: tuple[Vote, ...]
     log: int | None
 
@@ -72,7 +72,7 @@ class Past(NamedTuple):
 def anchor_table(
     index: Index,
     routes: Mapping[str, str],
-    first_day: date,
+    first_day: datetime.date,
     past: Sequence[Past],
     rules_hash: str,
 ) -> AnchorTable | None:

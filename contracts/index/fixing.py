@@ -19,8 +19,8 @@ screen by at most 2 x its weight x c. The bound holds within one window: a provi
 gates of the capture window need can withhold it, and so have the day fixed over the extension.
 """
 
+import datetime
 from collections.abc import Mapping, Sequence
-from datetime import date
 from enum import Enum
 from typing import Annotated, Final, NamedTuple
 
@@ -57,7 +57,7 @@ class Fixing(msgspec.Struct, frozen=True, tag="fixing", kw_only=True):
     """
 
     index: str
-    date: date
+    date: datetime.date
     revision: int
     state: State
     reason: str = ""

@@ -1,8 +1,8 @@
 """Screens a day's observations and combines them into one vote per provider and series."""
 
+import datetime
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from datetime import date
 from typing import Final, NamedTuple
 
 import msgspec
@@ -35,7 +35,7 @@ class Vote(msgspec.Struct, frozen=True):
 class Day(NamedTuple):
     """One day's observations, and the facts about them that all indices share."""
 
-    date: date
+    date: datetime.date
     observations: Sequence[Observation]
     ages: Mapping[str, int]  # days since each provider's feed last changed
     administered: set[tuple[str, str]]  # (provider, kind)
@@ -55,7 +55,7 @@ class Feeds:
     def __init__(self) -> None:
         self._known: dict[str, tuple[bytes, int]] = {}
 
-    def note(self, day: date, prints: Mapping[str, bytes]) -> dict[str, int]:
+    def note(self, day: datetime.date, prints: Mapping[str, bytes]) -> dict[str, int]:
         """Take a day's fingerprints; return the days since each feed changed, 0 if it did now."""
         ordinal = day.toordinal()
         for provider, found in prints.items():
@@ -66,7 +66,10 @@ class Feeds:
 
 
 def day_of(
-    on: date, observations: Sequence[Observation], prints: Mapping[str, bytes], feeds: Feeds
+    on: datetime.date,
+    observations: Sequence[Observation],
+    prints: Mapping[str, bytes],
+    feeds: Feeds,
 ) -> Day:
     """Return a day with its feeds' ages. Updates ``feeds``: call it in order of days."""
     return Day(on, observations, feeds.note(on, prints), administered(observations))

@@ -5,8 +5,8 @@ month is a function of the log. The rules for withheld days are those of contrac
 The final settlement price of a physical contract is its last settlement price.
 """
 
+import datetime
 from collections.abc import Sequence
-from datetime import date
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import msgspec
@@ -44,7 +44,7 @@ class FixingRecorded(Record, frozen=True, kw_only=True, tag="record_fixing"):
 class Fixing(msgspec.Struct, frozen=True):
     """A recorded fixing; ``known_ns`` is the stamp of its record."""
 
-    date: date
+    date: datetime.date
     revision: int
     price_micros: int | None
     inputs_hash: str
@@ -55,7 +55,7 @@ def fixing_of(record: FixingRecorded, known_ns: int) -> Fixing:
     """Return the fixing of a record. ValueError, OverflowError: its date, revision or price is
     none."""
     number = record.date
-    day = date(number // 10_000, number // 100 % 100, number % 100)
+    day = datetime.date(number // 10_000, number // 100 % 100, number % 100)
     price = parse_price(record.price, PRICE_DECIMALS) if record.price else None
     if record.revision < 0 or (price is not None and not 0 < price <= Limit.PRICE):
         raise ValueError(f"revision {record.revision} or price {price} is out of range")
@@ -128,14 +128,14 @@ class Fixings(Matter):
         facts = {"index": record.index, "date": record.date}
         return Ruling("record_fixing", ACCEPTED, facts)
 
-    def fixing(self, index: str, day: date, known_ns: int) -> Fixing | None:
+    def fixing(self, index: str, day: datetime.date, known_ns: int) -> Fixing | None:
         """Return the highest revision of a day's fixing that was recorded by ``known_ns``."""
         found = [
             f for f in self.by_index.get(index, ()) if f.date == day and f.known_ns <= known_ns
         ]
         return max(found, key=lambda fixing: fixing.revision, default=None)
 
-    def withheld(self, on: date) -> dict[int, int]:
+    def withheld(self, on: datetime.date) -> dict[int, int]:
         """Return the number of days, by contract, up to ``on`` in its month whose latest fixing is
         withheld."""
         latest = {index: self._latest(index) for index in self.by_index}
@@ -148,7 +148,7 @@ class Fixings(Matter):
         }
         return {number: count for number, count in found.items() if count}
 
-    def since(self, index: str, day: date) -> Fixing | None:
+    def since(self, index: str, day: datetime.date) -> Fixing | None:
         """Return the fixing of the first day on or after ``day`` whose latest revision has a price,
         or None."""
         found = [f for on, f in self._latest(index).items() if on >= day and f.price_micros]
@@ -159,9 +159,9 @@ class Fixings(Matter):
         priced = {on: f.price_micros for on, f in self._latest(index).items() if f.price_micros}
         return priced[max(priced)] if priced else None
 
-    def _latest(self, index: str) -> dict[date, Fixing]:
+    def _latest(self, index: str) -> dict[datetime.date, Fixing]:
         """Return the highest revision of every day's fixing."""
-        latest: dict[date, Fixing] = {}
+        latest: dict[datetime.date, Fixing] = {}
         for one in self.by_index.get(index, ()):
             if one.date not in latest or latest[one.date].revision <= one.revision:
                 latest[one.date] = one
