@@ -296,13 +296,21 @@ def test_plain_orders_have_room_behind_any_number_of_trades(size: int) -> None:
 
 
 def test_vocabulary_is_the_messages_vocabulary() -> None:
-    """exchange/engine/vocabulary.pxd repeats every enumeration of messages, member by member."""
+    """exchange/engine/vocabulary.pxd repeats every enumeration of messages, member by member.
+
+    One that an int cannot hold has a negative member beside: since GCC 13 each member has the type
+    of the whole, and if that were unsigned, -1 would be more than any limit.
+    """
     source = Path(__file__).parents[1] / "exchange" / "engine" / "vocabulary.pxd"
     text = re.sub(r"#.*", "", source.read_text())
     found: dict[str, int] = {}
     for body in re.findall(r"cdef enum \w+:\n((?:[ \t]+.*\n|\s*\n)+)", text + "\n"):
+        values = []
         for name, value in re.findall(r"(\w+)\s*=\s*(.+)", body):
             found[name] = int(eval(value.strip().rstrip(","), {"__builtins__": {}}, dict(found)))
+            values.append(found[name])
+        assert max(values) < 1 << 31 or min(values) < 0
+    assert found.pop("LIMIT_SIGNED") == -1
     expected = {"VERSION_SCHEMA": SCHEMA_VERSION, "VERSION_RULES": messages.RULES_VERSION}
     for name in dir(messages):
         kind = getattr(messages, name)

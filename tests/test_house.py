@@ -9,7 +9,6 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
-from enum import IntEnum, IntFlag
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Final
@@ -260,28 +259,6 @@ def test_every_reject_reason_is_documented(reason: messages.Reason) -> None:
     row = re.compile(rf"\|[^\n]*\b{reason.value}\b[^\n]*\b{reason.name}\b|"
                      rf"\|[^\n]*\b{reason.name}\b[^\n]*\b{reason.value}\b")  # fmt: skip
     assert row.search(page)
-
-
-C_ENUM = re.compile(r"enum\s+(\w+)[^:]*:\n((?:[ \t]+[^\n]*\n|\n)+)")
-
-
-def compiled_enumerations() -> dict[str, dict[str, int]]:
-    text = (CHECKOUT / "exchange/engine/vocabulary.pxd").read_text()
-    members = re.compile(r"(\w+)\s*=\s*(-?\d+)")
-    return {m[1]: {k: int(v) for k, v in members.findall(m[2])} for m in C_ENUM.finditer(text)}
-
-
-def test_the_engines_enumerations_equal_the_vocabulary() -> None:
-    compiled = compiled_enumerations()
-    vocabulary = {
-        name: {key: int(member) for key, member in kind.__members__.items()}
-        for name, kind in vars(messages).items()
-        if isinstance(kind, type) and issubclass(kind, IntEnum | IntFlag) and kind.__members__
-    }
-    for name, members in vocabulary.items():
-        prefix = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).upper() + "_"
-        repeated = {k.removeprefix(prefix): v for k, v in compiled[name].items()}
-        assert repeated == members, name
 
 
 def tracked() -> list[Path]:

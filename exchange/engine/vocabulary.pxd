@@ -337,6 +337,9 @@ cdef enum Reason:
     REASON_LEGS_FORGOTTEN = 823
 
 cdef enum Limit:
+    # Beside a number that no int holds, GCC gives, from 13 on, every member the type of the whole.
+    # A negative one keeps that signed: a limit is compared with numbers below zero.
+    LIMIT_SIGNED = -1
     LIMIT_ORDERS = 2097152
     LIMIT_BOOK_ORDERS = 1000000
     LIMIT_POSITIONS = 1048576
