@@ -215,7 +215,8 @@ class Link:
                     # It is sent again on the next connection
                     with contextlib.suppress(ConnectionLost):
                         await self._transport.send(request)
-                return await asyncio.shield(future)
+                await asyncio.wait([future])  # who gives up leaves the answer to others that wait
+            return future.result()
         except TimeoutError:
             raise OutcomeUnknown(pending.key[1]) from None
         finally:
@@ -241,7 +242,8 @@ class Link:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._answer_s):
                     await self._send_many(asked, requests)
-                    await asyncio.gather(*map(asyncio.shield, futures), return_exceptions=True)
+                    if futures:
+                        await asyncio.wait(futures)
             return [
                 # Without a result there was no answer, or the client has ended meanwhile.
                 future.result()
