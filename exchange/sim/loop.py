@@ -179,7 +179,9 @@ class SimLoop(asyncio.BaseEventLoop):
         *,
         name: object = None,
         context: Context | None = None,
+        eager_start: bool | None = None,
     ) -> asyncio.Task[_Result]:
+        """Return a new task, which begins in a turn of its own even if asked to start at once."""
         text = None if name is None else str(name)
         task = asyncio.Task(coro, loop=self, name=text, context=context)
         process = _owner(context)
