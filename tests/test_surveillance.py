@@ -162,6 +162,41 @@ def test_spoofing_is_found_and_its_near_misses_are_not(tmp_path: Path) -> None:
     assert findings(script, tmp_path) == [("spoofing", 3, 8)]
 
 
+def test_a_trade_is_suspected_whatever_the_account_traded_just_before(tmp_path: Path) -> None:
+    """A lot bought behind four, or a trade the other way, hides no other trade of these seconds."""
+    script = begin()
+    first = ids_of(script.say(script.enter(3, SELL, 2_540, 4, instrument=1)))
+    trade(script, 3, 4, 1, 2_500)
+    more = ids_of(script.say(script.enter(3, SELL, 2_540, 40, instrument=1)))
+    trade(script, 3, 4, 10, 2_501)
+    script.say(cancel(script, 3, more[0]))
+    script.say(cancel(script, 3, first[0]))
+    quiet(script, 70)
+    asks = ids_of(script.say(script.enter(3, SELL, 2_540, 8, instrument=1)))
+    trade(script, 3, 4, 2, 2_500)
+    bids = ids_of(script.say(script.enter(3, BUY, 2_460, 12, instrument=1)))
+    trade(script, 4, 3, 3, 2_502)
+    script.say(cancel(script, 3, bids[0]))
+    script.say(cancel(script, 3, asks[0]))
+    assert findings(script, tmp_path) == [
+        ("spoofing", 3, 40), ("spoofing", 3, 4), ("spoofing", 3, 12), ("spoofing", 3, 8),
+    ]  # fmt: skip
+
+
+def test_trades_that_one_withdrawal_completes_are_one_finding(tmp_path: Path) -> None:
+    script = begin()
+    (shown,) = ids_of(script.say(script.enter(3, SELL, 2_540, 8, instrument=1)))
+    trade(script, 3, 4, 2, 2_500)
+    moved = record_of(
+        CommandKind.REPLACE, account=3, side=Side.UNSTATED, target_lo=shown, quantity=8,
+        price=2_541, key_lo=script.key(), key_hi=7,
+    )  # fmt: skip
+    script.say((moved, None))
+    trade(script, 3, 4, 1, 2_501)  # of what it has moved since, too
+    script.say(cancel(script, 3, shown))
+    assert findings(script, tmp_path) == [("spoofing", 3, 8)]
+
+
 @pytest.mark.parametrize(
     ("price", "lots", "found"), [(2_503, 8, True), (2_502, 8, False), (2_503, 2, False)]
 )
@@ -214,6 +249,31 @@ def test_stuffing(tmp_path: Path, pairs: int, trades: int, messages: int) -> Non
         script.say(*(cancel(script, 4, row["order_id"]) for row in shown))
     expected = [("stuffing", 4, messages)] if messages else []
     assert findings(script, tmp_path) == expected
+
+
+def test_a_second_is_of_its_own_date_and_place_however_late_it_is_judged(tmp_path: Path) -> None:
+    """Who has stuffed and then sends nothing is judged with the next order, or at the end."""
+    script = begin()
+    while script.stamp() % NS:
+        script.say((record_of(CommandKind.ADVANCE_TIME), None))
+    for account in (3, 4):
+        wishes = (
+            script.enter(account, BUY, 2_400, 1, instrument=1, tif=TimeInForce.IOC)
+            for _ in range(200)
+        )
+        script.say(*wishes)
+    quiet(script, 2)
+    trade(script, 1, 5, 5, 2_500)
+    trade(script, 5, 1, 5, 2_500)
+    script.settle(DAYS[0], (2_500_000, 2_500_000))
+    script.open_day(DAYS[1])
+    script.say(script.enter(3, BUY, 2_400, 1, instrument=1))
+    watch = Surveillance()
+    walk(script.write(tmp_path / "market"), watch.take)
+    watch.finish()
+    assert [(one["pattern"], one["account"], one["business_date"]) for one in watch.rows()] == [
+        ("stuffing", 3, DAYS[0]), ("stuffing", 4, DAYS[0]), ("round_trip", 1, DAYS[0]),
+    ]  # fmt: skip
 
 
 def test_what_the_market_cancels_is_no_message_of_the_account(tmp_path: Path) -> None:

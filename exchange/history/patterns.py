@@ -226,6 +226,7 @@ class Second:
     """Commands and trades of an account in an instrument within one second of the log."""
 
     second: int = -1
+    date: int = 0  # the business date then
     first_sequence: int = 0
     last_sequence: int = 0
     messages: int = 0
@@ -242,8 +243,8 @@ class Stuffing:
     def _now(self, key: tuple[int, int], stamp: int, date: int, report: Report) -> Second:
         now = self._seconds.setdefault(key, Second())
         if now.second != stamp // NS:
-            self._judge(key, now, date, report)
-            now = self._seconds[key] = Second(stamp // NS)
+            self._judge(key, now, report)
+            now = self._seconds[key] = Second(stamp // NS, date)
         return now
 
     def said(self, row: EventRow, stamp: int, date: int, report: Report) -> None:
@@ -263,20 +264,20 @@ class Stuffing:
         """Count a trade for one account."""
         self._now((instrument, party), stamp, date, report).traded += 1
 
-    def finish(self, date: int, report: Report) -> None:
+    def finish(self, report: Report) -> None:
         """Evaluate the current seconds at the end of the log."""
         for key, now in sorted(self._seconds.items()):
-            self._judge(key, now, date, report)
+            self._judge(key, now, report)
         self._seconds.clear()
 
-    def _judge(self, key: tuple[int, int], now: Second, date: int, report: Report) -> None:
+    def _judge(self, key: tuple[int, int], now: Second, report: Report) -> None:
         most = self.thresholds.stuffing_share * now.messages
         if now.messages < self.thresholds.stuffing_messages or now.traded * 100 > most:
             return
         words = f"{now.messages} messages within a second, {now.traded} trades"
         report(
             Finding(
-                "stuffing", key[0], key[1], date, now.second * NS, now.first_sequence,
+                "stuffing", key[0], key[1], now.date, now.second * NS, now.first_sequence,
                 now.last_sequence, now.messages, words,
             )
         )  # fmt: skip

@@ -129,7 +129,9 @@ class Surveillance:
 
     def finish(self) -> None:
         """End the search at the end of the log."""
-        self._stuffing.finish(self._date, self.findings.append)
+        self._stuffing.finish(self.findings.append)
+        # A second is judged when the next one begins, which may be much later
+        self.findings.sort(key=lambda found: found.last_sequence)
 
     def rows(self, patterns: tuple[str, ...] = PATTERNS) -> list[dict[str, Any]]:
         """Return the findings of these patterns as rows for tables and files."""
