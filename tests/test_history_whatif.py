@@ -124,3 +124,26 @@ def test_a_leg_with_somebody_else_is_another_trade(tmp_path: Path) -> None:
     assert (told["orders_rejected"], told["trades_gone"], told["trades_new"]) == (1, 0, 0)
     nets = [other.engine.position(account, 0)["net"] for account in (TAKER, 3, POOR)]
     assert nets == [3, -3, 1]  # nothing of it was corrected
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_an_id_that_no_order_of_the_log_has_names_none_elsewhere(
+    tmp_path: Path, together: bool
+) -> None:
+    """A cancel guesses the id that an order gets in the other run alone."""
+    script = begun()
+    known = entered(script, MAKER, SELL, 2_600, 1)
+    refused = script.enter(POOR, BUY, 2_400, 40)
+    guess = {"target_lo": known + 1, "key_lo": script.key(), "key_hi": 7}
+    cancel = record_of(CommandKind.CANCEL, account=POOR, side=Side.UNSTATED, **guess), None
+    for batch in ((refused, cancel),) if together else ((refused,), (cancel,)):
+        assert {row["kind"] for row in script.say(*batch)} == {EventKind.REJECTED}
+    entered(script, MAKER, SELL, 2_601, 1)  # which has that id in the log, and another there
+    script.say((record_of(
+        CommandKind.CANCEL, account=MAKER, side=Side.UNSTATED, target_lo=known + 1,
+        key_lo=script.key(), key_hi=7,
+    ), None))  # fmt: skip
+    other = WhatIf(Changes(margin=[("*", 1)]))
+    told = other.report(walk(script.write(tmp_path / "market"), other.take))
+    assert (told["orders_accepted"], told["others_accepted"]) == (1, 0)
+    assert other.engine.book(0, 0) == ([(2_400, 40, 1)], [(2_600, 1, 1)])

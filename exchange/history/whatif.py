@@ -3,7 +3,8 @@
 The commands are those of the log, one for one and under the same sequences; participants do not
 react. A changed parameter is put into the commands that set it; an excluded account enters nothing.
 The engine assigns its own order ids, so an id that a command names is translated to the id in the
-other run; a correction of a trade that the other run does not have is left out.
+other run, and one that names no order of the log names none there; a correction of a trade that the
+other run does not have is left out.
 """
 
 from collections import Counter
@@ -20,6 +21,7 @@ from exchange.history.records import (
     COMMAND_PLACES,
     TRADE,
     EventRow,
+    command_column,
     event_column,
     event_row,
     kinds_of,
@@ -58,6 +60,7 @@ _TOUCHED: Final = _NAMING | _CORRECTING | _PARAMETERS
 _ENTER, _SPARE_AT = int(CommandKind.ENTER), COMMAND_PLACES["spare"][1]
 _NOBODY: Final = 0  # no order has this id
 _LEG_TRADE, _EXECUTED = int(EventKind.LEG_TRADE), int(EventKind.ORDER_EXECUTED)
+_REJECTED: Final = int(EventKind.REJECTED)
 _CASH: Final = frozenset({EventKind.DEPOSITED, EventKind.WITHDRAWN})
 
 
@@ -98,6 +101,7 @@ class WhatIf:
         self.engine = Engine()
         self.picture = Picture()
         self.ids: dict[int, int] = {}  # order ids that differ: the log's -> this run's
+        self.own: set[int] = set()  # ids of this run that the log gave to another order, or to none
         # Trades missing in this run, and legs of trades with an implied price: sequence,
         # instrument, clearing price, lots, taker, resting account.
         self.gone: set[tuple[int, ...]] = set()
@@ -121,11 +125,12 @@ class WhatIf:
             self._compare(frame, events, others)
 
     def _apply(self, frame: Frame, events: bytes) -> bytes:
-        """Run the changed batch; in parts if a command names an order entered in the same batch, or
-        sets limits, which are measured from the mark that the commands before it leave."""
+        """Run the changed batch; in parts if a command names an order entered in the same batch,
+        which may be one that only this run has, or sets limits, which are measured from the mark
+        that the commands before it leave."""
         first, pieces = frame.opening.first_sequence, Pieces(self.engine, frame)
         commands, done = bytearray(frame.commands), 0
-        accepted = _accepted(events)
+        accepted, entry = _accepted(events), _entries(frame, events)
         fresh = {order_id: sequence for (sequence, _), order_id in accepted.items()}
         outputs: list[bytes] = []
 
@@ -139,7 +144,8 @@ class WhatIf:
         for number in self._touched(frame.commands):
             command = _command(commands, number)
             entered = done <= fresh.get(_aim(command), 0) - first < number
-            if entered or (command.kind in _RELATIVE and self.changes.limits and done < number):
+            relative = command.kind in _RELATIVE and self.changes.limits and done < number
+            if entered or relative or entry.get(number, -1) >= done:
                 run_upto(number)
             changed = self._changed(command)
             if changed != command:
@@ -170,10 +176,11 @@ class WhatIf:
             changed = self._parameters(command)
             self.altered += changed != command
             return changed
-        if aim not in self.ids:
+        instead = self.ids.get(aim, _NOBODY if aim in self.own else aim)
+        if aim == instead:
             return command
         field = "target_hi" if kind == _ENTER else "target_lo"
-        return msgspec.structs.replace(command, **{field: self.ids[aim]})
+        return msgspec.structs.replace(command, **{field: instead})
 
     def _parameters(self, command: Command) -> Command:
         code, listed = (
@@ -220,6 +227,7 @@ class WhatIf:
             other = theirs.get(key, _NOBODY)
             if other != order_id:
                 self.ids[order_id] = other
+        self.own |= set(theirs.values()) - set(ours.values())
 
     def _count(self, events: bytes, others: bytes) -> None:
         for place, data in enumerate((events, others)):
@@ -375,6 +383,26 @@ def _accepted(events: bytes) -> Accepted:
                 if not row[3] & EventFlag.DUPLICATE:
                     accepted[row[0], row[3] & EventFlag.SELL] = row[7]
     return accepted
+
+
+def _entries(frame: Frame, events: bytes) -> dict[int, int]:
+    """Return, of each command of the batch that was rejected and names an order, the number of its
+    account's last command before it that may have entered one; both are numbers in the batch."""
+    kinds = kinds_of(events)
+    if _REJECTED not in kinds:
+        return {}
+    sequences = event_column(events, "sequence").tolist()
+    rejected = {sequences[at] for at, kind in enumerate(kinds) if kind == _REJECTED}
+    last: dict[int, int] = {}
+    found: dict[int, int] = {}
+    accounts = command_column(frame.commands, "account").tolist()
+    for number, kind in enumerate(frame.commands[::COMMAND_BYTES]):
+        account, sequence = accounts[number], frame.opening.first_sequence + number
+        if account in last and sequence in rejected and _aim(_command(frame.commands, number)):
+            found[number] = last[account]
+        if kind in _ENTERING:
+            last[account] = number
+    return found
 
 
 def _by_sequence(events: bytes) -> dict[int, list[EventRow]]:
