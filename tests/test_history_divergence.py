@@ -16,6 +16,7 @@ from test_history_lives import SPREAD, begun, entered, implied
 
 from exchange.engine import Engine
 from exchange.history import divergence, walk
+from exchange.history.differ import compare
 from exchange.journal import frame as frames
 from exchange.messages import (
     COMMAND_BYTES,
@@ -165,19 +166,40 @@ def test_a_scope_that_this_build_does_not_know_is_told_by_its_number(tmp_path: P
     assert "  recorded: KILLED 9: 0 orders cancelled" in told["words"]
 
 
-def test_the_last_batch_is_compared_with_the_head(tmp_path: Path) -> None:
-    class OtherExpiry(NoPostOnly):
-        def apply(self, commands: bytes, first: int, stamp: int) -> bytes:
-            events = bytearray(self._engine.apply(commands, first, stamp))
-            if events[12] == EventKind.INSTRUMENT_EXPIRED:
-                events[32] ^= 1
-            return bytes(events)
+class OtherExpiry(NoPostOnly):
+    """An engine with another event in a log's last batch."""
 
+    def apply(self, commands: bytes, first: int, stamp: int) -> bytes:
+        events = bytearray(self._engine.apply(commands, first, stamp))
+        if events[12] == EventKind.INSTRUMENT_EXPIRED:
+            events[32] ^= 1
+        return bytes(events)
+
+
+def test_the_last_batch_is_compared_with_the_head(tmp_path: Path) -> None:
     market = two_days(batches=40).write(tmp_path / "market", OtherExpiry())
     told = explained(market)
     assert told["command"].startswith("EXPIRE")
     assert list(told["fields"]) == ["price"]
     assert told["last_sequence"] == walk.log_end(market)
+
+
+@pytest.mark.parametrize(
+    ("engine", "kind", "count"),
+    [(OtherExpiry, "recorded digest", 1), (Hidden, "recorded state", 3)],
+)
+def test_two_logs_are_told_apart_by_what_they_recorded_alone(
+    tmp_path: Path, engine: type[NoPostOnly], kind: str, count: int
+) -> None:
+    """Two checkpoints and the head state a state; of the last batch the head states the digest."""
+    script = two_days(batches=5)
+    right, other = script.write(tmp_path / "right"), script.write(tmp_path / "other", engine())
+    told = compare(right, other).as_dict()
+    assert [(one["kind"], one["count"]) for one in told["differences"]] == [(kind, count)]
+    assert (told["first"]["sequence"] == walk.log_end(right)) == (engine is OtherExpiry)
+    assert walk.log_end(right) == told["commands_compared"]
+    (other / "head").unlink()
+    assert compare(right, other).as_dict()["same"] == (engine is OtherExpiry)
 
 
 def test_without_a_tape_the_batch_is_named_and_its_commands(tmp_path: Path) -> None:

@@ -15,7 +15,8 @@ from exchange.history.picture import Picture
 from exchange.history.records import command_at, event_column, event_fields, event_row
 from exchange.history.walk import Progress, batches, open_log, time_text
 from exchange.history.words import command_line, event_line, member_name
-from exchange.journal.frame import Frame, unpack_texts
+from exchange.journal.frame import Frame, unpack_notes, unpack_texts
+from exchange.journal.head import Head
 from exchange.messages import COMMAND_BYTES, EVENT_BYTES, CommandKind
 
 Batch = tuple[Frame, bytes]
@@ -49,6 +50,7 @@ class Comparison:
         self.other = Picture()
         self.found: dict[str, Difference] = {}
         self.commands = 0  # compared
+        self.last = 0  # last sequence of the two batches looked at last, if they were equal
 
     def note(self, kind: str, sequence: int, words: list[str], count: int = 1) -> None:
         """Count a difference; the description of the first of its kind is kept."""
@@ -73,9 +75,8 @@ class Comparison:
 def compare(first: Path, second: Path, progress: Progress | None = None) -> Comparison:
     """Compare two logs up to the end of the longer one. Raises the reader's errors."""
     found = Comparison()
-    total = open_log(first).total_bytes
-    open_log(second)
-    done = 0
+    readers = open_log(first), open_log(second)
+    total, done = readers[0].total_bytes, 0
     ours, theirs = batches(first), batches(second)
     waiting: tuple[deque[Told], deque[Told]] = (deque(), deque())
     digests: list[tuple[bytes, bytes] | None] = [None]
@@ -99,6 +100,7 @@ def compare(first: Path, second: Path, progress: Progress | None = None) -> Comp
             _compare(waiting[0].popleft(), waiting[1].popleft(), found)
     _rest(found, "only in the first log", waiting[0], ours, found.picture)
     _rest(found, "only in the second log", waiting[1], theirs, found.other)
+    _heads(readers[0].head, readers[1].head, found)
     return found
 
 
@@ -117,19 +119,43 @@ def _same(
     )
     recorded = (a.opening.previous_events, b.opening.previous_events)
     if digests[0] is not None and recorded[0] != recorded[1]:
-        sequence = a.opening.first_sequence - 1
-        found.note(
-            "recorded digest",
-            sequence,
-            [
-                f"the batch that ends at #{sequence} has the same commands and stamps in both,",
-                "but other events were recorded: two builds wrote them, or one log was edited",
-            ],
-        )
+        _other_digest(a.opening.first_sequence - 1, found)
+    ours, theirs = unpack_notes(a.notes), unpack_notes(b.notes)
+    if ours and theirs and ours.sequence == theirs.sequence and ours != theirs:
+        _other_state(ours.sequence, found)
     digests[0] = recorded if same else None
     if same:
         found.commands += a.opening.count
+    found.last = a.last_sequence if same else 0
     return same
+
+
+def _other_digest(sequence: int, found: Comparison) -> None:
+    words = [
+        f"the batch that ends at #{sequence} has the same commands and stamps in both,",
+        "but other events were recorded: two builds wrote them, or one log was edited",
+    ]
+    found.note("recorded digest", sequence, words)
+
+
+def _other_state(sequence: int, found: Comparison) -> None:
+    """Note another recorded state, unless what came before explains it."""
+    if found.found.keys() <= {"recorded state"}:
+        words = [
+            f"everything up to #{sequence} is the same in both, but another state was recorded",
+            "behind it: two builds wrote them, or one log was edited",
+        ]
+        found.note("recorded state", sequence, words)
+
+
+def _heads(one: Head | None, other: Head | None, found: Comparison) -> None:
+    """Compare what two clean closes recorded of the last batch, which no frame follows."""
+    if one is None or other is None or not one.sequence == other.sequence == found.last:
+        return
+    if one.events_digest and other.events_digest and one.events_digest != other.events_digest:
+        _other_digest(one.sequence, found)
+    if one.state_hash and other.state_hash and one.state_hash != other.state_hash:
+        _other_state(one.sequence, found)
 
 
 def _told(batch: Batch | None) -> Iterator[Told]:
