@@ -199,6 +199,19 @@ def test_verify_explains_another_rule_and_an_edited_log(tmp_path: Path) -> None:
     assert told["explanation"]["sequence"] == 150
 
 
+def test_a_log_without_a_command_is_not_verified(market: Path, tmp_path: Path) -> None:
+    """One that was emptied, with all that would say so, agrees with everything."""
+    emptied = shutil.copytree(market, tmp_path / "emptied")
+    shutil.rmtree(emptied / "log")
+    (emptied / "log").mkdir()
+    assert "log cut short" in hourbook("replay", emptied, "--verify", code=3)
+    (emptied / "head").unlink()
+    said = both("replay", emptied, "--verify", "--json", code=1)
+    assert json.loads(said.splitlines()[0])["verified"] is False
+    assert "there is nothing to verify" in said
+    hourbook("replay", emptied)
+
+
 def test_why_tells_by_id_and_by_client_id(market: Path, tmp_path: Path) -> None:
     told = result("log", "why", market, "--account", 5, "--client-id", CLIENT_ID)
     assert told["state"] != "rejected"

@@ -210,7 +210,7 @@ def _answer(
     words: list[str] = []
     if verify:
         replayed.engine.check()
-        facts["verified"] = divergence is None
+        facts["verified"] = divergence is None and run.commands > 0
     if verify and divergence is not None:
         from exchange.history.divergence import explain  # noqa: PLC0415
 
@@ -228,6 +228,8 @@ def _answer(
     if divergence is not None:
         hint = "" if verify else "; `--verify` says which command and field"
         fail(f"this build does not reproduce the log: {divergence}{hint}")
+    if verify and not run.commands:
+        fail(f"no command of the log in {directory} was replayed: there is nothing to verify")
 
 
 def _stamp_text(stamp: int) -> str | None:
