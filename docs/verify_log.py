@@ -49,7 +49,7 @@ def frames(segment, torn, marks):
     data, at = (gzip.decompress(data) if segment.suffix == ".gz" else data), 0
     while at < len(data) and (data[at] or data[at:].strip(b"\0")):  # zeros to the end: no frame
         place, (fault, fields, body) = f"{segment.name} at byte {at}", frame(data, at)
-        check(fields[0] != b"HBLF" or fields[1] == 1, place, "no frame of format 1")
+        check(fields[0] != b"HBLF" or fields[1] <= 1, place, "no frame of format 1")
         if fault:
             torn.append((place, fault))
             while (at := data.find(b"HBLF", at + 1)) >= 0:

@@ -103,7 +103,7 @@ def test_what_an_archiving_left_when_it_was_killed_is_read_as_by_a_start(tmp_pat
     assert walk.replay(tmp_path).replayer.commands == whole["commands"]
 
 
-@pytest.mark.parametrize("kept", [2, 100, 300, 0.5, -1])
+@pytest.mark.parametrize("kept", [2, 4, 100, 300, 0.5, -1])
 def test_a_torn_end_in_space_that_was_reserved_is_named(
     market: Path, tmp_path: Path, kept: float
 ) -> None:
