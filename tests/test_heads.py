@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import errno
 import json
 import os
 import shutil
@@ -307,6 +308,28 @@ def test_heads_go_on_where_they_were_once_their_disk_is_back(
     (tmp_path / "unmounted").rename(elsewhere)
     writer.close(Written(1, 7, bytes(32), NOON))
     assert [head.sequence for head in read_heads(elsewhere, HEX)] == [5, 7]
+
+
+@pytest.mark.parametrize("written", [1, 200, 10_000])
+def test_what_a_disk_keeps_of_a_head_that_failed_is_removed_before_the_next(
+    tmp_path: Path, elsewhere: Path, monkeypatch: pytest.MonkeyPatch, written: int
+) -> None:
+    """It takes a part of the line, or all of it, and then neither a sync nor a truncation."""
+    writer, write = signed.HeadWriter(tmp_path, elsewhere, EXCHANGE_ID), os.write
+    writer._write(Written(1, 5, bytes(32), NOON))
+
+    def fail(*_: object) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", lambda file, line: write(file, line[:written]))
+        patch.setattr(os, "fsync", fail)
+        patch.setattr(os, "ftruncate", fail)
+        writer._write(Written(1, 6, bytes(32), NOON))
+        writer._write(Written(1, 7, bytes(32), NOON))
+    assert (writer.failed, writer.signed_upto) == (2, 5)
+    writer.close(Written(1, 8, bytes(32), NOON))
+    assert [head.sequence for head in read_heads(elsewhere, HEX)] == [5, 8]
 
 
 def test_openssl_agrees(market: Path, elsewhere: Path, tmp_path: Path) -> None:

@@ -250,8 +250,11 @@ class HeadWriter:
         self._key = load_key(key_path)
         self._key_id = _leave_public(self._key, directory / PUBLIC_NAME)
         lines = self._path.read_bytes().split(b"\n")
-        if lines.pop():
-            os.truncate(self._path, sum(len(line) + 1 for line in lines))
+        torn = lines.pop()
+        self._size = sum(len(line) + 1 for line in lines)
+        if torn:
+            os.truncate(self._path, self._size)
+        self._tried = b""  # a line that failed, of which some may be in the file
         self._previous = digest(lines[-1]) if lines else NO_HASH
 
     def offer(self, written: Written) -> None:
@@ -304,7 +307,7 @@ class HeadWriter:
         signature = self._key.sign(head.signed_text()).hex()
         line = msgspec.json.encode(msgspec.structs.replace(head, signature=signature))
         try:
-            _append(self._path, line + b"\n")
+            self._append(line + b"\n")
         except OSError as error:
             self.failed += 1
             _log.error("no signed head at sequence %d: %s", written.sequence, error)
@@ -312,26 +315,29 @@ class HeadWriter:
             self.signed_upto = written.sequence
             self._previous = digest(line)
 
+    def _append(self, line: bytes) -> None:
+        """Append durably; on an error remove what was written of the line, if the disk lets it, and
+        otherwise before the next one.
 
-def _append(path: Path, line: bytes) -> None:
-    """Append durably; on an error remove what was written of the line.
-
-    Never creates the file: where its disk is not mounted any more, a new one in the mount point
-    would take heads that the real one then lacks, and break its chain.
-    """
-    with open(path, "ab", buffering=0, opener=_existing) as file:
-        size = file.tell()
+        Never creates the file: where its disk is not mounted any more, a new one in the mount point
+        would take heads that the real one then lacks, and break its chain.
+        """
+        file = os.open(self._path, os.O_RDWR | os.O_APPEND | os.O_CLOEXEC)
         try:
-            if file.write(line) != len(line):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            os.fsync(file.fileno())
-        except OSError:
-            file.truncate(size)
-            raise
-
-
-def _existing(path: str, flags: int) -> int:
-    return os.open(path, flags & ~os.O_CREAT)
+            left = os.pread(file, len(self._tried) + 1, self._size)
+            if left and self._tried.startswith(left):
+                os.ftruncate(file, self._size)
+            self._tried, size = line, os.fstat(file).st_size
+            try:
+                if os.write(file, line) != len(line):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                os.fsync(file)
+            except OSError:
+                os.ftruncate(file, size)
+                raise
+            self._tried, self._size = b"", size + len(line)
+        finally:
+            os.close(file)
 
 
 def _leave_public(key: Any, folder: Path) -> str:
