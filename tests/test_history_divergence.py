@@ -213,6 +213,27 @@ def test_without_a_tape_the_batch_is_named_and_its_commands(tmp_path: Path) -> N
     assert any(exact["command"] in line for line in told["words"])
 
 
+@pytest.mark.parametrize("why", ["segment missing", "CRC"])
+def test_a_log_whose_beginning_cannot_be_read_has_its_divergence_named(
+    tmp_path: Path, why: str
+) -> None:
+    """As a shadow finds one behind a snapshot, whatever became of the segments below that."""
+    market = two_days(batches=20).write(tmp_path / "market", NoPostOnly())
+    diverged = walk.replay(market).divergence
+    assert diverged is not None
+    segment = market / FIRST_SEGMENT
+    if why == "CRC":
+        data = bytearray(segment.read_bytes())
+        data[300] ^= 1
+        segment.write_bytes(data)
+    else:
+        segment.rename(segment.with_name(f"{2:020}.hbl"))
+    told = divergence.explain(market, diverged)
+    assert (told["what"], told["first_sequence"]) == ("events", diverged.first_sequence)
+    (line,) = told["words"]
+    assert f"to {diverged.last_sequence}; which of its commands" in line and why in line
+
+
 def test_a_tape_of_another_build_is_not_believed(tmp_path: Path) -> None:
     market = two_days().write(tmp_path / "market", NoPostOnly())
     shutil.rmtree(market / "tape")

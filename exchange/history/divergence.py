@@ -22,7 +22,7 @@ from exchange.history.records import (
 )
 from exchange.history.walk import open_log, time_text
 from exchange.history.words import command_line, event_line, member_name
-from exchange.journal.errors import Diverged
+from exchange.journal.errors import Diverged, JournalError
 from exchange.journal.frame import Frame, digest, unpack_notes
 from exchange.journal.tape import (
     FILE_NAME,
@@ -74,11 +74,27 @@ def recorded_events(directory: Path, first_sequence: int) -> bytes | None:
 def explain(directory: Path, diverged: Diverged) -> dict[str, Any]:
     """Return what differs: the batch, the command, the event and its fields, and a likely cause.
 
-    ``words`` are lines of text for people; the other keys hold the same as data.
+    ``words`` are lines of text for people; the other keys hold the same as data. Where the log
+    cannot be read from its beginning, as when old segments are archived elsewhere, only the batch
+    is named, and why.
     """
+    try:
+        return _explained(directory, diverged)
+    except JournalError as error:
+        return _named(diverged) | {
+            "words": [
+                f"the batch that differs has the sequences {diverged.first_sequence} to"
+                f" {diverged.last_sequence}; which of its commands and why would be told by the"
+                f" log from its beginning: {error}"
+            ]
+        }
+
+
+def _explained(directory: Path, diverged: Diverged) -> dict[str, Any]:
     engine, picture = Engine(), Picture()
     number, agreed = 0, 0  # frames up to here; the last sequence whose state was equal
-    for chunk in open_log(directory).chunks():
+    reader = open_log(directory)
+    for chunk in reader.chunks():
         for frame in chunk:
             notes = unpack_notes(frame.notes)
             if notes is not None and notes.sequence < diverged.last_sequence:
@@ -92,20 +108,23 @@ def explain(directory: Path, diverged: Diverged) -> dict[str, Any]:
                 if diverged.what == "state":
                     return _state(batch, agreed)
                 return _events(directory, frame, replayed, batch, diverged, picture)
+    reader.finish()
     raise AssertionError("a divergence is of a batch in the log")
 
 
-def _batch(frame: Frame, number: int, diverged: Diverged) -> dict[str, Any]:
-    opening = frame.opening
+def _named(diverged: Diverged) -> dict[str, Any]:
     return {
         "what": diverged.what,
-        "batch": number,
-        "first_sequence": opening.first_sequence,
-        "last_sequence": frame.last_sequence,
-        "time": time_text(opening.stamp),
+        "first_sequence": diverged.first_sequence,
+        "last_sequence": diverged.last_sequence,
         "recorded": diverged.expected.hex(),
         "replayed": diverged.found.hex(),
     }
+
+
+def _batch(frame: Frame, number: int, diverged: Diverged) -> dict[str, Any]:
+    time = time_text(frame.opening.stamp)
+    return _named(diverged) | {"batch": number, "last_sequence": frame.last_sequence, "time": time}
 
 
 def _state(batch: dict[str, Any], agreed: int) -> dict[str, Any]:
