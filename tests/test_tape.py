@@ -198,3 +198,20 @@ def test_the_tape_is_proven_by_the_log_alone(spoken: Path, tmp_path: Path, close
         check_tape(directory)
     path.write_bytes(whole[: PREAMBLE.size])
     assert check_tape(directory).records == 0
+
+
+@pytest.mark.parametrize("damage", ["damaged", "cut short"])
+def test_who_meets_a_bad_record_is_told_what_to_do(
+    spoken: Path, tmp_path: Path, damage: str
+) -> None:
+    """Not to start again: from a snapshot on, a start rewrites nothing below it."""
+    directory = tmp_path / "copy"
+    shutil.copytree(spoken, directory)
+    path = directory / "tape/released.hbt"
+    sequencer = open_sequencer(directory)
+    data = bytearray(path.read_bytes())
+    data[PREAMBLE.size] ^= damage == "damaged"
+    path.write_bytes(data if damage == "damaged" else data[:-3])
+    with pytest.raises(JournalError, match=f"{damage} at byte .*: delete tape/released.hbt while"):
+        everything(sequencer.tape)
+    sequencer.abandon()

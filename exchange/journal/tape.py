@@ -54,6 +54,11 @@ RECENT_RECORDS: Final = 64  # kept in memory for followers at the end
 RECENT_BYTES: Final = 8 << 20
 HELD_BYTES_MAX: Final = 512 << 20  # while the disk is full; the commands still accepted stay below
 _EVENT_POSITION: Final = Layout("<QI")
+# A start from a snapshot does not look at what is below it, and so does not rewrite it.
+_REMEDY: Final = (
+    f"delete {TAPE_NAME}/{FILE_NAME} while nobody serves the directory, and the next start makes it"
+    " again from the log"
+)
 
 _log = logging.getLogger(__name__)
 
@@ -305,14 +310,14 @@ class Reel:
     def _head(self, offset: int) -> RecordHead:
         head = unpack_head(self._bytes(RECORD_BYTES, offset))
         if head is None:
-            raise JournalError(f"the tape is damaged at byte {offset}: restart to rewrite it")
+            raise JournalError(f"the tape is damaged at byte {offset}: {_REMEDY}")
         return head
 
     def _load(self, offset: int) -> tuple[Released, int]:
         head = self._head(offset)
         body = self._bytes(head.length - RECORD_BYTES, offset + RECORD_BYTES)
         if len(body) != head.length - RECORD_BYTES:
-            raise JournalError(f"the tape is cut short at byte {offset}: restart to rewrite it")
+            raise JournalError(f"the tape is cut short at byte {offset}: {_REMEDY}")
         return unpack_record(head, body), offset + head.length
 
 
