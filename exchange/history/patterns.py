@@ -4,7 +4,7 @@
 in ticks. What an account shows and withdraws: exchange.history.spoofing.
 """
 
-from collections import defaultdict, deque
+from collections import OrderedDict, defaultdict, deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -100,55 +100,106 @@ class OneOwner:
         )  # fmt: skip
 
 
+class Way(NamedTuple):
+    """Who buys what of whom, and at which price."""
+
+    instrument: int
+    buyer: int
+    seller: int
+    price: int
+
+
+@dataclass(slots=True)
+class Going:
+    """A trade that may be reversed, and how many of its lots have not gone back."""
+
+    match: Match
+    left: int
+
+
 class RoundTrips:
-    """Two accounts trade, and soon trade the same lots back at about the same price."""
+    """Two accounts trade, and soon trade the same lots back at about the same price, at once or in
+    parts."""
 
     def __init__(self, thresholds: Thresholds) -> None:
         self._within = thresholds.round_trip_seconds * NS
         self._ticks = thresholds.round_trip_ticks
-        # Trades of the last minute by instrument, buyer, seller, lots and price: those that may be
-        # reversed, oldest first, each with its number; and all of them, as they came
-        self._open: dict[tuple[int, ...], deque[tuple[int, Match]]] = {}
-        self._recent: deque[tuple[int, Match, tuple[int, ...]]] = deque()
+        # Trades of the last minute that may be reversed, by number, oldest first; the numbers of
+        # those of as many lots; and all trades, as they came
+        self._open: dict[Way, OrderedDict[int, Going]] = {}
+        self._equal: dict[tuple[Way, int], deque[int]] = {}
+        self._recent: deque[tuple[int, Match]] = deque()
         self._count = 0
 
     def traded(self, match: Match, date: int, report: Report) -> None:
-        """Report this trade if it reverses an earlier one; otherwise remember it."""
+        """Report this trade if an earlier one of as many lots is reversed by it, or earlier ones
+        are with the last of their lots. Unless it is as large as one, remember it too."""
         self._forget(match.stamp)
         buyer, seller = match.parties
         prices = range(match.price - self._ticks, match.price + self._ticks + 1)
-        reversed_by = ((match.instrument, seller, buyer, match.lots, price) for price in prices)
-        found = [key for key in reversed_by if key in self._open]
-        if not found:
-            key = match.instrument, buyer, seller, match.lots, match.price
-            self._count += 1
-            self._open.setdefault(key, deque()).append((self._count, match))
-            self._recent.append((self._count, match, key))
+        keys = [Way(match.instrument, seller, buyer, price) for price in prices]
+        equal = [(self._equal[key, match.lots][0], key) for key in keys
+                 if (key, match.lots) in self._equal]  # fmt: skip
+        if equal:
+            number, key = min(equal)
+            reversed_now = [self._take(key, number)]
+        else:
+            reversed_now = self._give_back(keys, match.lots)
+            self._remember(match)
+        if not reversed_now:
             return
-        key = min(found, key=lambda one: self._open[one][0][0])  # the oldest
-        first = self._take(key)
-        words = f"sold {match.lots} lots to account {buyer} that it had bought from it"
+        lots = sum(one.lots for one in reversed_now)
+        words = f"sold {lots} lots to account {buyer} that it had bought from it"
         report(
             Finding(
-                "round_trip", match.instrument, seller, date, match.stamp, first.sequence,
-                match.sequence, match.lots, words,
+                "round_trip", match.instrument, seller, date, match.stamp,
+                reversed_now[0].sequence, match.sequence, lots, words,
             )
         )  # fmt: skip
 
-    def _take(self, key: tuple[int, ...]) -> Match:
-        """Remove the oldest of these trades."""
+    def _remember(self, match: Match) -> None:
+        self._count += 1
+        key = Way(match.instrument, *match.parties, match.price)
+        self._open.setdefault(key, OrderedDict())[self._count] = Going(match, match.lots)
+        self._equal.setdefault((key, match.lots), deque()).append(self._count)
+        self._recent.append((self._count, match))
+
+    def _give_back(self, keys: list[Way], lots: int) -> list[Match]:
+        """Count lots that go back, of the oldest of these trades first; remove and return those
+        that are back whole."""
+        whole = []
+        while lots and (
+            oldest := [(next(iter(self._open[k])), k) for k in keys if k in self._open]
+        ):
+            number, key = min(oldest)
+            going = self._open[key][number]
+            back = min(lots, going.left)
+            going.left -= back
+            lots -= back
+            if not going.left:
+                whole.append(self._take(key, number))
+        return whole
+
+    def _take(self, key: Way, number: int) -> Match:
+        """Remove the oldest trade of its price and lots."""
         trades = self._open[key]
-        _, first = trades.popleft()
+        match = trades.pop(number).match
         if not trades:
             del self._open[key]
-        return first
+        numbers = self._equal[key, match.lots]
+        assert numbers[0] == number, "of equal trades the oldest goes first"
+        numbers.popleft()
+        if not numbers:
+            del self._equal[key, match.lots]
+        return match
 
     def _forget(self, stamp: int) -> None:
         """Remove what is older than the time within which a trade is reversed."""
         while self._recent and stamp - self._recent[0][1].stamp > self._within:
-            number, _, key = self._recent.popleft()
-            if key in self._open and self._open[key][0][0] == number:
-                self._take(key)
+            number, match = self._recent.popleft()
+            key = Way(match.instrument, *match.parties, match.price)
+            if number in self._open.get(key, ()):
+                self._take(key, number)
 
 
 class Closes:
