@@ -16,16 +16,20 @@ from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from history_market import DAYS, Script, two_days
 from recorded import NOON, SECOND, Clock, open_sequencer, say
 from served import CHECKOUT, COMMAND
 from test_history_divergence import NoPostOnly, rechained
 
+from exchange.cli.replay import SLOWEST, _player
 from exchange.cli.root import main
 from exchange.gateway.decode import ORDER, digest
 from exchange.history import walk
+from exchange.history.picture import Picture
 from exchange.history.table import COLUMNS, SCHEMA
+from exchange.journal.reader import LogReader
 from exchange.messages import Side
 
 CLIENT_ID = "quote-118"
@@ -133,6 +137,27 @@ def test_replay_is_paced(market: Path) -> None:
     assert "write real" in hourbook("replay", market, "--speed", "fast", code=2)
 
 
+def test_a_pause_longer_than_a_system_can_sleep_is_slept_in_parts(
+    market: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A day at a millionth of its speed is more than two thousand years."""
+
+    class Slept(Exception):
+        pass
+
+    def sleep(seconds: float) -> None:
+        assert 0 < seconds <= 86_400
+        raise Slept
+
+    monkeypatch.setattr(time, "sleep", sleep)
+    play = _player(SLOWEST, Picture(), as_json=False)
+    (chunk, *_) = LogReader(market).chunks()
+    play(chunk[0], b"")
+    late = msgspec.structs.replace(chunk[0].opening, stamp=chunk[0].opening.stamp + 86_400 * 10**9)
+    with pytest.raises(Slept):
+        play(msgspec.structs.replace(chunk[0], opening=late), b"")
+
+
 def test_replay_exports_the_same_rows_to_both_formats(market: Path, tmp_path: Path) -> None:
     hourbook("replay", market, "--export", tmp_path / "log.jsonl")
     hourbook("replay", market, "--export", tmp_path / "log.parquet")
@@ -222,6 +247,10 @@ def test_why_tells_by_id_and_by_client_id(market: Path, tmp_path: Path) -> None:
     missing = hourbook("log", "why", market, "--account", 4, "--client-id", CLIENT_ID, code=1)
     assert f"no order {CLIENT_ID} of 4" in missing
     assert "--client-id" in hourbook("log", "why", market, "--account", 5, code=2)
+    for half in (("--account", 4), ("--client-id", CLIENT_ID)):  # it would not be looked at
+        assert "name the order by" in hourbook(
+            "log", "why", market, told["order_id"], *half, code=2
+        )
     assert "data directory" in hourbook("log", "why", tmp_path / "no", 77, code=3)
 
 

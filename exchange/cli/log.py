@@ -45,7 +45,7 @@ def why(
     from exchange.history import order, tell  # noqa: PLC0415
 
     by_client = account is not None and bool(client_id)
-    if by_client == (order_id is not None):
+    if by_client == (order_id is not None) or by_client != (account is not None or bool(client_id)):
         fail("name the order by ORDER_ID, or by --account and --client-id", Exit.USAGE)
     key = None
     if by_client:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 NS: Final = 1_000_000_000
 _DATE_DIGITS: Final = 8  # of yyyymmdd
 SLOWEST: Final = 1e-6  # lowest speed, as a factor of the log's own time
+PAUSE_NS: Final = 86_400 * NS  # at once: no system sleeps for centuries
 Directory = Annotated[Path, typer.Argument(metavar="DIR", help="A market's data directory.")]
 UNTIL_HELP = "Stop after this sequence, or after this millisecond (ISO 8601, UTC)."
 
@@ -167,7 +168,8 @@ def _player(factor: float, picture: "Picture", as_json: bool) -> "Take":
             started.append((stamp, time.monotonic_ns()))
         first, begun = started[0]
         due = begun + int((stamp - first) / factor)
-        time.sleep(max(0, due - time.monotonic_ns()) / NS)
+        while (left := due - time.monotonic_ns()) > 0:
+            time.sleep(min(left, PAUSE_NS) / NS)
         at = time_text(stamp)
         for number in range(len(events) // EVENT_BYTES):
             row = event_row(events, number)
