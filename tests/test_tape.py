@@ -200,7 +200,7 @@ def test_the_tape_is_proven_by_the_log_alone(spoken: Path, tmp_path: Path, close
     assert check_tape(directory).records == 0
 
 
-@pytest.mark.parametrize("damage", ["damaged", "cut short"])
+@pytest.mark.parametrize("damage", ["damaged", "cut short", "text"])
 def test_who_meets_a_bad_record_is_told_what_to_do(
     spoken: Path, tmp_path: Path, damage: str
 ) -> None:
@@ -210,8 +210,13 @@ def test_who_meets_a_bad_record_is_told_what_to_do(
     path = directory / "tape/released.hbt"
     sequencer = open_sequencer(directory)
     data = bytearray(path.read_bytes())
-    data[PREAMBLE.size] ^= damage == "damaged"
-    path.write_bytes(data if damage == "damaged" else data[:-3])
-    with pytest.raises(JournalError, match=f"{damage} at byte .*: delete tape/released.hbt while"):
+    if damage == "cut short":
+        del data[-3:]
+    else:  # the magic of the first record, or what its texts are
+        texts_at = data.index(b"batch-") - 3
+        data[PREAMBLE.size if damage == "damaged" else texts_at] = 0xC1
+    path.write_bytes(data)
+    how = damage.replace("text", "damaged")
+    with pytest.raises(JournalError, match=f"{how} at byte .*: delete tape/released.hbt while"):
         everything(sequencer.tape)
     sequencer.abandon()

@@ -80,6 +80,17 @@ class MissingSegment(DamagedLog):
     advice = "put the segment back from the archive or a copy"
 
 
+class BadPart(JournalError):
+    """Texts or notes of a frame or of a record are not what its format says, though the whole has
+    the right checksum, or has none."""
+
+    def __init__(self, what: str, why: Exception) -> None:
+        super().__init__(
+            f"the {what} of a batch cannot be read ({why}): the log or the released stream was not"
+            " written so: restore it from a copy"
+        )
+
+
 class NewerVersion(JournalError):
     """A file was written by a later build than this one."""
 

@@ -15,6 +15,7 @@ import msgspec
 from blake3 import blake3
 from zlib_ng.zlib_ng import crc32
 
+from exchange.journal.errors import BadPart
 from exchange.messages import COMMAND_BYTES, RULES_VERSION, SCHEMA_VERSION
 
 FORMAT_VERSION: Final = 1
@@ -118,6 +119,7 @@ class NewerFrame(Exception):
 _encode = msgspec.msgpack.Encoder().encode
 _texts = msgspec.msgpack.Decoder(Texts)
 _notes = msgspec.msgpack.Decoder(Notes)
+_UNREADABLE: Final = (msgspec.MsgspecError, UnicodeDecodeError)
 
 
 def pack_texts(texts: Texts) -> bytes:
@@ -126,8 +128,11 @@ def pack_texts(texts: Texts) -> bytes:
 
 
 def unpack_texts(data: bytes) -> Texts:
-    """Return (sequence, text) pairs in sequence order."""
-    return _texts.decode(data) if data else []
+    """Return (sequence, text) pairs in sequence order. Raises BadPart."""
+    try:
+        return _texts.decode(data) if data else []
+    except _UNREADABLE as error:
+        raise BadPart("texts", error) from error
 
 
 def pack_notes(notes: Notes | None) -> bytes:
@@ -136,8 +141,11 @@ def pack_notes(notes: Notes | None) -> bytes:
 
 
 def unpack_notes(data: bytes) -> Notes | None:
-    """Return the notes, or None if the frame has none."""
-    return _notes.decode(data) if data else None
+    """Return the notes, or None if the frame has none. Raises BadPart."""
+    try:
+        return _notes.decode(data) if data else None
+    except _UNREADABLE as error:
+        raise BadPart("notes", error) from error
 
 
 def digest(data: bytes | memoryview) -> bytes:

@@ -48,6 +48,8 @@ from exchange.journal.storage import File, Storage, only_zeros, read_whole
 __all__ = ["LOG_NAME", "LogReader", "Recovered", "Start", "Tail"]
 
 LOOKS_MAX: Final = 100  # re-reads of one place that keeps changing, before it is judged
+EPOCH_MAX: Final = (1 << 32) - 2  # the next start has one more
+STAMP_MAX: Final = (1 << 63) - 1  # the engine's time is signed
 CHUNK_BYTES: Final = 1 << 20  # read and passed on together, so that threads switch rarely
 
 
@@ -319,8 +321,8 @@ class LogReader:
             ("shard", self._shard, opening.shard),
             ("first sequence", self.next_sequence, opening.first_sequence),
             ("previous frame's hash", self._hash, opening.previous_hash),
-            ("epoch", max(opening.epoch, self._epoch), opening.epoch),
-            ("stamp", max(opening.stamp, self._stamp), opening.stamp),
+            ("epoch", min(max(opening.epoch, self._epoch), EPOCH_MAX), opening.epoch),
+            ("stamp", min(max(opening.stamp, self._stamp), STAMP_MAX), opening.stamp),
             ("durable mark", min(opening.durable_upto, self.next_sequence - 1),
              opening.durable_upto),
             ("command count", max(opening.count, 1), opening.count),

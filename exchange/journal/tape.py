@@ -20,6 +20,7 @@ import msgspec
 from zlib_ng.zlib_ng import crc32
 
 from exchange.journal.errors import (
+    BadPart,
     DiskFull,
     JournalError,
     JournalStopped,
@@ -135,7 +136,7 @@ def unpack_head(data: bytes) -> RecordHead | None:
 
 
 def unpack_record(head: RecordHead, body: bytes) -> Released:
-    """Return the record of the header ``head`` and the bytes after it."""
+    """Return the record of the header ``head`` and the bytes after it. Raises BadPart."""
     return Released(
         head.epoch,
         head.first_sequence,
@@ -318,7 +319,10 @@ class Reel:
         body = self._bytes(head.length - RECORD_BYTES, offset + RECORD_BYTES)
         if len(body) != head.length - RECORD_BYTES:
             raise JournalError(f"the tape is cut short at byte {offset}: {_REMEDY}")
-        return unpack_record(head, body), offset + head.length
+        try:
+            return unpack_record(head, body), offset + head.length
+        except BadPart as error:
+            raise JournalError(f"the tape is damaged at byte {offset}: {_REMEDY}") from error
 
 
 class Tape(Reel):
