@@ -244,6 +244,15 @@ def test_heads_that_should_be_there_are_missed(market: Path, tmp_path: Path) -> 
     start(market, tmp_path / "elsewhere")  # the directory was given back
 
 
+def test_heads_that_are_none_prove_nothing(market: Path, elsewhere: Path) -> None:
+    """A file without a line: nothing was signed yet, or all of it was cut off."""
+    (elsewhere / f"{HEX}.jsonl").write_bytes(b"")
+    for ask in (["replay", "--verify"], ["heads", "verify"]):
+        done = CliRunner().invoke(app, [*ask, str(market), "--heads", str(elsewhere)])
+        assert isinstance(done.exception, HeadsMissing)
+        assert "nothing is compared" in str(done.exception)
+
+
 def test_a_key_of_an_unknown_kind_is_refused(market: Path, elsewhere: Path) -> None:
     """Well-made PEM, of an algorithm that this build does not know."""
     (public,) = (elsewhere / "keys").iterdir()

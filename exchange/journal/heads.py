@@ -189,9 +189,10 @@ def frames_known_of(directory: Path, heads: Path) -> list[KnownFrame]:
     Raises HeadsMissing if ``heads`` has none of the log's exchange, or nothing says which that is.
     """
     exchange_id = _exchange_in(directory).hex()
-    if not heads_path(heads, exchange_id).exists():
-        raise HeadsMissing(f"{heads} has no heads of exchange {exchange_id}")
-    return known_frames(heads, exchange_id)
+    known = known_frames(heads, exchange_id)
+    if not known:
+        raise HeadsMissing(f"{heads} has no heads of exchange {exchange_id}: nothing is compared")
+    return known
 
 
 def _exchange_in(directory: Path) -> bytes:
