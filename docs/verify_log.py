@@ -3,9 +3,10 @@
 Written from docs/reference/journal.md alone; the one package it needs is blake3. It checks every
 frame (length, CRC, hash) and that each follows the one before (exchange, shard, sequence, hash,
 epoch, stamp, durable mark), and the head. An end that is no whole frame is torn_end, if nothing
-says that it was durable. It prints what it counted; any doubt is one line that names the file and
-the byte, and exit code 1. What it cannot check is the engine's part: whether the commands give the
-events whose digests are recorded. `hourbook replay DIR --verify` does.
+says that it was durable. It prints what it counted; any doubt, and a log without a frame, is one
+line that names the file and the byte, and exit code 1. What it cannot check is the engine's part:
+whether the commands give the events whose digests are recorded. That is what `hourbook replay DIR
+--verify` does.
 """
 
 import gzip
@@ -81,9 +82,9 @@ def main(directory):
             last, stamps = sequence + count - 1, [*stamps[:1], stamp]
             hashes[last] = previous.hex()
     named = json.loads(head.read_bytes()) if head.exists() else {"sequence": 0, "frame_hash": ""}
-    durable = max(marks | {named["sequence"]})
-    check(not torn or last >= durable, *[*torn, ("", "")][0])
-    check(hashes.get(named["sequence"]) == named["frame_hash"], head, "another frame, or none")
+    check(not torn or last >= max(marks | {named["sequence"]}), *[*torn, ("", "")][0])
+    same = hashes.get(named["sequence"]) == named["frame_hash"]
+    check(same and last, head if last else log, "another frame, or none")
     counted = {"frames": len(hashes) - 1, "commands": last, "by_kind": dict(sorted(kinds.items()))}
     found = {"stamps": stamps, "last_hash": previous.hex(), "torn_end": [at for at, _ in torn]}
     print(json.dumps({"verified": True} | counted | found))

@@ -141,6 +141,17 @@ def test_zeros_behind_the_last_frame_are_the_end(market: Path, tmp_path: Path) -
     assert verified(copy) == verified(market)
 
 
+def test_where_there_is_no_log_nothing_is_verified(market: Path, tmp_path: Path) -> None:
+    """A directory that does not exist, and a log that was emptied with its head."""
+    copy = shutil.copytree(market, tmp_path / "copy")
+    (copy / FIRST_SEGMENT).unlink()
+    (copy / "head").unlink()
+    for directory in (copy, tmp_path / "misspelt"):
+        done = verify(directory)
+        assert (done.returncode, done.stdout) == (1, "")
+        assert f"NOT VERIFIED: {directory / 'log'}: another frame, or none" in done.stderr
+
+
 def test_a_torn_end_that_nobody_was_told_of_is_named(market: Path, tmp_path: Path) -> None:
     copy = crashed_copy(market, tmp_path / "copy")
     start, end = frame_bounds(market)[-1]
