@@ -57,6 +57,7 @@ def main(trail, bulletin=None):
         if kind in ("TRADE", "ORDER_EXECUTED", "ORDER_CANCELLED", "ORDER_REDUCED"):
             left = order["entered"] - order["executed"] - order["cancelled"]
             check(left == int(row["leaves"]), place, f"{left} lots should be left")
+    check(number, trail, "it has no row")
     for (kind, match), rows in joined.items():
         place = f"match {match}"
         if kind == "TRADE":
@@ -78,8 +79,7 @@ def main(trail, bulletin=None):
             if kind == "TRADE_BUSTED":
                 volume[rows[0]["business_date"], rows[0]["instrument"]] -= int(
                     rows[0]["last_quantity"])  # fmt: skip
-    told = list(rows_of(bulletin)) if bulletin else []
-    for row in told:
+    for row in (told := list(rows_of(bulletin)) if bulletin else []):
         traded = volume.pop((row["business_date"], row["instrument"]), 0)
         check(traded == int(row["volume"]), row["instrument"], f"trades sum to {traded} lots")
     for (date, code), lots in volume.items():

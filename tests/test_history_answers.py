@@ -334,6 +334,11 @@ def verify(*paths: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
+def test_the_script_verifies_no_trail_without_a_row(tmp_path: Path) -> None:
+    done = verify(write_csv(tmp_path / "trail.csv", FIELDS, []))
+    assert (done.returncode, "it has no row" in done.stderr) == (1, True)
+
+
 def test_an_independent_script_verifies_the_export(
     trail: list[Row], bulletin: Bulletin, tmp_path: Path
 ) -> None:
