@@ -26,6 +26,7 @@ from exchange.messages import (
     CommandKind,
     EventKind,
     KillScope,
+    OrderFeature,
     Side,
     TimeInForce,
     TradingState,
@@ -201,6 +202,26 @@ def test_a_trade_is_suspected_whatever_the_account_traded_just_before(tmp_path: 
     assert findings(script, tmp_path) == [
         ("spoofing", 3, 40), ("spoofing", 3, 4), ("spoofing", 3, 12), ("spoofing", 3, 8),
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("dormant", [False, True])
+def test_a_stop_is_shown_once_it_is_elected_and_a_dormant_order_is_not(
+    tmp_path: Path, dormant: bool
+) -> None:
+    script = begin()
+    stop = script.enter(
+        3, SELL, 2_510, 8, instrument=1, spare=OrderFeature.STOP, target_hi=2_505,
+    )  # fmt: skip
+    (shown,) = ids_of(script.say(stop))
+    quiet(script, 6)  # it waits, in no book
+    trade(script, 1, 5, 1, 2_505)
+    quiet(script, 1)
+    if dormant:
+        limits = {"instrument": 1, "target_lo": 2_400, "target_hi": 2_506}
+        script.say((record_of(CommandKind.SET_LIMITS, **limits), None))
+    trade(script, 3, 4, 2, 2_500)
+    script.say(cancel(script, 3, shown))
+    assert findings(script, tmp_path) == ([] if dormant else [("spoofing", 3, 8)])
 
 
 def test_trades_that_one_withdrawal_completes_are_one_finding(tmp_path: Path) -> None:

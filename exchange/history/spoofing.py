@@ -87,6 +87,16 @@ class Spoofing:
             self._anew(key, shown, stamp, row[0])
             self._shown[key][row[7]] = shown
 
+    def elected(self, row: EventRow, stamp: int) -> None:
+        """Remember a stop that rests: until now nobody saw it."""
+        if row[10]:
+            shown = self._shown[_key(row)][row[7]] = Shown(row[10], [])
+            self._anew(_key(row), shown, stamp, row[0])
+
+    def hidden(self, row: EventRow) -> None:
+        """Drop an order that waits outside the book: nobody sees it any more."""
+        self._shown[_key(row)].pop(row[7], None)
+
     def _anew(self, key: Key, shown: Shown, stamp: int, sequence: int) -> None:
         """Note that an order was entered or moved now. When it was before is still of account for
         suspicions that are as old."""

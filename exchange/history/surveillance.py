@@ -32,6 +32,8 @@ _TOLD: Final = frozenset(
         TRADE,
         EventKind.ORDER_ACCEPTED,
         EventKind.ORDER_REPLACED,
+        EventKind.ORDER_ELECTED,
+        EventKind.ORDER_DORMANT,
         EventKind.ORDER_EXECUTED,
         EventKind.LEG_TRADE,
         EventKind.INSTRUMENT_SETTLED,
@@ -93,6 +95,10 @@ class Surveillance:
             self._stuffing.dealt(row[5], row[6], stamp, date, report)
         elif kind == EventKind.LEG_TRADE:
             self._leg(row, stamp)
+        elif kind == EventKind.ORDER_ELECTED:
+            self._spoofing.elected(row, stamp)
+        elif kind == EventKind.ORDER_DORMANT:
+            self._spoofing.hidden(row)
         elif kind == EventKind.INSTRUMENT_SETTLED:
             self._closes.settled(row, stamp, date, report)
         elif kind == EventKind.STATE_CHANGED:
