@@ -6,11 +6,21 @@ Budget: 5 seconds.
 from pathlib import Path
 from typing import Any
 
+import pytest
 from history_market import LISTING, Script
 from recorded import record_of
 
 from exchange.history import order, tell
-from exchange.messages import CommandFlag, CommandKind, EventKind, Side, TimeInForce, TradingState
+from exchange.messages import (
+    INDEX_BITS,
+    CommandFlag,
+    CommandKind,
+    EventFlag,
+    EventKind,
+    Side,
+    TimeInForce,
+    TradingState,
+)
 
 BUY, SELL = Side.BUY, Side.SELL
 SPREAD = 2  # the number of the spread that ``implied`` lists
@@ -77,6 +87,61 @@ def test_lots_that_trade_through_an_implied_price_are_of_the_life(tmp_path: Path
     by, what, why = steps(incoming)[-1]
     assert (by, what) == ("the order's owner", "bought 3 at 0.010; 0 left")
     assert f"prices of {CODE} and of its legs imply one" in why
+
+
+def test_a_trade_that_is_busted_or_adjusted_later_is_told_to_both_orders(tmp_path: Path) -> None:
+    script = begun()
+    maker = entered(script, 3, SELL, 2_500, 5)
+    rows = script.say(script.enter(4, BUY, 2_500, 2), script.enter(4, BUY, 2_500, 3))
+    taker = rows[0]["order_id"]
+    first, second = (row for row in rows if row["kind"] == EventKind.TRADE)
+    for trade, kind in ((first, CommandKind.BUST), (second, CommandKind.ADJUST)):
+        moved = {"target_hi": trade["a"] % 2**64, "key_lo": trade["b"] % 2**64}
+        record = record_of(
+            kind, side=BUY, account=4, session=3, price=2_500, quantity=trade["quantity"],
+            target_lo=trade["sequence"] << INDEX_BITS | trade["index"],
+            **(moved if kind == CommandKind.BUST else {"target_hi": 2_510}),
+        )  # fmt: skip
+        assert len(script.say((record, None))) == 1
+    life = told(script, tmp_path / "market", maker)
+    assert life is not None
+    assert (life["state"], life["executed"]) == ("filled", 5)
+    by, whats, whys = zip(*steps(life)[-2:], strict=True)
+    assert by == ("the market", "the market")
+    assert [what.split()[0] for what in whats] == ["TRADE_BUSTED", "TRADE_ADJUSTED"]
+    assert "now at 2.510" in whats[1] and "do not work again" in whys[0]
+    assert [w.split()[0] for _, w, _ in steps(told(script, tmp_path / "market", taker))] == [
+        "accepted", "bought", "TRADE_BUSTED",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", [CommandKind.BUST, CommandKind.ADJUST])
+def test_a_trade_at_an_implied_price_is_corrected_leg_by_leg(
+    tmp_path: Path, kind: CommandKind
+) -> None:
+    """Each resting order is told of its own leg, the incoming one of both."""
+    script = implied()
+    near = entered(script, 3, SELL, 2_500, 3)
+    far = entered(script, 4, BUY, 2_490, 3, instrument=1)
+    rows = script.say(script.enter(5, BUY, 12, 3, instrument=SPREAD))
+    incoming = rows[0]["order_id"]
+    (first, *_) = [row for row in rows if row["kind"] == EventKind.ORDER_EXECUTED]
+    for leg in [row for row in rows if row["kind"] == EventKind.LEG_TRADE]:
+        moved = {"target_hi": leg["a"] % 2**64, "key_lo": leg["b"] % 2**64}
+        record = record_of(
+            kind, side=1 if leg["flags"] & EventFlag.SELL else 0, spare=leg["reason"] & 0xFF,
+            instrument=leg["instrument"], account=leg["account"], session=leg["key_hi"],
+            price=leg["price"] // 1_000, quantity=leg["quantity"], key_hi=SPREAD,
+            target_lo=first["sequence"] << INDEX_BITS | first["index"],
+            **(moved if kind == CommandKind.BUST else {"target_hi": 2_450}),
+        )  # fmt: skip
+        answers = script.say((record, None))
+    assert len(answers) == 2
+    name = "LEG_BUSTED" if kind == CommandKind.BUST else "LEG_ADJUSTED"
+    for order_id, legs in ((near, ["H100Z26:"]), (far, ["H200Z26:"]),
+                           (incoming, ["H100Z26:", "H200Z26:"])):  # fmt: skip
+        whats = [what.split() for _, what, _ in steps(told(script, tmp_path / "market", order_id))]
+        assert [what[1] for what in whats if what[0] == name] == legs
 
 
 def test_an_id_that_is_named_before_an_order_has_it_is_of_no_life(tmp_path: Path) -> None:

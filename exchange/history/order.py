@@ -15,12 +15,14 @@ from exchange.engine import Engine
 from exchange.history.picture import Picture
 from exchange.history.records import (
     COMMAND_PLACES,
+    CORRECTIONS,
     EVENT_PLACES,
     SPECIAL,
     EventRow,
     command_at,
     event_column,
     event_row,
+    kinds_of,
     where,
 )
 from exchange.history.walk import Progress, visit, walk
@@ -28,6 +30,7 @@ from exchange.journal.frame import Frame
 from exchange.messages import (
     COMMAND_BYTES,
     EVENT_BYTES,
+    INDEX_BITS,
     Command,
     CommandFlag,
     CommandKind,
@@ -54,6 +57,8 @@ _RESTS: Final = frozenset(
     }
 )
 _ENDED: Final = frozenset({EventKind.ORDER_CANCELLED, EventKind.ORDER_REDUCED})
+_LEGS_CORRECTED: Final = frozenset({EventKind.LEG_BUSTED, EventKind.LEG_ADJUSTED})
+CORRECTED: Final = CORRECTIONS | _LEGS_CORRECTED  # of a trade, or of a leg of one
 TARGETED: Final = frozenset({CommandKind.CANCEL, CommandKind.REDUCE, CommandKind.REPLACE})
 
 
@@ -110,6 +115,7 @@ class _Trace:
         self.order_id, self.account, self.key = order_id, account, key
         self.life: Life | None = None
         self.again: list[int] = []
+        self.matches: set[int] = set()  # match numbers of its trades
         self.picture = Picture()
 
     def take(self, frame: Frame, events: bytes) -> None:
@@ -120,6 +126,7 @@ class _Trace:
             self._by_key(frame, events, rows, own)
         if self.order_id is not None:
             self._by_order(frame, events, rows)
+            self._by_match(events, rows)
         if self.order_id is not None and self.key is not None:
             self._by_key(frame, events, rows, own)
         for sequence in sorted(rows):
@@ -143,6 +150,22 @@ class _Trace:
             if self.key is None:
                 continue
             rows.setdefault(row[0], []).append(row)
+            if row[2] in (EventKind.TRADE, EventKind.ORDER_EXECUTED):
+                first = row[1] if row[2] == EventKind.TRADE else row[1] - row[4]
+                self.matches.add(row[0] << INDEX_BITS | first)
+
+    def _by_match(self, events: bytes, rows: dict[int, list[EventRow]]) -> None:
+        """Collect corrections of the order's trades; of the legs of one, those of its account."""
+        kinds = kinds_of(events)
+        if not self.matches or CORRECTED.isdisjoint(kinds):
+            return
+        for number, kind in enumerate(kinds):
+            if kind in CORRECTED:
+                row = event_row(events, number)
+                of_leg = kind in _LEGS_CORRECTED
+                match = row[7] - (row[4] & 0xFF) if of_leg else row[7]
+                if match in self.matches and (not of_leg or self.account in (row[6], row[12])):
+                    rows.setdefault(row[0], []).append(row)
 
     def _by_key(
         self, frame: Frame, events: bytes, rows: dict[int, list[EventRow]], own: set[int]

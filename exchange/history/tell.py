@@ -5,13 +5,14 @@ The rules are those of docs/reference/engine.md; each step names the section.
 
 from typing import Any, Final
 
-from exchange.history.order import TARGETED, Life, Step
+from exchange.history.order import CORRECTED, TARGETED, Life, Step
 from exchange.history.picture import Picture, money
 from exchange.history.records import SPECIAL, EventRow
 from exchange.history.walk import time_text
 from exchange.history.words import (
     CANCELS,
     command_line,
+    event_line,
     key_text,
     member_name,
     reject_words,
@@ -34,6 +35,7 @@ IMPLIED: Final = "engine.md, Combinations"
 SPECIAL_ORDERS: Final = "engine.md, What is special about an order"
 RISK: Final = "engine.md, Risk"
 COMMANDS: Final = "engine.md, Commands"
+CORRECTIONS: Final = "engine.md, Corrections"
 REJECTS: Final = "rejects.md"
 
 Told = dict[str, str]  # what, why, rule
@@ -76,6 +78,8 @@ def _step(step: Step, life: Life, picture: Picture) -> dict[str, Any]:
 def _other(step: Step, life: Life) -> str:
     """Return who sent the command of a step that does not name the order, or not by its owner."""
     kind, account = step.command.kind, step.command.account
+    if kind in (CommandKind.BUST, CommandKind.ADJUST):  # whose account is one of the trade
+        return "the market"
     if kind == CommandKind.ENTER or kind in TARGETED:
         same = account == life.account
         return f"another order of account {account}" if same else f"account {account}"
@@ -116,6 +120,13 @@ def _event(row: EventRow, step: Step, life: Life, picture: Picture) -> Told:
         }
     if kind in SPECIAL:
         return _special(row, step, picture)
+    if kind in CORRECTED:
+        return {
+            "what": event_line(row, picture),
+            "why": "the exchange corrected the trade; the order has executed these lots all the"
+            " same, and they do not work again",
+            "rule": CORRECTIONS,
+        }
     return {
         "what": f"returned to the market with {row[9]:,} lots, {row[10]:,} rest",
         "why": f"the limits reach its price again; {_queue(row, step, picture)}",
