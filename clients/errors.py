@@ -17,11 +17,24 @@ A reject of an order is not an exception but an outcome (``exchange.messages.wir
 must expect it. An answer that never came is not a reject either: that is ``OutcomeUnknown``.
 """
 
+from typing import Any, Self
+
 from exchange.messages.wire_base import Rejected
 
 
 class HourbookError(Exception):
-    """Root of everything this package raises."""
+    """Root of everything this package raises. Copied or pickled it stays what it is: an exception
+    of a worker process reaches its parent so."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # By default an exception is made again by a call with its text, which not all take.
+        return self._restored, (self.args, self.__dict__)
+
+    @classmethod
+    def _restored(cls, args: tuple[Any, ...], fields: dict[str, Any]) -> Self:
+        made = cls.__new__(cls, *args)
+        made.__dict__.update(fields)
+        return made
 
 
 class ValueRefused(HourbookError, ValueError):
