@@ -15,7 +15,7 @@ from clients.errors import (
     ProtocolError,
 )
 from clients.events import AnyEvent, Connected, Disconnected, EventStream
-from clients.requests import frames_of
+from clients.requests import frames_of, measured
 from clients.session import Health, Key, Pending, Session, State, key_of
 from clients.transport import AnyTransport, Connect
 from exchange.messages.wire import AnyCommand, AnyRequest, AnyResponse, LoggedOn, Ping
@@ -203,12 +203,19 @@ class Link:
         for stream in tuple(self._streams):
             stream.put(event)
 
-    async def ask(self, request: AnyRequest) -> AnyResponse:
-        """Send a request and wait for its answer. Raises NotConnected, OutcomeUnknown."""
+    def _check_alive(self) -> None:
+        """Raise what ended the client, if anything did."""
         if self._failure is not None:
-            raise self._failure
+            # It is one exception for all callers: with its traceback it would grow with each.
+            raise self._failure.with_traceback(None)
+
+    async def ask(self, request: AnyRequest) -> AnyResponse:
+        """Send a request and wait for its answer. Raises NotConnected, OutcomeUnknown, and
+        ValueRefused for a request that no frame can carry."""
+        self._check_alive()
+        measured(request, msgpack=self._msgpack)
         pending = self._session.ask(request)
-        future = self._answer_to(pending)
+        future, told = self._answer_to(pending), False
         try:
             async with asyncio.timeout(self._answer_s):
                 if self._transport is not None and self._session.sends(pending):
@@ -216,11 +223,12 @@ class Link:
                     with contextlib.suppress(ConnectionLost):
                         await self._transport.send(request)
                 await asyncio.wait([future])  # who gives up leaves the answer to others that wait
+            told = True
             return future.result()
         except TimeoutError:
             raise OutcomeUnknown(pending.key[1]) from None
         finally:
-            pending.awaited -= 1
+            self._let_go([pending], [future], told=told)
 
     async def ask_many(self, requests: Sequence[AnyCommand]) -> list[AnyResponse | OutcomeUnknown]:
         """Send commands in as few frames as possible; return each answer, or OutcomeUnknown without
@@ -228,22 +236,23 @@ class Link:
 
         Raises NotConnected, TooMany, ValueRefused; nothing was sent then.
         """
-        if self._failure is not None:
-            raise self._failure
+        self._check_alive()
         asked: list[Pending] = []
         try:
             for request in requests:
+                measured(request, msgpack=self._msgpack)
                 asked.append(self._session.ask(request))
-        except HourbookError:
+        except BaseException:
             self._session.drop(asked)
             raise
-        futures = [self._answer_to(one) for one in asked]
+        futures, told = [self._answer_to(one) for one in asked], False
         try:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._answer_s):
                     await self._send_many(asked, requests)
                     if futures:
                         await asyncio.wait(futures)
+            told = True
             return [
                 # Without a result there was no answer, or the client has ended meanwhile.
                 future.result()
@@ -252,8 +261,17 @@ class Link:
                 for one, future in zip(asked, futures, strict=True)
             ]
         finally:
-            for one in asked:
-                one.awaited -= 1
+            self._let_go(asked, futures, told=told)
+
+    def _let_go(
+        self, asked: list[Pending], futures: list[asyncio.Future[AnyResponse]], *, told: bool
+    ) -> None:
+        """Stop waiting. Unless the caller was ``told``, keep what was answered: it was cancelled in
+        the same moment, or while it waited for the rest of a batch."""
+        for one, future in zip(asked, futures, strict=True):
+            one.awaited -= 1
+            if not told and future.done() and future.exception() is None:
+                self._session.keep(one, future.result())
 
     async def _send_many(self, asked: list[Pending], requests: Sequence[AnyCommand]) -> None:
         """Send what is due, while the connection is the same: the next one sends what is left."""
@@ -270,4 +288,8 @@ class Link:
                     await transport.send(now)
 
     def _answer_to(self, pending: Pending) -> asyncio.Future[AnyResponse]:
-        return self._answers.setdefault(pending.key, asyncio.get_running_loop().create_future())
+        future = asyncio.get_running_loop().create_future()
+        if pending.answer is None:
+            return self._answers.setdefault(pending.key, future)
+        future.set_result(pending.answer)
+        return future

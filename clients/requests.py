@@ -16,6 +16,7 @@ from exchange.messages import Limit
 from exchange.messages.wire import (
     BATCH_REQUESTS,
     AnyCommand,
+    AnyRequest,
     Cancel,
     Enter,
     Reduce,
@@ -24,6 +25,7 @@ from exchange.messages.wire import (
     SideText,
     TimeInForceText,
     encode_json,
+    encode_msgpack,
 )
 from exchange.messages.wire_mass import (
     Kill,
@@ -242,7 +244,7 @@ class Requests:
     def _id(self, text: str | None) -> str:
         if text is None:
             return self._next_id()
-        if _ID.fullmatch(text) is None:
+        if not isinstance(text, str) or _ID.fullmatch(text) is None:
             raise ValueRefused(f"id {text!r} is not of the form {_ID.pattern}")
         return text
 
@@ -269,12 +271,28 @@ class Requests:
         return f"{checked_decimal(price, 'price'):f}"
 
 
+def measured(request: AnyRequest, *, msgpack: bool = False) -> int:
+    """Return the bytes of a request's frame.
+
+    Raises ValueRefused for what has no encoding, and for more than fits into a frame: the exchange
+    closes the connection that brings it, and the next one, which would bring it again.
+    """
+    try:
+        size = len(encode_msgpack(request) if msgpack else encode_json(request))
+    except (UnicodeEncodeError, OverflowError) as error:  # a lone surrogate, an int of 65 bits
+        raise ValueRefused(f"{type(request).__name__} cannot be sent: {error}") from None
+    if size > Limit.FRAME_BYTES:
+        kind = type(request).__name__
+        raise ValueRefused(f"{kind} of {size} bytes: the limit is {Limit.FRAME_BYTES.value}")
+    return size
+
+
 def frames_of(requests: Iterable[AnyCommand]) -> Iterator[list[AnyCommand]]:
     """Yield the commands in lists that fit into one frame each, in order."""
     frame: list[AnyCommand] = []
     size = 2
     for request in requests:
-        more = len(encode_json(request)) + 1  # MessagePack is never longer
+        more = measured(request) + 1  # MessagePack is never longer
         if frame and (len(frame) == BATCH_REQUESTS or size + more > Limit.FRAME_BYTES):
             yield frame
             frame, size = [], 2

@@ -25,6 +25,7 @@ from exchange.messages.wire import (
     HEARTBEAT_MS,
     Accepted,
     AccountReport,
+    AnyCommand,
     AnyRequest,
     AnyResponse,
     CancelAfterSet,
@@ -97,6 +98,7 @@ AnyReport: TypeAlias = (
 )
 _ANSWERS: Final = (Subscribed, Unsubscribed, Instruments, AccountReport, Orders)
 PENDING_MAX: Final = 16_384  # requests without an answer
+LATE_MAX: Final = PENDING_MAX  # commands whose answers came when nobody waited for them any more
 QUIET_BEATS: Final = 1.5  # heartbeat intervals of silence before a Ping
 DEAD_BEATS: Final = 3  # and before the connection is given up
 # Reject reasons of a logon that pass by themselves or with the next nonce.
@@ -125,13 +127,15 @@ class Pending(msgspec.Struct, eq=False):
     """A request without an answer yet. ``awaited`` counts who waits for it; if nobody does, it is
     not sent again automatically.
 
-    ``connection`` is the number of the connection on which it was last sent, 0 for none.
+    ``connection`` is the number of the connection on which it was last sent, 0 for none. ``answer``
+    is set for the retry of a command that has been answered meanwhile.
     """
 
     key: Key
     request: AnyRequest
     awaited: int = 1
     connection: int = 0
+    answer: AnyResponse | None = None
 
 
 class Received(msgspec.Struct, frozen=True):
@@ -162,6 +166,7 @@ class Session:
         self.portfolio = Portfolio()
         self.feed = Feed(self.next_id)
         self.pending: dict[Key, Pending] = {}
+        self._late: dict[Key, Pending] = {}  # answered when nobody waited, the oldest first
         self.key = api_key_of(key, secret)
         self._cancel_on_disconnect, self._grace_ms = cancel_on_disconnect, grace_ms
         self._prefix, self._ids = f"{started_ns:x}", 0
@@ -260,11 +265,18 @@ class Session:
         """Register a request; registering the same again is a retry. ``sends`` says whether to send
         it.
 
+        The retry of a command whose answer came too late for its first caller has that answer, and
+        is not sent: the exchange remembers only an account's last ids, and would carry out an order
+        that has traded once more. A late reject is no such answer, since nothing happened then.
+
         Raises NotConnected, TooMany, and ValueRefused if the id is pending for another request.
         """
         if self.state is not State.READY:
             raise NotConnected(f"the session is {self.state.value}")
         key = key_of(request)
+        late = self._late.get(key)
+        if late is not None and late.request == request:
+            return msgspec.structs.replace(late, awaited=1)
         known = self.pending.get(key)
         if known is not None:
             if known.request != request:
@@ -280,8 +292,17 @@ class Session:
         """Stop waiting for them; forget those that nobody waits for and that were never sent."""
         for one in asked:
             one.awaited -= 1
-            if not one.awaited and not one.connection:
-                self.pending.pop(one.key, None)
+            if not one.awaited and not one.connection and self.pending.get(one.key) is one:
+                del self.pending[one.key]
+
+    def keep(self, pending: Pending, answer: AnyResponse) -> None:
+        """Keep an answer that did not reach its caller, for a retry: the last ``LATE_MAX`` of
+        commands that were carried out."""
+        if isinstance(pending.request, AnyCommand) and not isinstance(answer, Rejected):
+            self._late.pop(pending.key, None)
+            self._late[pending.key] = msgspec.structs.replace(pending, awaited=0, answer=answer)
+            if len(self._late) > LATE_MAX:
+                del self._late[next(iter(self._late))]
 
     def sends(self, pending: Pending) -> bool:
         """Whether a request must be sent now: it is awaited, and not yet sent on this connection.
@@ -297,6 +318,8 @@ class Session:
 
     def is_due(self, pending: Pending) -> bool:
         """Whether ``sends`` would say so."""
+        if pending.answer is not None:
+            return False
         return pending.awaited > 0 and pending.connection != self._connection
 
     # --- what arrives ---
@@ -339,10 +362,10 @@ class Session:
             return Received()
         if isinstance(message, AnyOrderReport):
             self.portfolio.apply(message)
-            return Received(message, self._settle(_answered_by(message)))
+            return Received(message, self._settle(_answered_by(message), message))
         if isinstance(message, AnyMassReport):
             key = None if message.request_id is None else ("request", message.request_id)
-            return Received(message, self._settle(key))
+            return Received(message, self._settle(key, message))
         if isinstance(message, Corrected):
             self.portfolio.correct(message)
         elif isinstance(message, LegTraded | Transferred):
@@ -402,10 +425,14 @@ class Session:
         key = None if message.request_id is None else ("request", message.request_id)
         return Received(answered=self._settle(key), send=self._ask_account())
 
-    def _settle(self, key: Key | None) -> Key | None:
-        """Remove a pending request; return its key, or None if there was none."""
-        if key is None or self.pending.pop(key, None) is None:
+    def _settle(self, key: Key | None, answer: AnyResponse | None = None) -> Key | None:
+        """Remove a pending request; return its key, or None if there was none. A command's answer
+        is kept if nobody waits for it."""
+        pending = None if key is None else self.pending.pop(key, None)
+        if pending is None:
             return None
+        if answer is not None and not pending.awaited:
+            self.keep(pending, answer)
         return key
 
     def _is_new(self, sequence: int, index: int, order_id: str) -> bool:

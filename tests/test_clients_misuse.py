@@ -1,0 +1,91 @@
+"""Uses of a client that cannot end well, and that end by name at once, without I/O."""
+
+import asyncio
+import copy
+import pickle
+
+import pytest
+from test_clients import CODE
+from test_clients_breaks import Clogged
+
+from clients import errors
+from clients.aio import AsyncClient
+from exchange.messages import wire
+
+KINDS = [
+    errors.LogonRefused("NONCE", "why", retryable=True),
+    errors.RequestRefused("NOT_FOUND", "why", retryable=True, retry_after_ms=5),
+    errors.TooMany("requests", 3),
+    errors.OutcomeUnknown("id"),
+    errors.Gap("depth.X", 1, 2),
+    errors.BadChecksum("depth.X", 9),
+    errors.ValueRefused("a price"),
+]
+
+
+@pytest.mark.parametrize("error", KINDS, ids=lambda error: type(error).__name__)
+def test_an_exception_survives_its_way_out_of_a_worker_process(error: errors.HourbookError) -> None:
+    for again in (pickle.loads(pickle.dumps(error)), copy.copy(error)):
+        assert type(again) is type(error) and str(again) == str(error)
+        assert vars(again) == vars(error)
+
+
+@pytest.mark.parametrize("msgpack", [False, True])
+async def test_what_no_frame_can_carry_is_refused_before_it_is_sent(msgpack: bool) -> None:
+    clogged = Clogged()
+    client = AsyncClient("ws://nowhere", connect=clogged.connect, msgpack=msgpack)
+    await client.connect()
+    sent = len(clogged.sent[0])
+    good = client.build.enter(CODE, "buy", 1, "2.650")
+    large = client.build.enter("X" * 20_000, "buy", 1, "2.650")
+    for asked in (
+        client.enter("X" * 20_000, "buy", 1, "2.650"),
+        client.send_batch([good, large]),
+        client.preview(large),
+        client.subscribe(*(f"trades.{CODE}.{number:030d}" for number in range(400))),
+        client.query_order("x" * 20_000),
+        client.enter("\ud800", "buy", 1, "2.650"),
+        client.cancel(order_id="\udfff"),
+    ):
+        with pytest.raises(errors.ValueRefused, match=r"the limit is 16384|cannot be sent"):
+            await asked
+    assert len(clogged.sent) == 1 and len(clogged.sent[0]) == sent
+    assert not client._session.pending
+    await client.close()
+
+
+async def test_a_batch_of_what_is_no_command_leaves_nothing_to_be_sent_later() -> None:
+    clogged = Clogged()
+    client = AsyncClient("ws://nowhere", connect=clogged.connect)
+    await client.connect()
+    batch = [client.build.enter(CODE, "buy", 1, "2.650"), None]
+    with pytest.raises(AttributeError):
+        await client.send_batch(batch)  # type: ignore[arg-type]
+    assert not client._session.pending
+    await client.close()
+
+
+async def test_a_client_that_ended_can_be_asked_for_ever() -> None:
+    """All calls raise what ended it, one exception, whose traceback does not grow with them."""
+    clogged = Clogged()
+    client = AsyncClient("ws://nowhere", connect=clogged.connect)
+    await client.connect()
+    client._link._finish(errors.LogonRefused("BAD_SIGNATURE"))
+    depths = set()
+    for _ in range(5):
+        for asked in (client.cancel("a"), client.send_batch([client.build.cancel("a")])):
+            with pytest.raises(errors.LogonRefused) as caught:
+                await asked
+            depths.add(len(caught.traceback))
+    assert len(depths) <= 2  # of either call
+    await client.close()
+
+
+async def test_an_id_that_is_no_text_is_refused_by_name() -> None:
+    client = AsyncClient("ws://nowhere", connect=Clogged().connect)
+    await client.connect()
+    with pytest.raises(errors.ValueRefused, match="id 5 is not of the form"):
+        await client.enter(CODE, "buy", 1, "2.65", client_order_id=5)  # type: ignore[arg-type]
+    assert isinstance(client.build.cancel("a"), wire.Cancel)
+    await client.close()
+    await asyncio.sleep(0)
