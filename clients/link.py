@@ -136,7 +136,8 @@ class Link:
         self._transport = transport
         watch = asyncio.create_task(self._watch(transport))
         try:
-            await self._send(transport, self._session.connected(self._clock_ns()))
+            first = self._session.connected(_steady_ns(), self._clock_ns())
+            await self._send(transport, first)
             if self._session.state is State.READY:
                 self._announce()
             async for frame in transport.frames():
@@ -166,7 +167,7 @@ class Link:
         """Send a Ping to a quiet server; close the connection to a dead one."""
         while True:
             await asyncio.sleep(WATCH_SECONDS)
-            health = self._session.health(self._clock_ns())
+            health = self._session.health(_steady_ns())
             if health is Health.DEAD:
                 return await transport.close()
             if health is Health.QUIET:
@@ -177,7 +178,7 @@ class Link:
 
     async def _take(self, transport: AnyTransport, frame: list[AnyResponse]) -> None:
         """Apply all messages of one frame, then send what they require."""
-        now_ns = self._clock_ns()
+        now_ns = _steady_ns()
         send: list[AnyRequest] = []
         for message in frame:
             received = self._session.receive(message, now_ns)
@@ -293,3 +294,8 @@ class Link:
             return self._answers.setdefault(pending.key, future)
         future.set_result(pending.answer)
         return future
+
+
+def _steady_ns() -> int:
+    """The loop's time: the clock of the machine may be set, and a server be silent meanwhile."""
+    return int(asyncio.get_running_loop().time() * 1e9)

@@ -6,6 +6,7 @@ notebook, whose cells already run in a loop.
 
 import asyncio
 import contextlib
+import os
 import threading
 from collections.abc import Callable, Coroutine
 from functools import wraps
@@ -15,6 +16,7 @@ from clients.errors import NotConnected
 
 LAST_SECONDS: Final = 0.1  # for tasks about to end when the loop is stopped
 CLOSED: Final = "the client is closed"
+ELSEWHERE: Final = "the client is of another process; make one in each, with a key of its own"
 
 
 class Closing(Protocol):
@@ -84,9 +86,10 @@ class _Call(Generic[_R]):
 
 class LoopThread:
     """A loop that runs until ``stop``. Any thread may wait for coroutines in it, and any may stop
-    it."""
+    it. A fork has no such thread: there it counts as stopped."""
 
     def __init__(self) -> None:
+        self._process = os.getpid()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, name="hourbook", daemon=True)
         self._begins = threading.Lock()  # so that nothing is started once it is being stopped
@@ -97,6 +100,9 @@ class LoopThread:
     def wait(self, work: Coroutine[Any, Any, _R]) -> _R:
         """Run a coroutine in the loop and wait for its result; an interrupt of the wait cancels it.
         NotConnected once the loop has stopped, or if it is stopped meanwhile."""
+        if self._process != os.getpid():
+            work.close()
+            raise NotConnected(ELSEWHERE)
         call = _Call(work)
         try:
             if not self._soon(call.begin):
@@ -116,6 +122,8 @@ class LoopThread:
 
     def stop(self) -> None:
         """End all waiting calls, the loop and its thread; may be repeated."""
+        if self._process != os.getpid():
+            return
         with self._begins:
             self._stopped = True
         with contextlib.suppress(RuntimeError):  # it has ended already

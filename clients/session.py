@@ -1,5 +1,6 @@
 """The client's state machine. It does no I/O and reads no clock: its driver sends the requests it
-returns, passes in what arrives, and passes the time in nanoseconds.
+returns, passes in what arrives, and passes the time in nanoseconds, best from a clock that is never
+set: silence is measured by it. Only a logon states the time of day.
 
 A command is *pending* from ``enter`` (or ``cancel`` …) until its answer. Answers come on the
 account's stream, whose reports are delivered once each: one at or before the last position
@@ -172,6 +173,7 @@ class Session:
         self._prefix, self._ids = f"{started_ns:x}", 0
         self._connection = 0  # number of the present connection
         self._heard_ns = self._pinged_ns = started_ns
+        self._ahead_ns = 0  # the time of day less the driver's clock
         self._beat_ns = HEARTBEAT_MS * 1_000_000
         self._account_asked = ""  # id of the session's own account query
         self._at_position: set[str] = set()  # order ids already reported at exactly ``position``
@@ -184,9 +186,11 @@ class Session:
 
     # --- the connection ---
 
-    def connected(self, now_ns: int) -> list[AnyRequest]:
-        """Note that a transport is connected; return the requests to send first."""
+    def connected(self, now_ns: int, day_ns: int | None = None) -> list[AnyRequest]:
+        """Note that a transport is connected; return the requests to send first. ``day_ns`` is the
+        time of day, ns since 1970, if ``now_ns`` is of another clock."""
         self._connection += 1
+        self._ahead_ns = 0 if day_ns is None else day_ns - now_ns
         self._heard_ns = self._pinged_ns = now_ns
         if self.key is not None:
             self.state = State.LOGGING_ON
@@ -225,8 +229,8 @@ class Session:
         return Health.ALIVE
 
     def _logon(self, key: ApiKey, now_ns: int) -> Logon:
-        nonce = key.next_nonce(now_ns)
-        timestamp_ms = now_ns // 1_000_000
+        day_ns = now_ns + self._ahead_ns
+        nonce, timestamp_ms = key.next_nonce(day_ns), day_ns // 1_000_000
         text = signed_text(timestamp_ms, nonce, key.key_id, self.session_id)
         return Logon(
             key_id=key.key_id,

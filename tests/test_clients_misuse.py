@@ -3,12 +3,16 @@
 import asyncio
 import copy
 import pickle
+import subprocess
+import sys
+import time
 
 import pytest
+from served import CHECKOUT
 from test_clients import CODE
 from test_clients_breaks import Clogged
 
-from clients import errors
+from clients import errors, link
 from clients.aio import AsyncClient
 from exchange.messages import wire
 
@@ -79,6 +83,51 @@ async def test_a_client_that_ended_can_be_asked_for_ever() -> None:
             depths.add(len(caught.traceback))
     assert len(depths) <= 2  # of either call
     await client.close()
+
+
+@pytest.mark.parametrize("hours", [1, -1])
+async def test_a_clock_that_is_set_breaks_no_connection_and_hides_no_silence(
+    monkeypatch: pytest.MonkeyPatch, hours: int
+) -> None:
+    monkeypatch.setattr(link, "WATCH_SECONDS", 0.001)
+    clogged, clock = Clogged(), [time.time_ns()]
+    client = AsyncClient("ws://nowhere", connect=clogged.connect, clock_ns=lambda: clock[0])
+    await client.connect()
+    clock[0] += hours * 3_600_000_000_000
+    for _ in range(20):
+        await asyncio.sleep(0.002)
+    assert len(clogged.sent) == 1 and client.is_ready
+    client._session._beat_ns = 1_000_000  # by which the exchange has been silent for long
+    async with asyncio.timeout(20):
+        while len(clogged.sent) == 1:
+            await asyncio.sleep(0.001)
+    await client.close()
+
+
+FORKED = """
+import os, signal
+from clients.errors import NotConnected
+from clients.rest import Rest
+
+rest = Rest("ws://nowhere")
+child = os.fork()
+if child:
+    _, status = os.waitpid(child, 0)
+    rest.close()
+    raise SystemExit(os.waitstatus_to_exitcode(status))
+signal.alarm(20)  # ends a child that hangs
+try:
+    rest.contracts()
+except NotConnected as error:
+    assert "of another process" in str(error), error
+    rest.close()
+    os._exit(3)
+"""
+
+
+def test_a_blocking_client_hangs_in_no_forked_process() -> None:
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", FORKED], cwd=CHECKOUT)
+    assert done.returncode == 3
 
 
 async def test_an_id_that_is_no_text_is_refused_by_name() -> None:
