@@ -6,7 +6,7 @@ quantity is lots: ``int``, ``str`` or ``Decimal``, always whole. A ``float`` is 
 value is hardly ever exactly the one that was typed.
 """
 
-from decimal import Decimal, InvalidOperation
+from decimal import Context, Decimal, InvalidOperation
 from typing import Final, TypeAlias
 
 from clients.errors import ProtocolError, ValueRefused
@@ -15,6 +15,8 @@ from contracts.decimal_text import DecimalTextError, format_price, parse_price, 
 Number: TypeAlias = int | str | Decimal
 DIGITS_MAX: Final = 40  # before or after the decimal point
 CACHED_TEXTS: Final = 65_536  # prices cached per instrument
+# Every product of a tick and a number is exact in it, whatever the program's own context rounds to.
+_EXACT: Final = Context(prec=4 * DIGITS_MAX, traps=[])
 
 
 def checked_decimal(value: Number, name: str) -> Decimal:
@@ -73,8 +75,8 @@ class PriceScale:
         number = checked_decimal(value, "price")
         if isinstance(value, int):
             return value
-        ticks = int((number / self.tick).to_integral_value())
-        if ticks * self.tick != number:
+        ticks = int(_EXACT.divide(number, self.tick).to_integral_value())
+        if _EXACT.multiply(Decimal(ticks), self.tick) != number:
             nearest = self.text(ticks)
             raise ValueRefused(f"price {value} is not a multiple of {self.tick}; try {nearest}")
         return ticks

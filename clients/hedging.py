@@ -49,9 +49,11 @@ class HedgeRatio(msgspec.Struct, frozen=True):
     def lots(self, hours: int, hours_per_lot: int, factor: float = 1.0) -> int:
         """Return the lots against ``hours`` of exposure, to the nearest. ``factor`` is the
         conversion factor of what is delivered, 1 for the grade itself. ValueRefused if a lot would
-        have no hours."""
-        if hours_per_lot <= 0 or factor <= 0:
+        have no hours, or a figure is no number."""
+        if not (hours_per_lot > 0 and 0 < factor < math.inf):
             raise ValueRefused(f"a lot of {hours_per_lot} hours at a factor of {factor} is none")
+        if not abs(hours) < math.inf:
+            raise ValueRefused(f"{hours} hours cannot be hedged")
         return round(self.ratio * hours / (hours_per_lot * factor))
 
 

@@ -27,6 +27,7 @@ from clients.errors import (
     NotConnected,
     ProtocolError,
     RequestRefused,
+    ValueRefused,
     refusal,
 )
 from clients.keys import Key, key_of
@@ -185,8 +186,8 @@ class AsyncRest:
         """Return settlement prices of one instrument or all, by business date (yyyymmdd)."""
         query: dict[str, str | int] = {
             "code": instrument,
-            "from_date": from_date,
-            "to_date": to_date,
+            "from_date": from_date or "",
+            "to_date": to_date or "",
             "limit": limit,
         }
 
@@ -247,7 +248,7 @@ class AsyncRest:
 
     async def statement(self, date: int = 0) -> StatementReport:
         """Return the statement of a business date (yyyymmdd), or of all time."""
-        return await self._get("/statement", StatementReport, date=date)
+        return await self._get("/statement", StatementReport, date=date or "")
 
     async def keys(self) -> list[KeyReport]:
         """Return the account's keys, without anything secret."""
@@ -258,7 +259,7 @@ class AsyncRest:
     async def _get(self, path: str, kind: type[_A], **query: str | int) -> _A:
         """Repeat a request until there is an answer or a final refusal, at most ``ATTEMPTS``
         times."""
-        said = urlencode({name: value for name, value in query.items() if value})
+        said = _readable(urlencode, {name: value for name, value in query.items() if value != ""})
         target = f"{PREFIX}{path}?{said}" if said else f"{PREFIX}{path}"
         attempt = 0
         while True:
@@ -318,7 +319,15 @@ def signed_headers(key: Key, target: str, now_ns: int, method: str = "GET") -> d
 
 def _part(text: str | None) -> str:
     """Return text as one part of a path."""
-    return quote(str(text), safe="")
+    return _readable(lambda: quote(str(text), safe=""))
+
+
+def _readable(encode: Callable[_P, str], *args: _P.args, **kwargs: _P.kwargs) -> str:
+    """Return text as it is sent. ValueRefused for a lone surrogate, which no text can have."""
+    try:
+        return encode(*args, **kwargs)
+    except UnicodeEncodeError as error:
+        raise ValueRefused(f"text that cannot be sent: {error}") from None
 
 
 def _behind(item: PublicRow | Report) -> str:

@@ -6,6 +6,7 @@ rounding: the legs' hours sum to the total, and what whole lots cannot cover is 
 """
 
 from collections.abc import Mapping, Sequence
+from operator import index
 
 import msgspec
 
@@ -37,12 +38,22 @@ class Strip(msgspec.Struct, frozen=True):
         return sum(leg.unhedged_hours for leg in self.legs)
 
 
+def _whole(hours: int) -> int:
+    """Return an integer of any kind as an int; ValueRefused for a float, a Decimal or text."""
+    try:
+        return index(hours)
+    except TypeError:
+        raise ValueRefused(f"{hours!r} is not an integer: hours are whole") from None
+
+
 def largest_remainder(total: int, weights: Sequence[int]) -> list[int]:
     """Return ``total`` in shares proportional to ``weights``; they sum to ``total`` exactly.
 
     Every share is rounded down, then one unit each goes to the largest remainders; of equal ones to
-    the earlier first. ValueRefused if ``total`` or a weight is negative, or no weight is positive.
+    the earlier first. ValueRefused if ``total`` or a weight is negative or not an integer, or no
+    weight is positive.
     """
+    total, weights = _whole(total), [_whole(weight) for weight in weights]
     whole = sum(weights)
     if total < 0 or whole <= 0 or min(weights) < 0:
         raise ValueRefused(f"cannot split {total} by weights {list(weights)}")
@@ -65,7 +76,7 @@ def split(total_hours: int, hours_per_lot: Mapping[str, int]) -> Strip:
     >>> split(7 * 744 + 7 * 672, {"H100F27": 744, "H100G27": 672}).legs[1].lots
     7
     """
-    names, sizes = list(hours_per_lot), list(hours_per_lot.values())
+    names, sizes = list(hours_per_lot), [_whole(size) for size in hours_per_lot.values()]
     if 0 in sizes:
         raise ValueRefused(f"a lot of {names[sizes.index(0)]} has no hours")
     hours = largest_remainder(total_hours, sizes)

@@ -2,7 +2,7 @@
 
 import inspect
 import re
-from decimal import Decimal
+from decimal import Context, Decimal, Inexact, Rounded, localcontext
 from pathlib import Path
 from typing import get_args
 
@@ -55,6 +55,15 @@ def test_a_float_is_refused_with_what_to_write() -> None:
 )
 def test_prices_are_read_exactly(price: str | int | Decimal, ticks: int) -> None:
     assert PriceScale("0.001", 3).ticks(price) == ticks
+
+
+@pytest.mark.parametrize("context", [Context(prec=3), Context(traps=[Inexact, Rounded])])
+def test_the_programs_own_decimal_context_changes_no_price(context: Context) -> None:
+    scale = PriceScale("0.001", 3)
+    with localcontext(context):
+        assert scale.ticks("12.345") == 12_345 and scale.ticks(Decimal("2.655")) == 2_655
+        with pytest.raises(errors.ValueRefused, match=r"try 12\.346"):
+            scale.ticks("12.3456")
 
 
 def test_a_price_between_ticks_names_the_nearest() -> None:
@@ -113,6 +122,14 @@ def test_a_strip_loses_no_hour_and_leaves_at_most_half_a_lot(
 def test_a_lot_without_hours_covers_none() -> None:
     with pytest.raises(errors.ValueRefused, match="a lot of H100G27 has no hours"):
         split(1_000, {"H100F27": 744, "H100G27": 0})
+
+
+@pytest.mark.parametrize("hours", [1e5, 1488.0, Decimal(100_000), "100000"])
+def test_hours_that_are_no_integer_are_refused(hours: int) -> None:
+    with pytest.raises(errors.ValueRefused, match="is not an integer: hours are whole"):
+        split(hours, {"H100F27": 744, "H100G27": 744})
+    with pytest.raises(errors.ValueRefused, match="is not an integer: hours are whole"):
+        split(1_000, {"H100F27": 744, "H100G27": hours})
 
 
 # --- the session ---
@@ -272,6 +289,18 @@ def test_a_refused_logon_says_whether_to_try_again(reason: str, number: int, aga
     with pytest.raises(errors.LogonRefused) as refused:
         session.receive(refusal(reason, number), NOW)
     assert refused.value.retryable is again and refused.value.reason == reason
+
+
+def test_a_logon_states_the_time_of_day_whatever_clock_measures_silence() -> None:
+    session = Session("key", "secret", started_ns=NOW)
+    (first,) = session.connected(7 * SECOND, NOW)
+    session.receive(logged_on(5), 8 * SECOND)
+    session.lost()
+    session.connected(9 * SECOND, NOW + SECOND)
+    (again,) = session.receive(refusal("SESSION_UNKNOWN", 108, None), 10 * SECOND).send
+    times = [one.timestamp_ms for one in (first, again) if isinstance(one, wire.Logon)]
+    assert times == [NOW // 1_000_000, NOW // 1_000_000 + 2_000]
+    assert session.health(17 * SECOND) is Health.ALIVE
 
 
 def test_silence_is_first_asked_about_then_fatal() -> None:

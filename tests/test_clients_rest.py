@@ -207,6 +207,18 @@ async def test_a_nonce_overtaken_elsewhere_is_followed_by_a_higher_one(live: Liv
         assert (await slow.account()).account == 1
 
 
+async def test_a_zero_is_asked_for_as_a_zero(live: Live) -> None:
+    await trade(live)
+    async with await rest_of(live, 1) as rest:
+        assert [one async for one in rest.trades(CODE, to_ms=0)] == []
+        assert [one async for one in rest.fills(to_ms=0)] == []
+        with pytest.raises(errors.RequestRefused, match=r"limit: Expected `int` >= 1"):
+            await anext(rest.events(limit=0))
+        with pytest.raises(errors.ValueRefused, match="cannot be sent"):
+            await anext(rest.trades("\ud800"))
+        assert (await rest.statement(0)).business_date is None  # of all time, as documented
+
+
 async def test_a_wrong_id_is_no_bad_signature_and_no_other_address(live: Live) -> None:
     """The address is sent as it was signed, whatever a caller put into it: five bad signatures
     would lock the key."""

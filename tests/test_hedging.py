@@ -1,6 +1,7 @@
 """Hedge ratios against NumPy, on series whose ratio is known, and on real list prices."""
 
 import csv
+import math
 import random
 from pathlib import Path
 
@@ -125,6 +126,19 @@ def test_what_has_no_ratio_is_refused(
 ) -> None:
     with pytest.raises(ValueRefused, match=said):
         hedge_ratio(ours, theirs, relative=relative)
+
+
+@pytest.mark.parametrize(
+    ("hours", "hours_per_lot", "factor"),
+    [(1, 0, 1.0), (1, 744, 0.0), (1, 744, math.nan), (1, 744, math.inf), (math.nan, 744, 1.0),
+     (math.inf, 744, 1.0), (1, math.nan, 1.0)],
+)  # fmt: skip
+def test_lots_of_what_is_no_number_are_refused(
+    hours: int, hours_per_lot: int, factor: float
+) -> None:
+    found = hedge_ratio(MOVING, [1.01 * price for price in MOVING])
+    with pytest.raises(ValueRefused):
+        found.lots(hours, hours_per_lot, factor)
 
 
 @pytest.mark.parametrize(("gpu", "correlation"), [("H200", 0.66), ("A100", 0.57), ("B200", 0.11)])
