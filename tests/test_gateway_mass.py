@@ -81,6 +81,17 @@ async def test_a_quote_and_its_protection(venue: Venue) -> None:
     assert made.client_order_id == f"quote.{CODE}.buy"
 
 
+async def test_the_reject_of_a_protection_names_no_instrument(venue: Venue) -> None:
+    """Its record has the number of a product in the instrument's place."""
+    trader = await venue.trader(RICH)
+    product = venue.hub.feed.instruments.by_code[CODE].data.product
+    protect = {"op": "protect", "request_id": "p", "product": product, "quantity": "0"}
+    (refused,) = await venue.say(trader, {**protect, "window_ms": 5})
+    assert isinstance(refused, wire.Rejected)
+    assert (refused.name, refused.request_id) == ("PARAMETER_RANGE", "p")
+    assert refused.instrument is None
+
+
 async def test_a_protection_is_set_and_blocks(venue: Venue) -> None:
     maker, taker = await venue.trader(RICH), await venue.trader(THIRD)
     product = venue.hub.feed.instruments.by_code[CODE].data.product

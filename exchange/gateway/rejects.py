@@ -68,8 +68,12 @@ TOLD: Final[dict[int, Told]] = {
     Reason.GROUPS_FULL: Told("group_with", "count", "count"),
 }
 _UNSAID: Final = Told()
-# Rejects of commands that name an order or a session: the record's instrument means nothing.
-_NAMELESS: Final = frozenset((Reason.NOT_FOUND, Reason.SESSION_LIVE, Reason.SESSION_UNKNOWN))
+# Rejects of commands that name an order, a session or, for a protection, a product: the record's
+# instrument means nothing, or another one.
+_NAMELESS: Final = frozenset(
+    (Reason.NOT_FOUND, Reason.SESSION_LIVE, Reason.SESSION_UNKNOWN, Reason.PARAMETER_RANGE,
+     Reason.PROTECTIONS_FULL)
+)  # fmt: skip
 # A queue empties within a batch. A full disk needs a person, so clients retry once a second.
 RETRY_MS: Final[dict[int, int]] = {
     Reason.QUEUE_FULL: 1,
