@@ -179,6 +179,14 @@ class AsyncClient:
         return self._session.account
 
     @property
+    def session(self) -> int:
+        """The number of the engine's session, to which the orders that this client enters belong:
+        for ``mass_cancel(session=…)`` beside other clients of the account. 0 before the first
+        logon, and for a key that may only read. A reconnect begins another session, unless
+        ``cancel_on_disconnect`` kept the first for its grace."""
+        return self._session.session_id
+
+    @property
     def position(self) -> Position | None:
         """The last report received: pass it as ``after`` to a later client, which then gets all
         later ones. Take it after ``close``, and read the streams to their end: they may still hold
@@ -262,10 +270,13 @@ class AsyncClient:
         await self.close()
 
     async def connect(self) -> None:
-        """Connect, log on, and query instruments, positions and working orders.
+        """Connect, log on, and query instruments, positions and working orders. ``async with`` does
+        it.
 
-        Raises ConnectionLost, LogonRefused, OutcomeUnknown.
+        Raises ConnectionLost, LogonRefused, OutcomeUnknown; the client is closed then. A second
+        call is NotConnected, and changes nothing.
         """
+        self._link.check_unused()
         try:
             await self._link.open()
             await self._learn()

@@ -151,8 +151,10 @@ class LoopThread:
 class Blocking(Generic[_C]):
     """A client for programs without an event loop: an async client in a loop of its own."""
 
-    def __init__(self, make: Callable[[], _C]) -> None:
-        self.loop = LoopThread()
+    def __init__(self, make: Callable[[], _C], loop: LoopThread | None = None) -> None:
+        """``loop`` is one that belongs to another client, and that ``close`` leaves alone."""
+        self.loop = loop if loop is not None else LoopThread()
+        self._owns = loop is None
 
         async def begin() -> _C:
             return make()
@@ -160,8 +162,12 @@ class Blocking(Generic[_C]):
         try:
             self.asynchronous = self.wait(begin())
         except BaseException:
-            self.loop.stop()
+            self._stop()
             raise
+
+    def _stop(self) -> None:
+        if self._owns:
+            self.loop.stop()
 
     def __exit__(self, *_: object) -> None:
         self.close()
@@ -174,7 +180,7 @@ class Blocking(Generic[_C]):
         """Disconnect for good; may be repeated."""
         with contextlib.suppress(NotConnected):  # another thread is closing it
             self.wait(self.asynchronous.close())
-        self.loop.stop()
+        self._stop()
 
 
 def blocking(

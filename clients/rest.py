@@ -13,6 +13,7 @@ import asyncio
 import random
 import time
 from collections.abc import Callable
+from decimal import Decimal
 from functools import wraps
 from typing import Any, Concatenate, Final, Literal, ParamSpec, TypeAlias, TypeVar
 from urllib.parse import quote, urlencode
@@ -22,6 +23,7 @@ import msgspec
 from yarl import URL
 
 from clients.backoff import Backoff
+from clients.decimals import Number, checked_decimal, quantity_text
 from clients.errors import (
     ConnectionLost,
     NotConnected,
@@ -31,7 +33,7 @@ from clients.errors import (
     refusal,
 )
 from clients.keys import Key, key_of
-from clients.loop import Blocking, blocking
+from clients.loop import Blocking, LoopThread, blocking
 from clients.pages import BlockingPages, Pages
 from clients.transport import http_url
 from exchange.messages.access import signed_request
@@ -46,6 +48,7 @@ from exchange.messages.rest import (
     Fills,
     KeyReport,
     KeyReports,
+    Positions,
     Product,
     PublicRow,
     Report,
@@ -63,7 +66,10 @@ from exchange.messages.wire import (
     LegTraded,
     Orders,
     OrderStatus,
+    Previewed,
     Rejected,
+    SideText,
+    TimeInForceText,
 )
 
 PREFIX: Final = "/api/v1"
@@ -202,6 +208,44 @@ class AsyncRest:
     async def account(self) -> AccountReport:
         """Return cash, margin and positions."""
         return await self._get("/account", AccountReport)
+
+    async def positions(self) -> Positions:
+        """Return the positions alone."""
+        return await self._get("/positions", Positions)
+
+    async def preview(
+        self,
+        instrument: str,
+        side: SideText,
+        quantity: Number,
+        price: str | Decimal | None = None,
+        *,
+        time_in_force: TimeInForceText | None = None,
+        expires_ms: int | None = None,
+        post_only: bool = False,
+        reduce_only: bool = False,
+    ) -> Previewed:
+        """Return what an order would do if it were sent now, a market order without a price; a key
+        that may only read is enough. Nothing changes.
+
+        Prices are strings or Decimals in dollars; quantities whole lots. ValueRefused for anything
+        else.
+        """
+        if isinstance(price, int):
+            raise ValueRefused(f"{price} ticks: the tick is not known here; write dollars as text")
+        flags = {"post_only": post_only, "reduce_only": reduce_only}
+        return await self._get(
+            "/preview",
+            Previewed,
+            instrument=instrument,
+            side=side,
+            quantity=quantity_text(quantity),
+            type="market" if price is None else "limit",
+            price="" if price is None else f"{checked_decimal(price, 'price'):f}",
+            time_in_force=time_in_force or "",
+            expires_ms="" if expires_ms is None else expires_ms,
+            **{name: "true" for name, is_set in flags.items() if is_set},
+        )
 
     async def orders(self) -> Orders:
         """Return the working orders."""
@@ -365,6 +409,8 @@ class Rest(Blocking[AsyncRest]):
     candles = _iterating(AsyncRest.candles)
     settlement_prices = _iterating(AsyncRest.settlement_prices)
     account = blocking(AsyncRest.account)
+    positions = blocking(AsyncRest.positions)
+    preview = blocking(AsyncRest.preview)
     orders = blocking(AsyncRest.orders)
     order = blocking(AsyncRest.order)
     fills = _iterating(AsyncRest.fills)
@@ -375,6 +421,13 @@ class Rest(Blocking[AsyncRest]):
 
     def __init__(self, url: str, key: Key | str = "", secret: str = "", **options: Any) -> None:
         super().__init__(lambda: AsyncRest(url, key, secret, **options))
+
+    @classmethod
+    def _within(cls, loop: LoopThread, asynchronous: AsyncRest) -> "Rest":
+        """Return the blocking side of one that another client has in its loop."""
+        made = cls.__new__(cls)
+        Blocking.__init__(made, lambda: asynchronous, loop)
+        return made
 
     def __enter__(self) -> "Rest":
         return self

@@ -23,6 +23,7 @@ from clients.keys import Key
 from clients.loop import Blocking, blocking
 from clients.portfolio import Order
 from clients.requests import Requests
+from clients.rest import Rest
 from exchange.messages.wire import (
     FactorsPublished,
     IndexFixing,
@@ -66,13 +67,17 @@ class Client(Blocking[AsyncClient]):
 
     def __init__(self, url: str, key: Key | str = "", secret: str = "", **options: Any) -> None:
         super().__init__(lambda: AsyncClient(url, key, secret, **options))
+        #: History, statements and keys over HTTP. It connects on first use.
+        self.rest = Rest._within(self.loop, self.asynchronous.rest)
 
     def __enter__(self) -> "Client":
         self.connect()
         return self
 
     def connect(self) -> None:
-        """Connect and log on. Raises as ``AsyncClient.connect``; the client is closed then."""
+        """Connect and log on; ``with`` does it. Raises as ``AsyncClient.connect``; the client is
+        closed then, except by a second call."""
+        self._read(lambda client: client._link.check_unused())
         try:
             self.wait(self.asynchronous.connect())
         except BaseException:
@@ -87,6 +92,24 @@ class Client(Blocking[AsyncClient]):
     def scale(self, instrument: str) -> PriceScale:
         """Converts ticks to and from text for a listed instrument. KeyError if it is not listed."""
         return self.asynchronous.scale(instrument)
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether a request can be sent now; see ``AsyncClient.is_ready``."""
+        try:
+            return self._read(lambda client: client.is_ready)
+        except NotConnected:  # closed
+            return False
+
+    @property
+    def account(self) -> int | None:
+        """The key's account, None before the first logon."""
+        return self._read(lambda client: client.account)
+
+    @property
+    def session(self) -> int:
+        """The number of the engine's session; see ``AsyncClient.session``."""
+        return self._read(lambda client: client.session)
 
     def next_id(self) -> str:
         """Return an id for an order or request that was never used before."""

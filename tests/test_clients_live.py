@@ -366,6 +366,23 @@ async def test_public_data_needs_no_key(live: Live) -> None:
         assert isinstance(outcome, wire.Rejected) and outcome.name == "AUTH_REQUIRED"
 
 
+async def test_a_second_connect_leaves_a_client_as_it_is(live: Live) -> None:
+    client = await live.client(1, cancel_on_disconnect=True)
+    await client.enter(CODE, "buy", 1, 3100, client_order_id="mine")
+    with pytest.raises(errors.NotConnected, match="connects once"):
+        await client.connect()
+    assert client.is_ready and (await client.query_order("mine")).state == "working"
+
+
+async def test_the_orders_of_one_of_several_clients_are_cancelled(live: Live) -> None:
+    one, other = await live.client(1), await live.client(1)
+    await one.enter(CODE, "buy", 1, 3100, client_order_id="one")
+    await other.enter(CODE, "buy", 1, 3100, client_order_id="other")
+    assert one.session and one.session != other.session
+    await one.mass_cancel(session=one.session)
+    await until(lambda: list(one.orders) == ["other"])
+
+
 async def test_a_closed_client_ends_its_streams(live: Live) -> None:
     client = await live.client(1)
     events = client.events()

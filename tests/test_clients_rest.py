@@ -207,6 +207,36 @@ async def test_a_nonce_overtaken_elsewhere_is_followed_by_a_higher_one(live: Liv
         assert (await slow.account()).account == 1
 
 
+async def test_an_order_is_previewed_with_a_key_that_only_reads(live: Live) -> None:
+    maker, trader = await live.client(1), await live.client(2)
+    await maker.enter(CODE, "buy", 3, 3200)
+    access = await live.fund(2, "read")
+    seen = await trader.preview(trader.build.enter(CODE, "buy", 5, "3.1", post_only=True))
+    async with AsyncRest(live.addresses.http, *access, clock_ns=clock_ns) as rest:
+        told = await rest.preview(CODE, "buy", 5, Decimal("3.1"), post_only=True)
+        assert (told.required, told.leaves_quantity) == (seen.required, seen.leaves_quantity)
+        assert (await rest.preview(CODE, "sell", 4)).executed_quantity == "3"
+        reducing = await rest.preview(CODE, "sell", 1, "3.3", reduce_only=True)
+        assert reducing.refused is not None and reducing.refused.name == "REDUCE_ONLY"
+        assert (await rest.positions()).positions == (await rest.account()).positions
+        for quantity, price in ((1, 3200), (1, 3.2), (1, True), ("1.5", "3.2"), (0, "3.2")):
+            with pytest.raises(errors.ValueRefused):
+                await rest.preview(CODE, "buy", quantity, price)  # type: ignore[arg-type]
+
+
+def test_the_blocking_client_has_http_beside_it(threaded: tuple[str, str, str]) -> None:
+    with Client(*threaded, clock_ns=clock_ns) as client:
+        assert client.account == 1 and client.session and client.is_ready
+        assert client.rest.account().account == 1
+        status = client.rest.order("no-such-order")
+        assert status.state == "unknown"
+        with pytest.raises(errors.NotConnected, match="connects once"):
+            client.connect()
+        client.rest.close()
+        assert client.margin().cash  # the client goes on
+    assert not client.is_ready
+
+
 async def test_a_zero_is_asked_for_as_a_zero(live: Live) -> None:
     await trade(live)
     async with await rest_of(live, 1) as rest:
@@ -371,5 +401,4 @@ def test_the_blocking_client_has_every_method_of_the_async_one() -> None:
 
     assert methods(AsyncRest) == methods(Rest)
     live_copies = {"book", "queue", "top", "feed"}
-    only_async = live_copies | {"is_ready", "account", "rest"}
-    assert methods(AsyncClient) - methods(Client) <= only_async
+    assert methods(AsyncClient) - methods(Client) <= live_copies
