@@ -74,7 +74,7 @@ class EventStream:
         while not self._events:
             if self._ended:
                 if self._failure is not None:
-                    raise self._failure
+                    raise self._failure.with_traceback(None)  # it may be raised again and again
                 raise StopAsyncIteration
             self._more.clear()
             await self._more.wait()

@@ -98,11 +98,12 @@ class Key:
         pem = environment.get(PRIVATE_KEY_VARIABLE, "")
         if FILE_VARIABLE in environment:
             return cls.from_file(environment[FILE_VARIABLE], pem)
-        key_id = environment.get(ID_VARIABLE, "")
+        # A line feed is often left at the end of a variable, and would be a bad signature
+        key_id = environment.get(ID_VARIABLE, "").strip()
         if key_id and pem:
             return cls._from_pem(key_id, Path(pem))
         if key_id and SECRET_VARIABLE in environment:
-            return cls.hmac(key_id, environment[SECRET_VARIABLE])
+            return cls.hmac(key_id, environment[SECRET_VARIABLE].strip())
         raise ValueRefused(
             f"no key: set {FILE_VARIABLE} to a key file, or {ID_VARIABLE} with {SECRET_VARIABLE}"
             f" or {PRIVATE_KEY_VARIABLE}"

@@ -46,6 +46,7 @@ class Link:
         self._transport: AnyTransport | None = None
         self._ready = asyncio.Event()
         self._was_ready = False
+        self._ready_at = 0.0  # by the loop's clock
         self._running: asyncio.Task[None] | None = None
         self._failure: HourbookError | None = None
         self._answers: dict[Key, asyncio.Future[AnyResponse]] = {}
@@ -69,10 +70,14 @@ class Link:
         with contextlib.suppress(ValueError):
             self._streams.remove(stream)
 
-    async def open(self) -> None:
-        """Connect and log on. Raises ConnectionLost, LogonRefused."""
+    def check_unused(self) -> None:
+        """Raise NotConnected if it was opened before."""
         if self._running is not None:
             raise NotConnected("a client connects once; make another one")
+
+    async def open(self) -> None:
+        """Connect and log on. Raises ConnectionLost, LogonRefused."""
+        self.check_unused()
         self._running = asyncio.create_task(self._run())
         self._running.add_done_callback(self._ended)
         ready = asyncio.create_task(self._ready.wait())
@@ -114,7 +119,8 @@ class Link:
 
     async def _run(self) -> None:
         """Keep a connection up until cancelled or finally refused."""
-        attempt = 0
+        attempt, pause = 0, 0.0
+        loop = asyncio.get_running_loop()
         while True:
             try:
                 await self._stay_connected()
@@ -124,10 +130,12 @@ class Link:
             except ConnectionLost as error:
                 if not self._was_ready:
                     return self._finish(error)
-            if self._ready.is_set():
+            # One that breaks sooner than it was waited for, as by what it brings, is no success.
+            if self._ready.is_set() and loop.time() - self._ready_at > pause:
                 attempt = 0
-                self._ready.clear()
-            await asyncio.sleep(self._backoff.seconds(attempt, self._chance))
+            self._ready.clear()
+            pause = self._backoff.seconds(attempt, self._chance)
+            await asyncio.sleep(pause)
             attempt += 1
 
     async def _stay_connected(self) -> None:
@@ -158,6 +166,7 @@ class Link:
 
     def _announce(self) -> None:
         self._was_ready = True
+        self._ready_at = asyncio.get_running_loop().time()
         known = self._session.pending  # without the requests that were given up
         self._answers = {key: one for key, one in self._answers.items() if key in known}
         self._ready.set()

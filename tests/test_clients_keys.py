@@ -67,6 +67,7 @@ def test_a_key_is_read_from_files_and_the_environment(
         Key.from_file(with_secret),
         Key.from_environment({"HOURBOOK_KEY": with_secret}),
         Key.from_environment({"HOURBOOK_KEY_ID": "k1", "HOURBOOK_SECRET": SECRET}),
+        Key.from_environment({"HOURBOOK_KEY_ID": "k1\n", "HOURBOOK_SECRET": f"{SECRET}\n"}),
     ]
     by_pem = [
         Key.from_file(without, pem),

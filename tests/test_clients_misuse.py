@@ -6,6 +6,7 @@ import pickle
 import subprocess
 import sys
 import time
+from collections.abc import AsyncIterator, Callable
 
 import pytest
 from served import CHECKOUT
@@ -14,6 +15,7 @@ from test_clients_breaks import Clogged
 
 from clients import errors, link
 from clients.aio import AsyncClient
+from clients.backoff import Backoff
 from exchange.messages import wire
 
 KINDS = [
@@ -75,13 +77,16 @@ async def test_a_client_that_ended_can_be_asked_for_ever() -> None:
     client = AsyncClient("ws://nowhere", connect=clogged.connect)
     await client.connect()
     client._link._finish(errors.LogonRefused("BAD_SIGNATURE"))
-    depths = set()
+    depths, ends, stream = set(), set(), client.events()
     for _ in range(5):
         for asked in (client.cancel("a"), client.send_batch([client.build.cancel("a")])):
             with pytest.raises(errors.LogonRefused) as caught:
                 await asked
             depths.add(len(caught.traceback))
-    assert len(depths) <= 2  # of either call
+        with pytest.raises(errors.LogonRefused) as ended:
+            await anext(stream)
+        ends.add(len(ended.traceback))
+    assert len(depths) <= 2 and len(ends) == 1  # of either call, of the stream
     await client.close()
 
 
@@ -102,6 +107,40 @@ async def test_a_clock_that_is_set_breaks_no_connection_and_hides_no_silence(
         while len(clogged.sent) == 1:
             await asyncio.sleep(0.001)
     await client.close()
+
+
+@pytest.mark.parametrize(("pause", "attempts"), [(3600.0, [0, 1, 2, 3, 4]), (0.0, [0] * 5)])
+async def test_a_connection_that_breaks_sooner_than_it_was_waited_for_is_no_success(
+    monkeypatch: pytest.MonkeyPatch, pause: float, attempts: list[int]
+) -> None:
+    made: list[int] = []
+    first, sleep = Clogged(), asyncio.sleep
+
+    class Breaking(Clogged):
+        async def frames(self) -> AsyncIterator[list[wire.AnyResponse]]:
+            yield await self._frames.get()  # the list of instruments, and no more
+
+    class Pauses(Backoff, frozen=True):
+        def seconds(self, attempt: int, chance: Callable[[], float]) -> float:
+            made.append(attempt)
+            return pause
+
+    async def connect(url: str, *, msgpack: bool) -> Clogged:
+        if not first.sent:
+            return await first.connect(url, msgpack=msgpack)
+        later = Breaking()
+        later.sent.append([])
+        return later
+
+    client = AsyncClient("ws://nowhere", connect=connect, backoff=Pauses())
+    await client.connect()
+    monkeypatch.setattr(asyncio, "sleep", lambda s: sleep(0 if s == pause else s))
+    first.cut()
+    async with asyncio.timeout(20):
+        while len(made) < 5:
+            await sleep(0.001)
+    await client.close()
+    assert made[:5] == attempts
 
 
 FORKED = """
