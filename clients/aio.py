@@ -22,6 +22,7 @@ from clients.errors import (
     NotConnected,
     OutcomeUnknown,
     ProtocolError,
+    ValueRefused,
     refusal,
 )
 from clients.events import EventStream
@@ -391,19 +392,23 @@ class AsyncClient:
         self,
         strip: Strip,
         side: SideText,
-        prices: Mapping[str, Number] | None = None,
+        prices: Mapping[str, Number | None] | None = None,
         *,
         strip_id: str | None = None,
         time_in_force: TimeInForceText | None = None,
     ) -> dict[str, BatchOutcome]:
         """Enter all months of a strip in one frame; return the outcomes by instrument.
 
-        One order per leg, of its lots, at its price in ``prices``, or a market order without one.
-        Called again with the same ``strip_id`` it is a retry: each order is entered once. Raises as
-        ``send_batch`` does.
+        One order per leg, of its lots, at its price in ``prices``; a market order if that is None,
+        or there are no ``prices``. Called again with the same ``strip_id`` it is a retry: each
+        order is entered once. Raises as ``send_batch`` does, and ValueRefused if ``prices`` lack a
+        leg: a month that was forgotten must not trade at any price.
         """
         known = strip_id if strip_id is not None else self.next_id()
         legs = [leg for leg in strip.legs if leg.lots]
+        missing = [leg.instrument for leg in legs if leg.instrument not in (prices or {})]
+        if prices is not None and missing:
+            raise ValueRefused(f"no price for {', '.join(missing)}")
         orders = [
             self._build.enter(
                 leg.instrument,

@@ -6,6 +6,7 @@ quantity is lots: ``int``, ``str`` or ``Decimal``, always whole. A ``float`` is 
 value is hardly ever exactly the one that was typed.
 """
 
+from collections.abc import Iterable
 from decimal import Context, Decimal, InvalidOperation
 from typing import Final, TypeAlias
 
@@ -37,6 +38,14 @@ def checked_decimal(value: Number, name: str) -> Decimal:
     if max(number.adjusted(), -exponent) > DIGITS_MAX:
         raise ValueRefused(f"{name} has more than {DIGITS_MAX} digits")
     return number
+
+
+def exact_sum(parts: Iterable[tuple[int, Decimal]]) -> Decimal:
+    """Return the sum of number times price of each part, without rounding."""
+    total = Decimal(0)
+    for number, price in parts:
+        total = _EXACT.add(total, _EXACT.multiply(Decimal(number), price))
+    return total
 
 
 def quantity_text(value: Number) -> str:

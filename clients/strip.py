@@ -6,10 +6,12 @@ rounding: the legs' hours sum to the total, and what whole lots cannot cover is 
 """
 
 from collections.abc import Mapping, Sequence
+from decimal import Decimal
 from operator import index
 
 import msgspec
 
+from clients.decimals import checked_decimal, exact_sum
 from clients.errors import ValueRefused
 
 
@@ -21,9 +23,14 @@ class Leg(msgspec.Struct, frozen=True):
     lots: int
     unhedged_hours: int
 
+    @property
+    def covered_hours(self) -> int:
+        """GPU-hours of the lots."""
+        return self.hours - self.unhedged_hours
+
 
 class Strip(msgspec.Struct, frozen=True):
-    """Legs in the order given. Their ``hours`` sum to the total that was split."""
+    """Legs in the order given. Their ``hours`` sum to the total."""
 
     legs: tuple[Leg, ...]
 
@@ -36,6 +43,20 @@ class Strip(msgspec.Struct, frozen=True):
     def unhedged_hours(self) -> int:
         """GPU-hours not covered over the whole strip: at most half a lot of one month."""
         return sum(leg.unhedged_hours for leg in self.legs)
+
+    def value(self, prices: Mapping[str, str | Decimal]) -> Decimal:
+        """Return what the lots are worth in dollars at the prices per GPU-hour of each instrument,
+        exactly. ValueRefused if one with lots has no price, or one that is no text or Decimal."""
+        return exact_sum(
+            (leg.covered_hours, _price_of(leg.instrument, prices)) for leg in self.legs if leg.lots
+        )
+
+
+def _price_of(instrument: str, prices: Mapping[str, str | Decimal]) -> Decimal:
+    price = prices.get(instrument)
+    if not isinstance(price, str | Decimal):
+        raise ValueRefused(f"the price of {instrument} is {price!r}; it takes dollars as text")
+    return checked_decimal(price, "price")
 
 
 def _whole(hours: int) -> int:
@@ -76,10 +97,32 @@ def split(total_hours: int, hours_per_lot: Mapping[str, int]) -> Strip:
     >>> split(7 * 744 + 7 * 672, {"H100F27": 744, "H100G27": 672}).legs[1].lots
     7
     """
-    names, sizes = list(hours_per_lot), [_whole(size) for size in hours_per_lot.values()]
-    if 0 in sizes:
-        raise ValueRefused(f"a lot of {names[sizes.index(0)]} has no hours")
-    hours = largest_remainder(total_hours, sizes)
+    hours = largest_remainder(total_hours, list(hours_per_lot.values()))
+    return profile(dict(zip(hours_per_lot, hours, strict=True)), hours_per_lot)
+
+
+def profile(hours: Mapping[str, int], hours_per_lot: Mapping[str, int]) -> Strip:
+    """Return a strip of hours that differ from month to month, such as those of a fleet that grows.
+
+    ``hours`` are by instrument, in the order of the legs; ``hours_per_lot`` may have further ones.
+    Lots are chosen as in ``split``. ValueRefused if hours are negative or not an integer, or an
+    instrument has no lot or one without hours.
+
+    >>> [leg.lots for leg in profile({"H100F27": 7_440, "H100G27": 8_064},
+    ...                              {"H100F27": 744, "H100G27": 672}).legs]
+    [10, 12]
+    """
+    names, wanted = list(hours), [_whole(count) for count in hours.values()]
+    sizes = [_whole(hours_per_lot.get(name, 0)) for name in names]
+    for name, count, size in zip(names, wanted, sizes, strict=True):
+        if size <= 0:
+            raise ValueRefused(f"a lot of {name} has no hours")
+        if count < 0:
+            raise ValueRefused(f"{count} hours of {name}: a strip has one side")
+    return _covered(names, wanted, sizes)
+
+
+def _covered(names: list[str], hours: list[int], sizes: list[int]) -> Strip:
     lots = [want // size for want, size in zip(hours, sizes, strict=True)]
     left = [want % size for want, size in zip(hours, sizes, strict=True)]
     open_hours = sum(left)

@@ -20,7 +20,7 @@ from clients.portfolio import Portfolio
 from clients.requests import Requests
 from clients.rest import AsyncRest
 from clients.session import Health, Session, State
-from clients.strip import largest_remainder, split
+from clients.strip import largest_remainder, profile, split
 from clients.sync import Client
 from clients.transport import read_frame, websocket_url
 from exchange.messages import wire
@@ -122,6 +122,39 @@ def test_a_strip_loses_no_hour_and_leaves_at_most_half_a_lot(
 def test_a_lot_without_hours_covers_none() -> None:
     with pytest.raises(errors.ValueRefused, match="a lot of H100G27 has no hours"):
         split(1_000, {"H100F27": 744, "H100G27": 0})
+
+
+@given(st.lists(st.integers(0, 50_000), min_size=1, max_size=12), st.data())
+def test_a_profile_is_covered_and_worth_what_its_lots_are(
+    hours: list[int], data: st.DataObject
+) -> None:
+    sizes = {f"M{number}": data.draw(st.sampled_from([672, 720, 744])) for number in range(12)}
+    wanted = {f"M{number}": count for number, count in enumerate(hours)}
+    strip = profile(wanted, sizes)
+    assert {leg.instrument: leg.hours for leg in strip.legs} == wanted
+    assert all(leg.covered_hours == leg.lots * sizes[leg.instrument] for leg in strip.legs)
+    assert all(abs(leg.unhedged_hours) < 744 for leg in strip.legs)
+    assert abs(strip.unhedged_hours) <= 372
+    prices = {name: str(Decimal(3 * count + 1).scaleb(-3)) for name, count in wanted.items()}
+    with localcontext(Context(prec=2)):
+        value = strip.value(prices)
+    assert value * 1000 == sum(leg.covered_hours * (3 * leg.hours + 1) for leg in strip.legs)
+
+
+def test_a_profile_and_its_value_refuse_what_cannot_be_meant() -> None:
+    sizes = {"H100F27": 744, "H100G27": 672}
+    for hours, said in (
+        ({"H100F27": -1}, "-1 hours of H100F27"),
+        ({"H100F27": 1.5}, "is not an integer"),
+        ({"H100H27": 744}, "a lot of H100H27 has no hours"),
+    ):
+        with pytest.raises(errors.ValueRefused, match=said):
+            profile(hours, sizes)  # type: ignore[arg-type]
+    strip = profile({"H100F27": 7_440, "H100G27": 0}, sizes)
+    assert strip.value({"H100F27": "2.650"}) == Decimal("19716.000")
+    for price in (None, 2.65, 2650):
+        with pytest.raises(errors.ValueRefused, match="the price of H100F27"):
+            strip.value({"H100F27": price})  # type: ignore[dict-item]
 
 
 @pytest.mark.parametrize("hours", [1e5, 1488.0, Decimal(100_000), "100000"])

@@ -16,6 +16,7 @@ from test_clients_breaks import Clogged
 from clients import errors, link
 from clients.aio import AsyncClient
 from clients.backoff import Backoff
+from clients.strip import split
 from exchange.messages import wire
 
 KINDS = [
@@ -58,6 +59,23 @@ async def test_what_no_frame_can_carry_is_refused_before_it_is_sent(msgpack: boo
     assert len(clogged.sent) == 1 and len(clogged.sent[0]) == sent
     assert not client._session.pending
     await client.close()
+
+
+async def test_a_strip_whose_prices_lack_a_month_is_not_entered_at_any_price() -> None:
+    clogged = Clogged()
+    client = AsyncClient("ws://nowhere", connect=clogged.connect)
+    await client.connect()
+    strip = split(14_000, {CODE: 744, "H100F27": 744})
+    with pytest.raises(errors.ValueRefused, match="no price for H100F27"):
+        await client.enter_strip(strip, "buy", {CODE: "2.650", "H100FZ7": "2.650"})
+    asked = asyncio.create_task(client.enter_strip(strip, "buy", {CODE: "2.650", "H100F27": None}))
+    async with asyncio.timeout(20):
+        while not isinstance(clogged.sent[0][-1], list):
+            await asyncio.sleep(0)
+    sent = clogged.sent[0][-1]
+    assert [(one.instrument, one.type) for one in sent] == [(CODE, "limit"), ("H100F27", "market")]
+    await client.close()
+    await asked
 
 
 async def test_a_batch_of_what_is_no_command_leaves_nothing_to_be_sent_later() -> None:
