@@ -17,9 +17,12 @@ A reject of an order is not an exception but an outcome (``exchange.messages.wir
 must expect it. An answer that never came is not a reject either: that is ``OutcomeUnknown``.
 """
 
-from typing import Any, Self
+from typing import Any, Final, Self
 
 from exchange.messages.wire_base import Rejected
+
+# What is signed states the time of this machine
+WRONG_CLOCK: Final = "this machine's clock may be 5 s behind the exchange's, or 1 s ahead"
 
 
 class HourbookError(Exception):
@@ -77,9 +80,14 @@ class RequestRefused(HourbookError):
         self.retry_after_ms = retry_after_ms
 
 
+def detail_of(rejected: Rejected) -> str:
+    """Return a reject's text for a person; empty if there is nothing to say."""
+    return rejected.detail or (WRONG_CLOCK if rejected.name == "TIMESTAMP" else "")
+
+
 def refusal(rejected: Rejected) -> RequestRefused:
     """Return the exception for a reject, with all its fields in the text."""
-    said = [f"{rejected.field}:" if rejected.field else "", rejected.detail or ""]
+    said = [f"{rejected.field}:" if rejected.field else "", detail_of(rejected)]
     said += [f"({rejected.observed})" if rejected.observed else ""]
     said += [f"limit {rejected.limit}" if rejected.limit else ""]
     return RequestRefused(

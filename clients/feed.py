@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from difflib import get_close_matches
-from typing import Final, TypeAlias, TypeVar
+from typing import Any, Final, TypeAlias, TypeVar
 
 from clients.book import Book, QueueBook, TopBook
 from clients.decimals import PriceScale
@@ -132,6 +132,20 @@ class Feed:
         self.marks.pop(channel, None)
         if channel in self.copies:
             self.copies[channel].forget()
+        self._forget(*channel.split("."))
+
+    def _forget(self, kind: str, code: str = "", *_: str) -> None:
+        """Drop what a channel that was left has shown: it would stay as it is, and look current."""
+        if kind == "state":
+            self.states.pop(code, None)
+        elif kind == "statistics":
+            if not any(one.split(".")[:2] == [kind, code] for one in self.channels):
+                self.statistics.pop(code, None)
+        elif kind in ("settlements", "fixings", "factors"):
+            shown: dict[str, dict[Any, Any]] = {
+                "settlements": self.settlements, "fixings": self.fixings, "factors": self.factors
+            }  # fmt: skip
+            shown[kind].clear()
 
     def beat(self, sequence: int) -> list[AnyRequest]:
         """Handle a heartbeat of a ready connection, and return the requests to send. The channels

@@ -14,7 +14,7 @@ from typing import Final, TypeAlias
 
 import msgspec
 
-from clients.errors import LogonRefused, NotConnected, TooMany, ValueRefused
+from clients.errors import LogonRefused, NotConnected, TooMany, ValueRefused, detail_of
 from clients.feed import AnyPublic, Feed
 from clients.keys import Key as ApiKey
 from clients.keys import key_of as api_key_of
@@ -104,8 +104,12 @@ QUIET_BEATS: Final = 1.5  # heartbeat intervals of silence before a Ping
 DEAD_BEATS: Final = 3  # and before the connection is given up
 # Reject reasons of a logon that pass by themselves or with the next nonce.
 LOGON_AGAIN: Final = frozenset({Reason.NONCE, Reason.SESSION_LIVE, Reason.SESSION_UNKNOWN})
-# Reject reasons that pass once the exchange notices dead connections; only if logged on before.
-LOGON_LATER: Final = frozenset({GatewayReason.CONNECTIONS_FULL, Reason.SESSIONS_FULL})
+# Those that pass in time for a client that was logged on before: once the exchange notices dead
+# connections; for a logon that was long under way, or a machine that was suspended and has not set
+# its clock yet; and once a lock of the key ends that others at this address have caused.
+LOGON_LATER: Final = frozenset(
+    {GatewayReason.CONNECTIONS_FULL, Reason.SESSIONS_FULL, Reason.TIMESTAMP, Reason.KEY_LOCKED}
+)
 
 
 class State(Enum):
@@ -409,7 +413,7 @@ class Session:
             return Received(send=[self._logon(self.key, now_ns)])
         later = message.number in LOGON_LATER and self.account is not None
         again = message.retryable or later or message.number in LOGON_AGAIN
-        raise LogonRefused(message.name, message.detail or "", retryable=again)
+        raise LogonRefused(message.name, detail_of(message), retryable=again)
 
     def _answer(
         self, message: Subscribed | Unsubscribed | Instruments | AccountReport | Orders

@@ -182,6 +182,21 @@ def truth_of(venue: Venue) -> tuple[int, int, int] | None:
     return price, lots, feed.queues[0].count(Side.BUY, price)
 
 
+async def test_what_a_channel_showed_is_gone_with_it(tmp_path: Path) -> None:
+    """It would stay as it was, and look current."""
+    async with running(tmp_path) as house, AsyncClient(house.url) as client:
+        channels = [f"state.{CODE}", f"statistics.{CODE}", f"statistics.{CODE}.1s", "settlements"]
+        await client.subscribe(*channels)
+        await until(lambda: CODE in client.states and CODE in client.feed.statistics)
+        await client.unsubscribe(f"state.{CODE}", f"statistics.{CODE}.1s", "settlements")
+        assert CODE not in client.states and CODE in client.feed.statistics
+        assert not client.feed.settlements
+        await client.unsubscribe(f"statistics.{CODE}")
+        assert CODE not in client.feed.statistics
+        await client.subscribe(f"state.{CODE}")
+        await until(lambda: CODE in client.states)
+
+
 async def test_a_market_that_knows_less_is_joined_anew(tmp_path: Path) -> None:
     """A refused ``after`` is no dead end."""
     async with market.running(tmp_path) as venue:

@@ -374,6 +374,22 @@ async def test_a_second_connect_leaves_a_client_as_it_is(live: Live) -> None:
     assert client.is_ready and (await client.query_order("mine")).state == "working"
 
 
+async def test_a_client_whose_clock_was_wrong_for_a_while_goes_on(live: Live) -> None:
+    """As after a suspended machine wakes up, and before it sets its clock."""
+    cable, url = await live.cable()
+    behind = [0]
+    key = await live.fund(1)
+    options = {"backoff": QUICK, "clock_ns": lambda: clock_ns() - behind[0]}
+    async with AsyncClient(url, *key, **options) as client:  # type: ignore[arg-type]
+        await client.enter(CODE, "buy", 1, 3100, client_order_id="mine")
+        behind[0], before = 60 * 1_000_000_000, cable.connections
+        cable.cut()
+        await until(lambda: cable.connections > before + 2)  # refused meanwhile
+        behind[0] = 0
+        await until(lambda: client.is_ready)
+        assert "mine" in client.orders
+
+
 async def test_the_orders_of_one_of_several_clients_are_cancelled(live: Live) -> None:
     one, other = await live.client(1), await live.client(1)
     await one.enter(CODE, "buy", 1, 3100, client_order_id="one")

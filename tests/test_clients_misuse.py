@@ -10,12 +10,13 @@ from collections.abc import AsyncIterator, Callable
 
 import pytest
 from served import CHECKOUT
-from test_clients import CODE
+from test_clients import CODE, ready
 from test_clients_breaks import Clogged
 
 from clients import errors, link
 from clients.aio import AsyncClient
 from clients.backoff import Backoff
+from clients.session import Session
 from clients.strip import split
 from exchange.messages import wire
 
@@ -159,6 +160,24 @@ async def test_a_connection_that_breaks_sooner_than_it_was_waited_for_is_no_succ
             await sleep(0.001)
     await client.close()
     assert made[:5] == attempts
+
+
+@pytest.mark.parametrize(("name", "number"), [("TIMESTAMP", 103), ("KEY_LOCKED", 106)])
+def test_what_passes_in_time_ends_only_who_was_never_logged_on(name: str, number: int) -> None:
+    refused = wire.Rejected(number=number, name=name, op="logon")
+    known, unknown = ready(), Session("key", "secret", started_ns=1)
+    known.lost()
+    for session, again in ((known, True), (unknown, False)):
+        session.connected(1)
+        with pytest.raises(errors.LogonRefused) as raised:
+            session.receive(refused, 1)
+        assert raised.value.retryable is again
+    assert ("this machine's clock" in str(raised.value)) == (name == "TIMESTAMP")
+
+
+def test_a_refused_time_names_the_clock_over_http_too() -> None:
+    refused = wire.Rejected(number=103, name="TIMESTAMP")
+    assert "this machine's clock" in str(errors.refusal(refused))
 
 
 FORKED = """
