@@ -7,6 +7,7 @@ owner keeps an Ed25519 private key in a PEM file. The secret is stored in no att
 
 import hmac
 import os
+import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final, Literal, TypeAlias
@@ -23,6 +24,7 @@ FILE_VARIABLE: Final = "HOURBOOK_KEY"  # a file with the output of `hourbook key
 ID_VARIABLE: Final = "HOURBOOK_KEY_ID"  # or the key's id
 SECRET_VARIABLE: Final = "HOURBOOK_SECRET"  # and one of these two
 PRIVATE_KEY_VARIABLE: Final = "HOURBOOK_PRIVATE_KEY"  # a PEM file
+_NONCES: Final = threading.Lock()  # of all keys: in a key it could not be copied
 
 
 class _File(msgspec.Struct):
@@ -49,9 +51,11 @@ class Key:
         return f"Key({self.key_id!r}, {self.algorithm!r})"
 
     def next_nonce(self, now_ns: int) -> int:
-        """Return a nonce: the time in ns, or the last nonce plus one if that is more."""
-        self._nonce = max(self._nonce + 1, now_ns)
-        return self._nonce
+        """Return a nonce: the time in ns, or the last nonce plus one if that is more. Any thread
+        may call it: blocking clients with one key have a loop each."""
+        with _NONCES:
+            self._nonce = max(self._nonce + 1, now_ns)
+            return self._nonce
 
     @classmethod
     def hmac(cls, key_id: str, secret: str) -> "Key":

@@ -10,6 +10,7 @@ is sent again under its old id, which the exchange carries out only once.
 """
 
 from enum import Enum
+from itertools import count
 from typing import Final, TypeAlias
 
 import msgspec
@@ -174,7 +175,7 @@ class Session:
         self._late: dict[Key, Pending] = {}  # answered when nobody waited, the oldest first
         self.key = api_key_of(key, secret)
         self._cancel_on_disconnect, self._grace_ms = cancel_on_disconnect, grace_ms
-        self._prefix, self._ids = f"{started_ns:x}", 0
+        self._prefix, self._ids = f"{started_ns:x}", count(1)
         self._connection = 0  # number of the present connection
         self._heard_ns = self._pinged_ns = started_ns
         self._ahead_ns = 0  # the time of day less the driver's clock
@@ -184,9 +185,8 @@ class Session:
 
     def next_id(self) -> str:
         """Return an id never used before: it starts with the time at which this session was
-        created."""
-        self._ids += 1
-        return f"{self._prefix}-{self._ids}"
+        created. Any thread may call it."""
+        return f"{self._prefix}-{next(self._ids)}"
 
     # --- the connection ---
 

@@ -16,9 +16,11 @@ from clients.decimals import PriceScale
 from clients.errors import NotConnected
 from clients.events import Connected, EventStream
 from clients.feed import Feed
+from clients.keys import Key
 from clients.loop import Blocking, blocking
 from clients.portfolio import Order, Portfolio
 from clients.requests import Requests
+from clients.session import Session
 from clients.sync import Client as SyncClient
 from clients.sync import Events
 from exchange.messages.wire import InstrumentData, Instruments
@@ -219,6 +221,29 @@ def test_what_came_before_a_client_was_closed_can_still_be_read() -> None:
     client.close()
     assert events.next_within(0) == Connected(1, 2)
     assert list(events) == [Connected(1, 3)] and events.next_within(0) is None
+
+
+@pytest.mark.parametrize("kind", ["ids", "nonces"])
+def test_no_two_threads_get_one_id_or_nonce(kind: str) -> None:
+    """Two orders with one id are one order."""
+    session, key = Session(started_ns=1), Key.hmac("k1", "secret")
+    took: list[object] = []
+
+    def take() -> None:
+        for _ in range(5_000):
+            took.append(session.next_id() if kind == "ids" else key.next_nonce(7))
+
+    switches = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        threads = [threading.Thread(target=take) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(switches)
+    assert len(took) == len(set(took)) == 20_000
 
 
 def test_requests_are_built_while_orders_come_and_go() -> None:
