@@ -143,15 +143,38 @@ def _taken_away(moves: Moves, ratio: float) -> float:
 
 def _interval(moves: Moves, seed: int) -> tuple[float, float]:
     """95 % of the slopes of samples of whole blocks, since neighbouring changes are not
-    independent."""
+    independent.
+
+    The sums of a block are differences of running sums, so that a year of hours takes seconds. The
+    sums are of integers: a sample in which the hedge does not move has a variance of exactly 0.
+    """
     draw, count = random.Random(seed), len(moves)
     length = max(2, round(count ** (1 / 3)))
+    blocks = -(-count // length)
+    sizes = [length] * (blocks - 1) + [count - (blocks - 1) * length]
+    (theirs, one), (ours, another) = (
+        _integers([a for a, _ in moves]),
+        _integers([b for _, b in moves]),
+    )
+    rows = [(x, y, x * x, x * y) for x, y in zip(theirs, ours, strict=True)] * 2  # around the end
+    running = [list(itertools.accumulate(column, initial=0)) for column in zip(*rows, strict=True)]
     slopes = []
     for _ in range(DRAWS):
-        starts = [draw.randrange(count) for _ in range(-(-count // length))]
-        places = [(start + k) % count for start in starts for k in range(length)]
-        slope = _slope([moves[place] for place in places[:count]])
-        if slope is not None:
-            slopes.append(slope)
+        starts = [draw.randrange(count) for _ in range(blocks)]
+        x, y, xx, xy = (
+            sum(sums[start + size] - sums[start] for start, size in zip(starts, sizes, strict=True))
+            for sums in running
+        )
+        variance = count * xx - x * x
+        if variance:
+            slopes.append((count * xy - x * y) * one / (variance * another))
     parts = statistics.quantiles(slopes, n=_TWO_SIDED, method="inclusive")
     return parts[0], parts[-1]
+
+
+def _integers(values: Sequence[float]) -> tuple[list[int], int]:
+    """Return the values as integers, exactly, and what 1 is then: every float is a whole number of
+    some power of two."""
+    ratios = [value.as_integer_ratio() for value in values]
+    one = max(below for _, below in ratios)
+    return [above * (one // below) for above, below in ratios], one
