@@ -97,17 +97,17 @@ class Key:
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> "Key":
         """Return a key from ``HOURBOOK_KEY`` (a file) or ``HOURBOOK_KEY_ID``, with
-        ``HOURBOOK_SECRET`` or ``HOURBOOK_PRIVATE_KEY`` (a PEM file). Raises ValueRefused if there
-        is none."""
+        ``HOURBOOK_SECRET`` or ``HOURBOOK_PRIVATE_KEY`` (a PEM file). An empty variable counts as
+        none. Raises ValueRefused if there is none."""
         pem = environment.get(PRIVATE_KEY_VARIABLE, "")
-        if FILE_VARIABLE in environment:
+        if environment.get(FILE_VARIABLE):
             return cls.from_file(environment[FILE_VARIABLE], pem)
         # A line feed is often left at the end of a variable, and would be a bad signature
         key_id = environment.get(ID_VARIABLE, "").strip()
         if key_id and pem:
             return cls._from_pem(key_id, Path(pem))
-        if key_id and SECRET_VARIABLE in environment:
-            return cls.hmac(key_id, environment[SECRET_VARIABLE].strip())
+        if key_id and (secret := environment.get(SECRET_VARIABLE, "").strip()):
+            return cls.hmac(key_id, secret)
         raise ValueRefused(
             f"no key: set {FILE_VARIABLE} to a key file, or {ID_VARIABLE} with {SECRET_VARIABLE}"
             f" or {PRIVATE_KEY_VARIABLE}"
@@ -122,9 +122,12 @@ class Key:
 
 
 def key_of(key: Key | str, secret: str) -> Key | None:
-    """Return the key from a client's arguments: a Key, or id and secret; None without an id."""
+    """Return the key from a client's arguments: a Key, or id and secret; None without either.
+    ValueRefused for one of the two: public data alone is not meant, nor a bad signature."""
     if isinstance(key, Key):
         return key
+    if bool(key) != bool(secret):
+        raise ValueRefused(f"the {'secret' if key else 'id'} of the key is empty")
     return Key.hmac(key, secret) if key else None
 
 

@@ -67,6 +67,9 @@ def test_a_key_is_read_from_files_and_the_environment(
         Key.from_file(with_secret),
         Key.from_environment({"HOURBOOK_KEY": with_secret}),
         Key.from_environment({"HOURBOOK_KEY_ID": "k1", "HOURBOOK_SECRET": SECRET}),
+        Key.from_environment(
+            {"HOURBOOK_KEY": "", "HOURBOOK_KEY_ID": "k1", "HOURBOOK_SECRET": SECRET}
+        ),
         Key.from_environment({"HOURBOOK_KEY_ID": "k1\n", "HOURBOOK_SECRET": f"{SECRET}\n"}),
     ]
     by_pem = [
@@ -107,6 +110,16 @@ def test_what_is_no_key_is_refused_and_no_secret_is_told(
             frames = list(traceback.walk_tb(refused.tb))[2:]  # without those of the test
             told = "".join(repr(frame.f_locals) for frame, _ in frames)
             assert SECRET not in told + str(refused.value) and "PRIVATE KEY" not in told
+
+
+def test_half_a_key_is_refused_and_not_taken_for_none() -> None:
+    """Without an id a client has public data only, and without a secret a bad signature."""
+    for key_id, secret in (("", SECRET), ("k1", "")):
+        with pytest.raises(ValueRefused, match="of the key is empty") as refused:
+            AsyncClient("ws://127.0.0.1:9", key_id, secret)
+        assert SECRET not in str(refused.value)
+    with pytest.raises(ValueRefused, match="no key: set HOURBOOK_KEY"):
+        Key.from_environment({"HOURBOOK_KEY_ID": "k1", "HOURBOOK_SECRET": ""})
 
 
 def test_nonces_rise_whatever_the_clock_does() -> None:
