@@ -64,8 +64,10 @@ def funded(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("page", [p for p in PAGES if blocks(p, "python")], ids=name)
 def test_python_blocks_run_against_a_live_market(page: Path, funded: Path, tmp_path: Path) -> None:
+    warnings = ["-W", "error"]
     if "ccxt" in page.name:
         pytest.importorskip("ccxt", reason="ccxt is not installed: pip install '.[dev]'")
+        warnings += ["-W", "ignore::DeprecationWarning"]  # of what ccxt asks of aiohttp
     shutil.copytree(funded, tmp_path, dirs_exist_ok=True)
     data = tmp_path / "market"
     environment = hourbook_on_path(tmp_path)
@@ -73,7 +75,7 @@ def test_python_blocks_run_against_a_live_market(page: Path, funded: Path, tmp_p
         address = server.ready["ws"].removesuffix("/ws")
         script = "\n".join(blocks(page, "python")).replace(WRITTEN_ADDRESS, address)
         done = subprocess.run(
-            [sys.executable, "-W", "error", "-c", script],
+            [sys.executable, *warnings, "-c", script],
             cwd=tmp_path,
             env=environment,
             capture_output=True,
