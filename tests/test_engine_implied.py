@@ -211,12 +211,17 @@ def test_what_an_order_keeps_after_an_implied_price_is_covered_too(
 
 
 @both
-@pytest.mark.parametrize("free", [64, 65])
+@pytest.mark.parametrize(("works", "below"), [(0, 0), (1, 0), (0, 25)])
+@pytest.mark.parametrize("short", [0, 1])
 def test_two_orders_of_a_member_do_not_count_on_the_same_margin(
-    machine: type[Machine], free: int
+    machine: type[Machine], short: int, works: int, below: int
 ) -> None:
     """Account 5 bids for the spread, 6 sells the near month to it, far from the anchors: 60 dollars
-    for the one, 5 for the other. Each has enough; what their member has of that 7 has lost."""
+    for the one, 5 for the other, or 4 if a bid of 6 works there, and 93 more if its limit is 25
+    ticks below the mark. Each has enough; what their member has of that 7 has lost, or a dollar
+    more."""
+    distance = below * 5 * 744 // 1000
+    free = 65 - works + distance - short
     desk = Desk(machine())
     desk.do(pack(CommandKind.SET_IMPLIED, instrument=SPREAD, tif=1))
     for number in (5, 6, 7):
@@ -230,6 +235,8 @@ def test_two_orders_of_a_member_do_not_count_on_the_same_margin(
     desk.do(*[desk.risk(number) for number in range(3)])  # no fees
     desk.enter(2, 2, SELL, 10, 2650)
     desk.enter(7, 2, BUY, 10, 2650)
+    if works:
+        desk.enter(6, 0, BUY, 1, 2651)  # holds a dollar, and its distance from the mark
     desk.enter(5, SPREAD, BUY, 5, 0)
     desk.enter(3, 1, BUY, 5, 3150)  # now 3150 is implied in the near month
     for number in (5, 6, 7):
@@ -238,12 +245,12 @@ def test_two_orders_of_a_member_do_not_count_on_the_same_margin(
         desk.do(pack(CommandKind.WITHDRAW, account=number, price=spare - left))
     lost = 2 * 744_000_000 - free * 1_000_000
     desk.do(pack(CommandKind.FEE, account=7, price=lost))
-    events = desk.enter(6, 0, SELL, 5, 3150)
+    events = desk.enter(6, 0, SELL, 5, 2650 - below if below else 3150)
     assert rejects(events) == []
-    assert bool(executions(events)) == (free == 65)
+    assert bool(executions(events)) == (not short)
     accounts = [desk.machine.account(number) for number in (5, 6, 7)]
     excess = sum(account["cash"] - account["required"] for account in accounts)
-    assert excess == (0 if free == 65 else 59_000_000)
+    assert excess == (59_000_000 if short else distance * 1_000_000)
 
 
 @pytest.mark.parametrize("seed", range(4))
