@@ -210,24 +210,31 @@ def test_what_an_order_keeps_after_an_implied_price_is_covered_too(
     assert account["required"] <= account["cash"]
 
 
+# Dollars that two orders need together: 60 of account 5's spread, and what 6 adds by its sale
+TOGETHER = {
+    "alone": 60 + 5,
+    "a bid of 6 works": 60 + 4,
+    "its limit is 25 ticks below the mark": 60 + 5 + 93,
+    "it holds the far month, with a credit": 60,
+    "6 is of another member": 60,
+}
+
+
 @both
-@pytest.mark.parametrize(("works", "below"), [(0, 0), (1, 0), (0, 25)])
+@pytest.mark.parametrize("case", TOGETHER)
 @pytest.mark.parametrize("short", [0, 1])
 def test_two_orders_of_a_member_do_not_count_on_the_same_margin(
-    machine: type[Machine], short: int, works: int, below: int
+    machine: type[Machine], short: int, case: str
 ) -> None:
-    """Account 5 bids for the spread, 6 sells the near month to it, far from the anchors: 60 dollars
-    for the one, 5 for the other, or 4 if a bid of 6 works there, and 93 more if its limit is 25
-    ticks below the mark. Each has enough; what their member has of that 7 has lost, or a dollar
-    more."""
-    distance = below * 5 * 744 // 1000
-    free = 65 - works + distance - short
-    desk = Desk(machine())
+    """Account 5 bids for the spread, 6 sells the near month to it, far from the anchors. Each has
+    enough; what their member has of that 7 has lost, or a dollar more."""
+    desk, free = Desk(machine()), TOGETHER[case] - short
     desk.do(pack(CommandKind.SET_IMPLIED, instrument=SPREAD, tif=1))
     for number in (5, 6, 7):
+        member = 8 if number == 6 and "another" in case else 7
         desk.do(
             pack(
-                CommandKind.OPEN_ACCOUNT, account=number, instrument=7, session=number,
+                CommandKind.OPEN_ACCOUNT, account=number, instrument=member, session=number,
                 quantity=1000, target_hi=1,
             ),
             pack(CommandKind.DEPOSIT, account=number, price=20_000_000_000),
@@ -235,21 +242,27 @@ def test_two_orders_of_a_member_do_not_count_on_the_same_margin(
     desk.do(*[desk.risk(number) for number in range(3)])  # no fees
     desk.enter(2, 2, SELL, 10, 2650)
     desk.enter(7, 2, BUY, 10, 2650)
-    if works:
+    if "works" in case:
         desk.enter(6, 0, BUY, 1, 2651)  # holds a dollar, and its distance from the mark
+    if "credit" in case:
+        desk.do(desk.risk(SPREAD, price=0, key_lo=RATE))
+        desk.enter(4, 1, SELL, 5, 2650)
+        desk.enter(6, 1, BUY, 5, 2650)
     desk.enter(5, SPREAD, BUY, 5, 0)
     desk.enter(3, 1, BUY, 5, 3150)  # now 3150 is implied in the near month
     for number in (5, 6, 7):
         spare = desk.machine.account(number)["cash"] - desk.required(number)
         left = 0 if number == 7 else 744_000_000
         desk.do(pack(CommandKind.WITHDRAW, account=number, price=spare - left))
-    lost = 2 * 744_000_000 - free * 1_000_000
+    of_member = [n for n in (5, 6, 7) if desk.machine.account(n)["member"] == 7]
+    lost = (len(of_member) - 1) * 744_000_000 - free * 1_000_000
     desk.do(pack(CommandKind.FEE, account=7, price=lost))
-    events = desk.enter(6, 0, SELL, 5, 2650 - below if below else 3150)
+    events = desk.enter(6, 0, SELL, 5, 2625 if "below" in case else 3150)
     assert rejects(events) == []
     assert bool(executions(events)) == (not short)
-    accounts = [desk.machine.account(number) for number in (5, 6, 7)]
+    accounts = [desk.machine.account(number) for number in of_member]
     excess = sum(account["cash"] - account["required"] for account in accounts)
+    distance = 93 * ("below" in case)  # which the price was better than the limit
     assert excess == (59_000_000 if short else distance * 1_000_000)
 
 
