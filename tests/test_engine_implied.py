@@ -187,26 +187,31 @@ def test_a_dormant_order_returns_with_its_hold_free(machine: type[Machine]) -> N
 
 
 @both
-@pytest.mark.parametrize("dollars", [20, 31, 32])
+@pytest.mark.parametrize("short", [12, 1, 0])
+@pytest.mark.parametrize("own", [0, 1])
 def test_what_an_order_keeps_after_an_implied_price_is_covered_too(
-    machine: type[Machine], dollars: int
+    machine: type[Machine], own: int, short: int
 ) -> None:
-    """Its ten lots hold 20 dollars. The one that is implied costs 12 more, since its legs trade far
-    from their anchors: without them the price is not there, and the order never falls short."""
+    """Its ten lots hold 20 dollars, and one each if the spread has a rate of its own. The one that
+    is implied costs 12 more, since its legs trade far from their anchors: without them the price is
+    not there, and the order never falls short."""
+    held, after = 20 + 10 * own, 32 + 9 * own
+    dollars = max(held, after - short)
     desk = Desk(machine())
     desk.do(
         pack(CommandKind.SET_IMPLIED, instrument=SPREAD, tif=1),
         *[pack(CommandKind.DEPOSIT, account=n, price=1_000_000_000_000) for n in (2, 3)],
         *[desk.risk(number) for number in (0, 1)],  # no fees
+        desk.risk(SPREAD, price=own * RATE),
     )
     desk.enter(2, 0, SELL, 1, 3150)
     desk.enter(3, 1, BUY, 1, 3150)
     cash = desk.machine.account(1)["cash"]
     desk.do(pack(CommandKind.WITHDRAW, account=1, price=cash - dollars * 1_000_000))
     events = desk.enter(1, SPREAD, BUY, 10, 0)
-    assert bool(executions(events)) == (dollars == 32)
+    assert bool(executions(events)) == (short == 0)
     account = desk.machine.account(1)
-    assert account["required"] == (32_000_000 if dollars == 32 else 20_000_000)
+    assert account["required"] == 1_000_000 * (held if short else after)
     assert account["required"] <= account["cash"]
 
 
