@@ -78,6 +78,19 @@ def test_an_outright_trades_with_a_spread_and_the_other_month(machine: type[Mach
 
 
 @both
+def test_no_implied_price_costs_the_house(machine: type[Machine]) -> None:
+    """A rebate is paid out of the fee of who took. The leg between the resting orders has none."""
+    desk = desk_of(machine)
+    desk.do(*[desk.risk(number, target_lo=-15, target_hi=20) for number in (0, 2)])
+    house = desk.machine.account(0)["cash"]
+    desk.enter(2, SPREAD, SELL, 5, -40)
+    desk.enter(3, 2, SELL, 5, 2690)
+    near, far = desk.enter(1, 0, BUY, 5, 2650)[-2:]
+    assert (near.a, near.b, far.a, far.b) == (-5 * 20, 5 * 15, 0, 0)
+    assert desk.machine.account(0)["cash"] == house + 5 * 5
+
+
+@both
 def test_real_orders_come_first_at_a_price(machine: type[Machine]) -> None:
     desk = desk_of(machine)
     desk.enter(2, SPREAD, SELL, 5, -40)
