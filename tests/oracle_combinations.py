@@ -145,8 +145,8 @@ def leg_trade(
     parent: int, place: int, taker_rests: bool = False,
 ) -> None:  # fmt: skip
     """One leg between two accounts at a clearing price; ``side`` is the first one's."""
-    first_fee = (leg.maker_fee if taker_rests else leg.taker_fee) * lots
-    second_fee = leg.maker_fee * lots
+    second_fee = (max(0, leg.maker_fee) if taker_rests else leg.maker_fee) * lots
+    first_fee = second_fee if taker_rests else leg.taker_fee * lots
     for order, sign, fee in ((taker, 1, first_fee), (maker, -1, second_fee)):
         change = lots * sign * (1 if side == Side.BUY else -1)
         account = m.accounts[order.account]

@@ -7,7 +7,7 @@ from oracle_orders import return_dormant
 from oracle_protections import set_breaker, set_protections
 from oracle_risk import review
 from oracle_state import Instrument, Market, Place, Record, Rejected, signed
-from oracle_stops import aftermath
+from oracle_stops import aftermath, trades_now
 
 from exchange.messages import (
     CancelReason,
@@ -115,6 +115,8 @@ def set_limits(m: Market, c: Record) -> None:
     fits = ladder_fits(m, low, high, instrument.price_step)
     if not fits or not notional_fits(low, high, instrument.tick_value, instrument.bound):
         raise Rejected(Reason.PARAMETER_RANGE)
+    if trades_now(m, instrument):
+        judge_size(m, instrument)
     note_change(m, instrument)
     m.emit(EventKind.LIMITS_CHANGED, instrument=instrument.number, a=low, b=high)
     instrument.low, instrument.high = low, high
@@ -276,10 +278,8 @@ def set_state(m: Market, c: Record) -> None:
     halts = c.tif == TradingState.HALTED
     cause = HaltCause.OPERATOR if halts else HaltCause(c.quantity)
     ended = instrument.state == TradingState.AUCTION and c.tif == TradingState.CLOSED
-    if (ended or c.tif == TradingState.CONTINUOUS) and instrument.collected:
-        size = auction_size(m, instrument)
-        if m.mode == Mode.NORMAL and size > Limit.BOOK_ORDERS:
-            raise Rejected(Reason.BOOK_FULL, Limit.BOOK_ORDERS, size)
+    if (ended or c.tif == TradingState.CONTINUOUS) and m.mode == Mode.NORMAL:
+        judge_size(m, instrument)
     first = len(m.rows)
     change_state(m, instrument, c.tif, cause)
     if collecting:
@@ -299,18 +299,28 @@ def hold_auction(m: Market, instrument: Instrument, first: int) -> None:
         aftermath(m, instrument, first)
 
 
+def judge_size(m: Market, instrument: Instrument) -> None:
+    """Of a command that ends an auction or lets orders return. Raises BOOK_FULL."""
+    size = auction_size(m, instrument)
+    if (instrument.collected or instrument.dormant) and size > Limit.BOOK_ORDERS:
+        raise Rejected(Reason.BOOK_FULL, Limit.BOOK_ORDERS, size)
+
+
 def auction_size(m: Market, instrument: Instrument) -> int:
-    """The instrument's orders; those that its auction may trade, and stops, count three times."""
+    """The instrument's orders; dormant ones count twice, and those that its auction may trade, and
+    stops, three times."""
     orders = [order for order in m.orders_by_slot() if order.instrument == instrument.number]
-    if not instrument.collected or 3 * len(orders) <= Limit.BOOK_ORDERS:
+    if 3 * len(orders) <= Limit.BOOK_ORDERS:
         return len(orders)
+    if not instrument.collected:
+        return len(orders) + len(instrument.dormant)
     seen = [order for order in orders if order.place in (Place.BOOK, Place.MARKET)]
     buys = [order.price for order in seen if order.side == Side.BUY]
     sells = [order.price for order in seen if order.side == Side.SELL]
     crossed = [price for price in buys if sells and price >= min(sells)]
     crossed += [price for price in sells if buys and price <= max(buys)]
     stops = sum(order.place == Place.WAITING for order in orders)
-    return len(orders) + 2 * (len(crossed) + stops)
+    return len(orders) + 2 * (len(crossed) + stops) + len(instrument.dormant)
 
 
 def set_mode(m: Market, c: Record) -> None:

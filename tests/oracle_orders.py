@@ -327,10 +327,12 @@ def judge_enter(m: Market, c: Record, account: Account) -> Instrument:
     limit, _ = limit_of(m, c, instrument)
     judge_position(m, account, instrument, c.side, c.quantity, None)
     judge_margin(m, account, instrument, (c.side, c.quantity, limit), None)
-    if len(m.slots) >= Limit.BOOK_ORDERS:  # else no book can be full
+    legs = len(instrument.legs)
+    most = Limit.BOOK_ORDERS // (legs + 3) if legs else Limit.BOOK_ORDERS
+    if len(m.slots) >= most:  # else the book cannot be full
         orders = sum(o.instrument == instrument.number for o in m.orders_by_slot())
-        if orders >= Limit.BOOK_ORDERS:
-            raise Rejected(Reason.BOOK_FULL, Limit.BOOK_ORDERS, orders)
+        if orders >= most:
+            raise Rejected(Reason.BOOK_FULL, most, orders)
     if m.slots_full(account):
         raise Rejected(Reason.ORDERS_FULL, Limit.ORDERS, Limit.ORDERS)
     known = sum(len(other.positions) for other in m.accounts.values())

@@ -204,6 +204,10 @@ def test_a_session_id_that_comes_round_ends_no_orders_of_the_first(
     logoff = pack(CommandKind.LOGOFF, account=1, session=first)
     order = {"account": 1, "session": first, "price": 90, "quantity": 5, "key_lo": 7}
     market.apply(pack(CommandKind.ENTER, **order), 1000, START)
+    market.apply(pack(CommandKind.LOGON, account=2), 1001, START)
+    other = 1 << 16 | 2  # in a slot of its own, whose orders stay its own
+    apart = {"account": 2, "session": other, "price": 80, "quantity": 5, "key_lo": 7}
+    market.apply(pack(CommandKind.ENTER, **apart), 1001, START)
     logon = pack(CommandKind.LOGON, account=1, session=first)
     market.apply(logoff + logon + logoff, 1001, START)  # without CANCEL_ON_DISCONNECT now
     for generation in range(2, 1 << 16):
@@ -217,7 +221,7 @@ def test_a_session_id_that_comes_round_ends_no_orders_of_the_first(
     market.apply(pack(CommandKind.ENTER, **order), 1001, START)
     market.apply(pack(CommandKind.LOGOFF, account=owner, session=first), 1001, START)
     market.apply(pack(CommandKind.ADVANCE_TIME), 1001, START + SECOND)
-    assert [market.account(number)["open_orders"] for number in (1, 2)] == [1, 0]
+    assert [market.account(number)["open_orders"] for number in (1, 2)] == [1, 1]
     named = {"account": 1, "tif": Selection.SESSION, "side": 2, "target_lo": first}
     (event,) = EVENT.iter_unpack(
         market.apply(pack(CommandKind.MASS_CANCEL, **named), 1002, START + SECOND)
@@ -228,6 +232,11 @@ def test_a_session_id_that_comes_round_ends_no_orders_of_the_first(
                           flags=CommandFlag.BY_CLIENT_ID), 1003, START + SECOND)
     )  # fmt: skip
     assert (event[2], event[13]) == (EventKind.ORDER_CANCELLED, 0)
+    named = {"account": 2, "tif": Selection.SESSION, "side": 2, "target_lo": other}
+    head, event = EVENT.iter_unpack(
+        market.apply(pack(CommandKind.MASS_CANCEL, **named), 1004, START + SECOND)
+    )
+    assert (head[9], event[13]) == (1, other)
     market.check()
 
 

@@ -406,3 +406,89 @@ def test_an_auction_is_no_larger_than_an_index_counts() -> None:
     traded = [e[1] for e in EVENT.iter_unpack(events) if e[2] == EventKind.TRADE]
     assert len(traded) > half - 3
     assert max(traded) < 1 << INDEX_BITS
+
+
+def spread_of(legs: int) -> list[bytes]:
+    """A strip of so many months, the instruments from 0 on, all open; it is the last."""
+    numbers = sum(leg << 16 * leg for leg in range(legs))
+    ratios = sum(1 << 4 * leg for leg in range(legs))
+    return [
+        *trading(range(legs)),
+        pack(CommandKind.LIST_COMBINATION, instrument=legs, tif=1, target_lo=1, target_hi=10,
+             key_lo=numbers & (1 << 64) - 1, key_hi=numbers >> 64 & (1 << 64) - 1,
+             price=numbers >> 128, quantity=ratios & (1 << 32) - 1, session=ratios >> 32),
+        pack(CommandKind.SET_RISK, instrument=legs, quantity=1 << 30, session=1 << 20),
+        pack(CommandKind.SET_STATE, instrument=legs, tif=TradingState.CONTINUOUS),
+    ]  # fmt: skip
+
+
+def trade_indexes(events: bytes) -> list[int]:
+    """The indexes of the TRADE events, and of the last event."""
+    rows = np.frombuffer(events, "u1").reshape(-1, EVENT_BYTES)
+    return [*np.flatnonzero(rows[:, 12] == EventKind.TRADE).tolist(), len(rows) - 1]
+
+
+@pytest.mark.parametrize("legs", [2, 12])
+def test_a_combination_has_no_more_orders_than_an_index_counts(legs: int) -> None:
+    """Each trade of one is a trade of every leg, too."""
+    bulk, most = Bulk(Engine()), BOOK_ORDERS // (legs + 3)
+    rich = [
+        pack(CommandKind.OPEN_ACCOUNT, account=1, instrument=1, session=1, quantity=9,
+             target_hi=1),
+        *(pack(CommandKind.DEPOSIT, account=n, price=1 << 50) for n in (0, 1)),
+    ]  # fmt: skip
+    assert bulk.do(*rich, *spread_of(legs)) == []
+    keys = np.arange(most, dtype="u8") + 1
+    fields = {"instrument": legs, "price": 5, "quantity": 1}
+    assert bulk.many(CommandKind.ENTER, most, key_lo=keys, **fields) == []
+    before = bulk.machine.state_bytes()
+    one_more = pack(CommandKind.ENTER, key_lo=most + 1, **fields)
+    assert bulk.do(one_more) == [(Reason.BOOK_FULL, most, most)]
+    assert bulk.machine.state_bytes() == before
+    named = {"side": 2, "flags": int(CommandFlag.BY_CLIENT_ID), "target_lo": 1}
+    assert bulk.do(pack(CommandKind.CANCEL, **named)) == []
+    sweep = pack(CommandKind.ENTER, account=1, side=1, instrument=legs, price=5, quantity=most,
+                 key_lo=1)  # fmt: skip
+    events = bulk.machine.apply(sweep, bulk.sequence, STAMP)
+    *traded, last = trade_indexes(events)
+    assert len(traded) == most - 1
+    assert last < 1 << INDEX_BITS
+
+
+def test_no_more_orders_return_than_an_index_counts() -> None:
+    """A dormant order may return and trade."""
+    bulk, half = Bulk(Engine()), BOOK_ORDERS // 4 + 1
+
+    def limits(low: int, high: int) -> bytes:
+        return pack(CommandKind.SET_LIMITS, target_lo=low, target_hi=high)
+
+    def state(wanted: TradingState) -> bytes:
+        return pack(CommandKind.SET_STATE, tif=wanted)
+
+    assert bulk.do(
+        *trading(range(1)),
+        pack(CommandKind.OPEN_ACCOUNT, account=1, instrument=1, session=1, quantity=1 << 20,
+             target_hi=1),
+        *(pack(CommandKind.DEPOSIT, account=n, price=1 << 50) for n in (0, 1)),
+    ) == []  # fmt: skip
+    keys = np.arange(half, dtype="u8") + 1
+    for side, price in ((0, 8), (1, 4)):  # each enters while the other is dormant
+        fields = {"account": side, "side": side, "price": price, "quantity": 1, "key_lo": keys}
+        assert bulk.many(CommandKind.ENTER, half, **fields) == []
+        assert bulk.do(limits(1, 6 - 5 * side)) == []
+    before = bulk.machine.state_bytes()
+    full = (Reason.BOOK_FULL, BOOK_ORDERS, 4 * half)
+    assert bulk.do(limits(1, 10)) == [full]
+    assert bulk.machine.state_bytes() == before
+    assert bulk.do(state(TradingState.HALTED), limits(1, 10)) == []
+    assert bulk.do(state(TradingState.CONTINUOUS)) == [full]
+    cancel_only = pack(CommandKind.SET_MODE, tif=Mode.CANCEL_ONLY)
+    assert bulk.do(cancel_only, state(TradingState.CONTINUOUS)) == []
+    assert bulk.do(pack(CommandKind.SET_MODE)) == [full]
+    named = {"side": 2, "flags": int(CommandFlag.BY_CLIENT_ID)}
+    for key in (1, 2, 3):
+        assert bulk.do(pack(CommandKind.CANCEL, target_lo=key, **named)) == []
+    events = bulk.machine.apply(pack(CommandKind.SET_MODE), bulk.sequence, STAMP)
+    *traded, last = trade_indexes(events)
+    assert len(traded) == half - 3
+    assert last < 1 << INDEX_BITS

@@ -78,6 +78,19 @@ def test_an_outright_trades_with_a_spread_and_the_other_month(machine: type[Mach
 
 
 @both
+def test_no_implied_price_costs_the_house(machine: type[Machine]) -> None:
+    """A rebate is paid out of the fee of who took. The leg between the resting orders has none."""
+    desk = desk_of(machine)
+    desk.do(*[desk.risk(number, target_lo=-15, target_hi=20) for number in (0, 2)])
+    house = desk.machine.account(0)["cash"]
+    desk.enter(2, SPREAD, SELL, 5, -40)
+    desk.enter(3, 2, SELL, 5, 2690)
+    near, far = desk.enter(1, 0, BUY, 5, 2650)[-2:]
+    assert (near.a, near.b, far.a, far.b) == (-5 * 20, 5 * 15, 0, 0)
+    assert desk.machine.account(0)["cash"] == house + 5 * 5
+
+
+@both
 def test_real_orders_come_first_at_a_price(machine: type[Machine]) -> None:
     desk = desk_of(machine)
     desk.enter(2, SPREAD, SELL, 5, -40)
@@ -187,42 +200,59 @@ def test_a_dormant_order_returns_with_its_hold_free(machine: type[Machine]) -> N
 
 
 @both
-@pytest.mark.parametrize("dollars", [20, 31, 32])
+@pytest.mark.parametrize("short", [12, 1, 0])
+@pytest.mark.parametrize("own", [0, 1])
 def test_what_an_order_keeps_after_an_implied_price_is_covered_too(
-    machine: type[Machine], dollars: int
+    machine: type[Machine], own: int, short: int
 ) -> None:
-    """Its ten lots hold 20 dollars. The one that is implied costs 12 more, since its legs trade far
-    from their anchors: without them the price is not there, and the order never falls short."""
+    """Its ten lots hold 20 dollars, and one each if the spread has a rate of its own. The one that
+    is implied costs 12 more, since its legs trade far from their anchors: without them the price is
+    not there, and the order never falls short."""
+    held, after = 20 + 10 * own, 32 + 9 * own
+    dollars = max(held, after - short)
     desk = Desk(machine())
     desk.do(
         pack(CommandKind.SET_IMPLIED, instrument=SPREAD, tif=1),
         *[pack(CommandKind.DEPOSIT, account=n, price=1_000_000_000_000) for n in (2, 3)],
         *[desk.risk(number) for number in (0, 1)],  # no fees
+        desk.risk(SPREAD, price=own * RATE),
     )
     desk.enter(2, 0, SELL, 1, 3150)
     desk.enter(3, 1, BUY, 1, 3150)
     cash = desk.machine.account(1)["cash"]
     desk.do(pack(CommandKind.WITHDRAW, account=1, price=cash - dollars * 1_000_000))
     events = desk.enter(1, SPREAD, BUY, 10, 0)
-    assert bool(executions(events)) == (dollars == 32)
+    assert bool(executions(events)) == (short == 0)
     account = desk.machine.account(1)
-    assert account["required"] == (32_000_000 if dollars == 32 else 20_000_000)
+    assert account["required"] == 1_000_000 * (held if short else after)
     assert account["required"] <= account["cash"]
 
 
+# Dollars that two orders need together: 60 of account 5's spread, and what 6 adds by its sale
+TOGETHER = {
+    "alone": 60 + 5,
+    "a bid of 6 works": 60 + 4,
+    "its limit is 25 ticks below the mark": 60 + 5 + 93,
+    "it holds the far month, with a credit": 60,
+    "6 is of another member": 60,
+}
+
+
 @both
-@pytest.mark.parametrize("free", [64, 65])
+@pytest.mark.parametrize("case", TOGETHER)
+@pytest.mark.parametrize("short", [0, 1])
 def test_two_orders_of_a_member_do_not_count_on_the_same_margin(
-    machine: type[Machine], free: int
+    machine: type[Machine], short: int, case: str
 ) -> None:
-    """Account 5 bids for the spread, 6 sells the near month to it, far from the anchors: 60 dollars
-    for the one, 5 for the other. Each has enough; what their member has of that 7 has lost."""
-    desk = Desk(machine())
+    """Account 5 bids for the spread, 6 sells the near month to it, far from the anchors. Each has
+    enough; what their member has of that 7 has lost, or a dollar more."""
+    desk, free = Desk(machine()), TOGETHER[case] - short
     desk.do(pack(CommandKind.SET_IMPLIED, instrument=SPREAD, tif=1))
     for number in (5, 6, 7):
+        member = 8 if number == 6 and "another" in case else 7
         desk.do(
             pack(
-                CommandKind.OPEN_ACCOUNT, account=number, instrument=7, session=number,
+                CommandKind.OPEN_ACCOUNT, account=number, instrument=member, session=number,
                 quantity=1000, target_hi=1,
             ),
             pack(CommandKind.DEPOSIT, account=number, price=20_000_000_000),
@@ -230,20 +260,28 @@ def test_two_orders_of_a_member_do_not_count_on_the_same_margin(
     desk.do(*[desk.risk(number) for number in range(3)])  # no fees
     desk.enter(2, 2, SELL, 10, 2650)
     desk.enter(7, 2, BUY, 10, 2650)
+    if "works" in case:
+        desk.enter(6, 0, BUY, 1, 2651)  # holds a dollar, and its distance from the mark
+    if "credit" in case:
+        desk.do(desk.risk(SPREAD, price=0, key_lo=RATE))
+        desk.enter(4, 1, SELL, 5, 2650)
+        desk.enter(6, 1, BUY, 5, 2650)
     desk.enter(5, SPREAD, BUY, 5, 0)
     desk.enter(3, 1, BUY, 5, 3150)  # now 3150 is implied in the near month
     for number in (5, 6, 7):
         spare = desk.machine.account(number)["cash"] - desk.required(number)
         left = 0 if number == 7 else 744_000_000
         desk.do(pack(CommandKind.WITHDRAW, account=number, price=spare - left))
-    lost = 2 * 744_000_000 - free * 1_000_000
+    of_member = [n for n in (5, 6, 7) if desk.machine.account(n)["member"] == 7]
+    lost = (len(of_member) - 1) * 744_000_000 - free * 1_000_000
     desk.do(pack(CommandKind.FEE, account=7, price=lost))
-    events = desk.enter(6, 0, SELL, 5, 3150)
+    events = desk.enter(6, 0, SELL, 5, 2625 if "below" in case else 3150)
     assert rejects(events) == []
-    assert bool(executions(events)) == (free == 65)
-    accounts = [desk.machine.account(number) for number in (5, 6, 7)]
+    assert bool(executions(events)) == (not short)
+    accounts = [desk.machine.account(number) for number in of_member]
     excess = sum(account["cash"] - account["required"] for account in accounts)
-    assert excess == (0 if free == 65 else 59_000_000)
+    distance = 93 * ("below" in case)  # which the price was better than the limit
+    assert excess == (59_000_000 if short else distance * 1_000_000)
 
 
 @pytest.mark.parametrize("seed", range(4))

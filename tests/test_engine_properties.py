@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import pytest
 from generator import MIXED, Generator
@@ -14,6 +15,7 @@ from exchange.messages import (
     Event,
     EventFlag,
     EventKind,
+    OrderFeature,
 )
 
 NAMES = Event.__struct_fields__
@@ -174,3 +176,126 @@ def test_no_trade_cancel_or_reduce_raises_what_is_required(seed: int) -> None:
         figures = {number: engine.account(number) for number in {0, *before, *opened}}
         before = {n: (account["required"], account["cash"]) for n, account in figures.items()}
     assert looked_at > 300
+
+
+@dataclass
+class Seen:
+    """An order, as its events tell of it."""
+
+    account: int
+    instrument: int
+    side: int
+    price: int
+    features: int
+    rank: int  # the lower, the older among those at its price
+    lots: int
+    executed: int = 0
+    aside: EventKind | None = None  # the event that took it aside, while it waits beside the book
+
+    def is_behind(self, other: "Seen") -> bool:
+        """Whether of two on one side of a book the other one trades first."""
+        if self.price == other.price:
+            return self.rank > other.rank
+        return (self.price > other.price) == (self.side == 1)
+
+
+class Queue:
+    """Every live order, with its price and age, from events alone. Asserts who may trade."""
+
+    def __init__(self) -> None:
+        self.orders: dict[int, Seen] = {}
+        self.groups, self.nets = {0: 0}, dict[tuple[int, int], int]()
+        self.ranks = self.trades = 0
+
+    def see(self, event: Event) -> None:
+        kind, side = event.kind, 1 if event.flags & EventFlag.SELL else 0
+        order = self.orders.get(event.order_id)
+        if event.flags & EventFlag.DUPLICATE:
+            return
+        if kind == EventKind.ACCOUNT_OPENED:
+            self.groups[event.account] = event.leaves
+        elif kind == EventKind.ORDER_ACCEPTED:
+            self.orders[event.order_id] = order = Seen(
+                event.account, event.instrument, side, event.price, event.b >> 16 & 0xFF, 0,
+                event.quantity,
+            )  # fmt: skip
+            self.queue(order)
+        elif kind in (EventKind.TRADE, EventKind.LEG_TRADE):
+            self.trade(event, side)
+        elif kind in (EventKind.TRADE_BUSTED, EventKind.LEG_BUSTED):
+            self.move(event, 1 - side)
+        elif kind == EventKind.LOTS_TRANSFERRED:
+            self.shift(event.account, event.order_id, event.instrument, side, event.quantity)
+        elif kind == EventKind.INSTRUMENT_EXPIRED:
+            self.nets = {at: net for at, net in self.nets.items() if at[1] != event.instrument}
+        elif order is not None:
+            self.change(order, event)
+
+    def queue(self, order: Seen) -> None:
+        self.ranks += 1
+        order.rank, order.aside = self.ranks, None
+
+    def change(self, order: Seen, event: Event) -> None:
+        if event.kind in (EventKind.ORDER_WAITING, EventKind.ORDER_DORMANT):
+            order.aside = EventKind(event.kind)
+        elif event.kind == EventKind.ORDER_REPLACED:
+            order.price, order.lots = event.price, event.quantity - order.executed
+            if event.reason != 1 and order.aside != EventKind.ORDER_WAITING:
+                self.queue(order)
+        elif event.kind in BOOK_KINDS:
+            order.price = event.price
+            self.queue(order)
+        elif event.kind in (*TAKEN, EventKind.ORDER_EXECUTED):
+            self.take(event.order_id, event.quantity, event.kind == EventKind.ORDER_EXECUTED)
+
+    def take(self, order_id: int, lots: int, executed: bool) -> None:
+        order = self.orders[order_id]
+        order.lots -= lots
+        order.executed += lots * executed
+        if order.lots == 0:
+            del self.orders[order_id]
+
+    def shift(self, account: int, other: int, instrument: int, side: int, lots: int) -> None:
+        for number, change in ((account, lots), (other, -lots)):
+            at = number, instrument
+            self.nets[at] = self.nets.get(at, 0) + (-change if side else change)
+
+    def move(self, event: Event, side: int) -> None:
+        """Move the lots of a trade, or of a leg, but not of a whole combination."""
+        if event.kind in (EventKind.LEG_TRADE, EventKind.LEG_BUSTED) or not event.reason:
+            other = event.key_hi & 0xFFFFFFFF
+            self.shift(event.account, other, event.instrument, side, event.quantity)
+
+    def trade(self, event: Event, side: int) -> None:
+        other = event.key_hi & 0xFFFFFFFF
+        assert self.groups[event.account] != self.groups[other]
+        before = {n: self.nets.get((n, event.instrument), 0) for n in (event.account, other)}
+        self.move(event, side)
+        if event.kind == EventKind.LEG_TRADE:
+            return
+        self.trades += 1
+        maker = self.orders[event.key_lo]
+        if not event.flags & EventFlag.AUCTION:
+            assert (maker.aside, maker.price) == (None, event.price)
+            assert not [
+                order for order in self.orders.values()
+                if order.instrument == event.instrument and order.side == maker.side
+                and order.aside is None and maker.is_behind(order)
+            ]  # fmt: skip
+        for order_id in (event.order_id, event.key_lo):
+            order = self.orders[order_id]
+            if order.features & OrderFeature.REDUCE_ONLY:
+                net = self.nets[order.account, event.instrument]
+                assert abs(net) < abs(before[order.account])
+                assert net * before[order.account] >= 0
+            self.take(order_id, event.quantity, True)
+
+
+@seeds
+def test_trades_go_by_price_then_age_and_never_within_a_group(seed: int) -> None:
+    """And an order that only reduces never adds to a position."""
+    queue = Queue()
+    for _, _, events in run(Engine(), seed, 9_000, 16):
+        for event in events:
+            queue.see(event)
+    assert queue.trades > 20

@@ -22,12 +22,14 @@ from test_engine_rules import (
 
 from exchange.engine import Engine
 from exchange.messages import (
+    Breaker,
     CancelReason,
     CommandFlag,
     CommandKind,
     Event,
     EventFlag,
     EventKind,
+    HaltCause,
     Limit,
     Mode,
     OrderFeature,
@@ -60,10 +62,10 @@ class Floor(Desk):
         assert (waiting.quantity, waiting.leaves) == (quantity, 0)
         return accepted.order_id
 
-    def print_at(self, price: int, lots: int = 1) -> list[Event]:
+    def print_at(self, price: int, lots: int = 1, **more: int) -> list[Event]:
         """Accounts 3 and 4 trade with each other."""
-        self.rest(3, SELL, lots, price)
-        return self.enter(4, BUY, lots, price)
+        self.rest(3, SELL, lots, price, **more)
+        return self.enter(4, BUY, lots, price, **more)
 
 
 def elected(events: list[Event]) -> list[int]:
@@ -370,25 +372,37 @@ def test_stops_elected_when_trading_ends_wait_for_it(machine: type[Machine]) -> 
     assert desk.machine.next_deadline() == 0
 
 
-def crowd(desk: Floor, count: int, triggers: range) -> list[int]:
+def crowd(desk: Floor, count: int, triggers: range, instrument: int = 0) -> list[int]:
     """As many sell stops of account 8 at each trigger, and bids of account 2 for them all."""
     fields = {"account": 8, "side": SELL, "quantity": 1, "price": 60, "spare": STOP}
+    key, bids = instrument << 32, count * len(triggers)
     desk.do(
-        pack(CommandKind.SET_RISK, quantity=1 << 20, session=1 << 20),
+        pack(CommandKind.SET_RISK, instrument=instrument, quantity=1 << 20, session=1 << 20),
         pack(CommandKind.OPEN_ACCOUNT, account=8, instrument=8, session=8, quantity=20_000,
              target_hi=1),
         pack(CommandKind.DEPOSIT, account=8, price=1 << 40),
         pack(CommandKind.DEPOSIT, account=2, price=1 << 40),
-        pack(CommandKind.ENTER, account=2, quantity=count * len(triggers), price=90, key_lo=1),
+        pack(CommandKind.ENTER, account=2, instrument=instrument, quantity=bids, price=90,
+             key_lo=key + 1),
     )  # fmt: skip
     events = desk.do(
         *(
-            pack(CommandKind.ENTER, **fields, target_hi=trigger, key_lo=key, key_hi=trigger)
+            pack(CommandKind.ENTER, **fields, instrument=instrument, target_hi=trigger,
+                 key_lo=key + number, key_hi=trigger)
             for trigger in triggers
-            for key in range(count)
+            for number in range(count)
         )
-    )
+    )  # fmt: skip
     return [event.order_id for event in events if event.kind == EventKind.ORDER_WAITING]
+
+
+def list_another(desk: Floor) -> None:
+    """Instrument 1, as instrument 0."""
+    desk.do(
+        pack(CommandKind.LIST, instrument=1, price=1000, quantity=2, session=10, account=1,
+             operator=1, target_lo=50, target_hi=150),
+        pack(CommandKind.SET_STATE, instrument=1, tif=TradingState.CONTINUOUS),
+    )  # fmt: skip
 
 
 def test_ten_thousand_stops_come_in_by_slices_in_their_order() -> None:
@@ -427,3 +441,66 @@ def test_elected_stops_that_expire_when_they_are_due_do_not_come_in(machine: typ
     assert [e.order_id for e in events[:-1]] == [*late, resting]
     assert {e.reason for e in events[:-1]} == {CancelReason.TIME_EXPIRED}
     assert desk.machine.next_deadline() == 0
+
+
+def test_slices_of_two_instruments_are_due_at_one_stamp() -> None:
+    """The lower number goes first, and what it leaves over does not keep the other waiting."""
+    desk = Floor(Engine())
+    list_another(desk)
+    one = crowd(desk, 2 * Limit.ELECTIONS + 1, range(105, 106))
+    other = crowd(desk, Limit.ELECTIONS + 1, range(105, 106), instrument=1)
+    assert elected(desk.print_at(105)) == one[: Limit.ELECTIONS]
+    assert elected(desk.print_at(105, instrument=1)) == other[: Limit.ELECTIONS]
+    desk.stamp += Limit.ELECTION_NS
+    events = desk.do(pack(CommandKind.ADVANCE_TIME))
+    assert elected(events) == [*one[Limit.ELECTIONS : -1], other[-1]]
+    assert desk.machine.next_deadline() == desk.stamp + Limit.ELECTION_NS
+    desk.stamp += Limit.ELECTION_NS
+    assert elected(desk.do(pack(CommandKind.ADVANCE_TIME))) == one[-1:]
+
+
+def test_a_session_ends_before_its_elected_stops_of_the_same_stamp_come_in() -> None:
+    desk, grace_ms = Floor(Engine()), 1
+    (opened,) = desk.do(
+        pack(CommandKind.LOGON, account=1, quantity=grace_ms,
+             flags=CommandFlag.CANCEL_ON_DISCONNECT)
+    )  # fmt: skip
+    first = crowd(desk, Limit.ELECTIONS, range(105, 106))
+    late = desk.stop(1, SELL, 1, 105, price=60, session=opened.order_id)
+    desk.do(pack(CommandKind.LOGOFF, account=1, session=opened.order_id))
+    due = desk.stamp + grace_ms * 1_000_000
+    desk.stamp = due - Limit.ELECTION_NS
+    assert elected(desk.print_at(105)) == first
+    assert desk.machine.next_deadline() == due
+    desk.stamp = due
+    ended, cancelled, _ = desk.do(pack(CommandKind.ADVANCE_TIME))
+    assert ended.kind == EventKind.SESSION_ENDED
+    assert (cancelled.order_id, cancelled.reason) == (late, CancelReason.DISCONNECTED)
+
+
+def test_a_halt_that_ends_may_halt_stops_that_are_due_later() -> None:
+    """Instrument 0 goes on, its elected stop moves the price too far, and the whole product halts:
+    the stop that instrument 1 has left over waits for it to trade again, and no longer."""
+    desk, halt_ns = Floor(Engine()), 600_000
+    list_another(desk)
+    many = crowd(desk, Limit.ELECTIONS + 1, range(105, 106), instrument=1)
+    breaker = {"target_lo": 60 * SECOND}
+    desk.do(
+        pack(CommandKind.SET_BREAKER, tif=Breaker.CIRCUIT, price=20, quantity=1, **breaker),
+        pack(CommandKind.SET_BREAKER, tif=Breaker.VELOCITY, price=5, target_hi=halt_ns, **breaker),
+    )
+    stop = desk.stop(1, SELL, 2, 94)
+    desk.print_at(100)
+    for price in (94, 93, 70):
+        desk.rest(2, BUY, 1, price)
+    halted = desk.enter(4, SELL, 1, 94)[-1]
+    assert (halted.kind, halted.reason) == (EventKind.STATE_CHANGED, HaltCause.VELOCITY)
+    desk.stamp += halt_ns - Limit.ELECTION_NS + 1  # what is left over is due after the halt
+    assert elected(desk.print_at(105, instrument=1)) == many[:-1]
+    desk.stamp += SECOND
+    events = desk.do(pack(CommandKind.ADVANCE_TIME))
+    assert elected(events) == [stop]
+    causes = [(e.instrument, e.reason) for e in events if e.kind == EventKind.STATE_CHANGED]
+    assert causes == [(0, HaltCause.NONE), *((n, HaltCause.CIRCUIT_BREAKER) for n in (0, 1))]
+    resumed = pack(CommandKind.SET_STATE, instrument=1, tif=TradingState.CONTINUOUS)
+    assert elected(desk.do(resumed)) == many[-1:]

@@ -184,13 +184,16 @@ cdef i64 orders_crossed(Market* m, Instrument* book) noexcept nogil:
 
 
 cdef i64 auction_size(Market* m, Instrument* book) noexcept nogil:
-    """The book's orders, of which those that the auction may trade count three times: besides its
-    trade, such an order may be elected, and be the last of its level. More than LIMIT_BOOK_ORDERS
-    could give trades an index that match numbers have no room for."""
+    """The book's orders, of which those that an auction may trade count three times: besides its
+    trade, such an order may be elected, and be the last of its level. Dormant ones count twice:
+    they may return, and trade. More than LIMIT_BOOK_ORDERS could give trades an index that match
+    numbers have no room for."""
     cdef i64 orders = book.working_orders
-    if collects(book) and 3 * orders > LIMIT_BOOK_ORDERS:
+    if 3 * orders <= LIMIT_BOOK_ORDERS:
+        return orders
+    if collects(book):
         orders += 2 * orders_crossed(m, book)
-    return orders
+    return orders + orders_in(m, &book.dormant)
 
 
 # --- what is left after the trades

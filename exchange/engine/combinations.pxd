@@ -3,6 +3,7 @@
 from exchange.engine.state cimport (
     Account, Command, Composite, Instrument, Market, Position, i64, u32, u8,
 )
+from exchange.engine.vocabulary cimport LIMIT_BOOK_ORDERS
 
 cdef void charge_legs(Market* m, Position* p) noexcept nogil
 cdef void rehold_all(Market* m, Instrument* book, Position* p) noexcept nogil
@@ -17,6 +18,13 @@ cdef u32 missing_positions(Market* m, Account* account, u32 instrument) noexcept
 cdef u32 open_missing(Market* m, u32 account, u32 instrument) noexcept nogil
 cdef bint bad_legs_risk(Market* m, Command* c, Position* p, Account* account, u8 side,
                         i64 adverse, i64 lots, i64 before, u32 instrument) noexcept nogil
+
+
+cdef inline i64 book_capacity(Composite* made) noexcept nogil:
+    """Working orders that a book has room for. One of a combination may cause as many events as it
+    has legs and three: its return, its trade, each leg's, the residual. A book of more could give
+    trades an index that match numbers have no room for."""
+    return LIMIT_BOOK_ORDERS / (made.legs + 3) if made.legs else LIMIT_BOOK_ORDERS
 
 
 cdef inline bint contains(Composite* made, u32 instrument) noexcept nogil:

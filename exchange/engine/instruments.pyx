@@ -169,6 +169,15 @@ cdef void rebase(Market* m, Instrument* book, Instrument* ladder, i64 low,
     free(old.bits)
 
 
+cdef bint is_too_large(Market* m, Command* c, Instrument* book) noexcept nogil:
+    """BOOK_FULL: an auction, or dormant orders that return, may be too many for one command."""
+    cdef i64 orders = auction_size(m, book)
+    if orders <= LIMIT_BOOK_ORDERS:
+        return False
+    reject(m, c, REASON_BOOK_FULL, LIMIT_BOOK_ORDERS, orders)
+    return True
+
+
 cdef void set_limits(Market* m, Command* c) noexcept nogil:
     cdef i64 low = <i64>c.target_lo
     cdef i64 high = <i64>c.target_hi
@@ -179,6 +188,8 @@ cdef void set_limits(Market* m, Command* c) noexcept nogil:
     book = &m.instruments[c.instrument]
     if bad_limits(low, high, book.price_step, book.tick_value, book.bound):
         reject(m, c, REASON_PARAMETER_RANGE, 0, 0)
+        return
+    if book.trades and book.dormant.head and is_too_large(m, c, book):
         return
     note_change(m, c.instrument)
     e = blank(m, EVENT_KIND_LIMITS_CHANGED, 0, 0, c.instrument, 0)
@@ -339,9 +350,8 @@ cdef void set_state(Market* m, Command* c) noexcept nogil:
         reject(m, c, REASON_PARAMETER_RANGE,
                HALT_CAUSE_VOLATILITY if gathers(c.tif) else 0, cause)
         return
-    if (collects(book) and ends_auction(book, c.tif) and m.mode == MODE_NORMAL
-            and auction_size(m, book) > LIMIT_BOOK_ORDERS):
-        reject(m, c, REASON_BOOK_FULL, LIMIT_BOOK_ORDERS, auction_size(m, book))
+    if ((collects(book) or book.dormant.head) and ends_auction(book, c.tif)
+            and m.mode == MODE_NORMAL and is_too_large(m, c, book)):
         return
     forget_halt(m, book)
     if c.tif == TRADING_STATE_HALTED:

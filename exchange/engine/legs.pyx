@@ -60,12 +60,15 @@ cdef i128 leg_prices(Market* m, Composite* made, LegTerms* terms, i64 price, i64
 
 cdef void trade_leg(Market* m, u32 number, Party* one, Party* other, u8 side, i64 lots, i64 price,
                     u32 parent, u16 place) noexcept nogil:
-    """LEG_TRADE: party `one` trades `side` with `other` at a clearing price. A resting party pays
-    the maker fee, an incoming one the taker fee."""
+    """LEG_TRADE: party `one` trades `side` with `other`, which rests, at a clearing price.
+
+    Who rests pays the maker fee, who came in the taker fee. A rebate comes out of the taker fee:
+    there is none if both rest."""
     cdef Instrument* leg = &m.instruments[number]
     cdef i64 value = lots * (price * leg.multiplier)
-    cdef i64 fee = lots * (leg.maker_fee if one.resting else leg.taker_fee)
-    cdef i64 other_fee = lots * leg.maker_fee
+    cdef i64 maker_fee = leg.maker_fee if leg.maker_fee > 0 or not one.resting else 0
+    cdef i64 fee = lots * (maker_fee if one.resting else leg.taker_fee)
+    cdef i64 other_fee = lots * maker_fee
     cdef Event* e = emit(m, what(EVENT_KIND_LEG_TRADE, side << 1, place),
                          <u64>one.number << 32 | number)
     e.order_id = one.order_id

@@ -13,7 +13,7 @@ from exchange.engine.book cimport (
     has_opposite, price_of, price_toward, reaches, rest, slot_within,
 )
 from exchange.engine.combinations cimport (
-    bad_legs_risk, charge_legs, missing_positions, open_missing,
+    bad_legs_risk, book_capacity, charge_legs, missing_positions, open_missing,
 )
 from exchange.engine.events cimport emit, what
 from exchange.engine.expiry cimport start_expiry
@@ -93,6 +93,15 @@ cdef inline bint bad_capacity(Market* m, Command* c, Instrument* book, u32 missi
         reject(m, c, REASON_ORDERS_FULL, m.order_capacity, m.order_capacity)
     else:
         reject(m, c, REASON_POSITIONS_FULL, m.position_capacity, m.position_capacity)
+    return True
+
+
+cdef bint refuse_combined_room(Market* m, Command* c, Instrument* book) noexcept nogil:
+    """BOOK_FULL of a combination, whose book has room for fewer orders than an outright's."""
+    cdef i64 most = book_capacity(&m.composites[c.instrument])
+    if book.working_orders < most:
+        return False
+    reject(m, c, REASON_BOOK_FULL, most, book.working_orders)
     return True
 
 
@@ -309,6 +318,7 @@ cdef void enter_combined(Market* m, Command* c, Instrument* book, Account* accou
     terms.adverse = c.quantity * adverse_per_lot(book, c.side, terms.price)
     if (bad_legs_risk(m, c, &m.positions[terms.at], account, c.side, terms.adverse, c.quantity, 0,
                       c.instrument)
+            or refuse_combined_room(m, c, book)
             or bad_capacity(m, c, book, missing_positions(m, account, c.instrument))):
         return
     terms.at = open_missing(m, c.account, c.instrument)

@@ -479,7 +479,8 @@ class Limit(IntEnum):
     """Every capacity of the market. Powers of two unless a business figure."""
 
     ORDERS = 1 << 21  # slots of the order slab: working orders and remembered ids
-    BOOK_ORDERS = 1_000_000  # working orders of one instrument (keeps index below 2**20)
+    # Working orders of an outright (keeps index below 2**20); of a combination legs + 3 times fewer
+    BOOK_ORDERS = 1_000_000
     POSITIONS = 1 << 20  # (account, instrument) pairs
     ACCOUNTS = 1 << 16
     MEMBERS = 1 << 12
