@@ -122,9 +122,11 @@ class Default(msgspec.Struct):
         return {f"{step}_by": deadline for step, deadline in found.items()}
 
     def enter(self, stage: str) -> None:
-        """Begin a stage: its predecessors' steps are done, but clients may still have to move."""
+        """Begin a stage: its predecessors' steps are done, but clients may still have to move, and
+        what has come to be owed is shared by an allocation alone."""
+        left = ("port",) if stage == "allocated" else ("port", "allocate")
         self.stage = stage
-        self.steps = {step: by for step, by in self.steps.items() if step == "port"}
+        self.steps = {step: by for step, by in self.steps.items() if step in left}
 
     def note(self, stage: str, at: At) -> None:
         """Add a line to the history."""
