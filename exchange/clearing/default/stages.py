@@ -102,7 +102,10 @@ class Default(msgspec.Struct):
     junior: list[int] = []
     ported: list[Port] = []
     frozen: int = 0  # how often accounts were frozen again
-    liable: dict[int, int] = {}  # survivors' contributions when the loss was first shared
+    # When the loss was first shared: what the survivors had in the fund, and what they owed to it
+    liable: dict[int, int] = {}
+    contributions: dict[int, int] = {}  # with what was called, and what losses had used since
+    renewed: int = 0  # allocations that the last sizing of the fund has called again
     allocations: list[Allocation] = []
     uncovered: int = 0  # of the last allocation, less what was written off
     written_off: int = 0
