@@ -409,6 +409,17 @@ class Clearing:
                     by_itself = deadline(found, matter.expiries[found.instrument].terms)
         return None if known is None else {**known, "events": rows, "deadline": by_itself}
 
+    def figures(self, day: int, digest: str) -> list[dict[str, Any]]:
+        """Return the figures that count of a day of a month by logs of a digest, each as the facts
+        of its ruling (``delivery``, ``side``, ``available`` and so on), oldest first."""
+        query = (
+            "select facts from rulings where operation = 'attest' and outcome = 'accepted'"
+            " and json_extract(facts, '$.day') = ? and json_extract(facts, '$.digest') = ?"
+            " order by number, line"
+        )
+        with self._lock:
+            return [json.loads(row["facts"]) for row in self._store.rows(query, (day, digest))]
+
     def deliveries(self) -> list[dict[str, Any]]:
         """Return all deliveries, closed ones too, as plain data, by id."""
         query = "select facts from rulings where operation = 'delivery' and outcome = ?"
