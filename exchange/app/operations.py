@@ -360,12 +360,15 @@ class Operations:
             raise RequestRefused(f"{request.date} is fixed when it is over, UTC")
         (outcome,) = await self._desk.perform([wish])
         event = outcome.events[0]
+        ruled = await self._house.ruled(event.sequence, wishes.RECORD_FIXING)
+        before = {"before": True}.items()
         return {
             "index": request.index,
             "date": request.date,
             "revision": request.revision,
             "sequence": event.sequence,
-            "recorded_before": bool(event.flags & EventFlag.DUPLICATE),
+            "recorded_before": bool(event.flags & EventFlag.DUPLICATE)
+            or any(before <= ruling["facts"].items() for ruling in ruled["rulings"]),
         }
 
     async def _record_factors(self, request: requests.RecordFactors) -> dict[str, Any]:
