@@ -231,6 +231,34 @@ async def test_capital_and_fund_move_by_commands_with_ids(live: Live) -> None:
         await operations.perform(record("pay_capitol"))
 
 
+async def test_a_record_asked_for_again_is_ruled_as_it_was(tmp_path: Path) -> None:
+    """Who has lost the answer learns it, a refusal too, also from the next server."""
+
+    def ask(amount: object, id: str) -> requests.PutRecord:
+        facts = {"operation": "pay_capital", "amount": amount, "person": "ann"}
+        return requests.PutRecord(record=json.dumps(facts), request_id=id)
+
+    async with Live.open(tmp_path) as live:
+        perform = live.market.operations.perform
+        first = await perform(ask(7_000_000, "in"))
+        assert first["rulings"][0]["facts"] == {"capital": 7_000_000, "request_id": "in"}
+        for amount in (-8_000_000, "no number"):
+            with pytest.raises(RequestRefused) as refused:
+                await perform(ask(amount, f"out {amount}"))
+            with pytest.raises(RequestRefused) as again:
+                await perform(ask(amount, f"out {amount}"))
+            assert str(again.value) == str(refused.value)
+        with pytest.raises(RequestRefused, match="DUPLICATE_DIFFERENT"):
+            await perform(ask(7_000_001, "in"))
+        with pytest.raises(RequestRefused, match="none of the record's fields"):
+            await perform(record("pay_capital", amount=1, person="ann", request_id="in"))
+    async with Live.open(tmp_path) as live:
+        assert await live.market.operations.perform(ask(7_000_000, "in")) == {
+            **first, "recorded_before": True
+        }  # fmt: skip
+        assert live.market.clearing.capital() == 7_000_000
+
+
 async def test_what_a_clearing_asks_for_that_is_behind_the_log_is_not_done(
     market: Market, monkeypatch: pytest.MonkeyPatch
 ) -> None:

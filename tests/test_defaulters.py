@@ -294,8 +294,7 @@ def test_a_second_default_is_assessed_on_what_the_first_has_used(house: House) -
     house.send(house.market.settle(0, 1_200_000, cycle=3))
     loss = house.clearing.cash(POOR) + 500 * UNIT
     house.send(house.market.money(CommandKind.FEE, POOR, loss))
-    both = {"proposed_by": "risk", "approved_by": "chief"}
-    second = Allocate(default=2, gains={}, **both)
+    second = Allocate(default=2, proposed_by="risk", approved_by="chief")
 
     def caps() -> dict[str, int]:
         found = house.clearing.would(write(second)).facts
