@@ -20,7 +20,7 @@ from exchange.clearing.calling import (
 )
 from exchange.clearing.outcomes import Transfer, TransferKind
 from exchange.clearing.transferring import MakeTransfers, OpenLedgerAccount
-from exchange.clearing.transfers import SECOND, Book, Row
+from exchange.clearing.transfers import ID_CHARS, SECOND, Book, Row
 from exchange.messages import CommandKind, Side
 
 DEPOSIT = 2_000_000_000
@@ -187,6 +187,16 @@ def test_collateral_counts_less_its_haircut(house: House) -> None:
     assert calls(house).collateral(2, house.clearing._state) == facts["collateral"]
     house.clearing.audit()
     house.agree()
+
+
+@pytest.mark.parametrize("asset", ["", "x" * 41, "T-BILL\n", "T\x1bBILL", "T\u00dcBILL"])
+def test_an_asset_has_a_name_that_accounts_can_have(house: House, asset: str) -> None:
+    outcome, facts = house.record(ValueAsset(asset=asset, price=1, haircut_bp=0))
+    assert (outcome, list(facts)) == ("malformed", ["why"])
+    assert calls(house).assets == {}
+    assert house.record(ValueAsset(asset="x" * 40, price=1, haircut_bp=0))[0] == "accepted"
+    assert house.record(Pledge(id="p", account=2, asset="x" * 40, units=1))[0] == "accepted"
+    assert max(map(len, house.clearing._state.book.accounts)) <= ID_CHARS
 
 
 def test_interest_is_paid_once_a_date_and_sums_to_zero(house: House) -> None:

@@ -25,6 +25,7 @@ from exchange.messages import EVENT_FIELDS, Event, Reason, TradingState, wire
 MONTH = Month(2026, 11)
 DAYS = [MONTH.first_day + timedelta(days=n) for n in range(MONTH.days)]
 START = datetime(2026, 11, 2, 12, tzinfo=UTC)
+OVER_NS = int(datetime(2026, 12, 1, tzinfo=UTC).timestamp()) * 10**9  # the month is
 CUT_NS = int(datetime(2026, 12, 1, 12, tzinfo=UTC).timestamp()) * 10**9  # of revisions
 
 PAID = '{"operation": "pay_capital", "amount": 5000000, "person": "owner"}'
@@ -230,6 +231,34 @@ async def test_capital_and_fund_move_by_commands_with_ids(live: Live) -> None:
         await operations.perform(record("pay_capitol"))
 
 
+async def test_a_record_asked_for_again_is_ruled_as_it_was(tmp_path: Path) -> None:
+    """Who has lost the answer learns it, a refusal too, also from the next server."""
+
+    def ask(amount: object, id: str) -> requests.PutRecord:
+        facts = {"operation": "pay_capital", "amount": amount, "person": "ann"}
+        return requests.PutRecord(record=json.dumps(facts), request_id=id)
+
+    async with Live.open(tmp_path) as live:
+        perform = live.market.operations.perform
+        first = await perform(ask(7_000_000, "in"))
+        assert first["rulings"][0]["facts"] == {"capital": 7_000_000, "request_id": "in"}
+        for amount in (-8_000_000, "no number"):
+            with pytest.raises(RequestRefused) as refused:
+                await perform(ask(amount, f"out {amount}"))
+            with pytest.raises(RequestRefused) as again:
+                await perform(ask(amount, f"out {amount}"))
+            assert str(again.value) == str(refused.value)
+        with pytest.raises(RequestRefused, match="DUPLICATE_DIFFERENT"):
+            await perform(ask(7_000_001, "in"))
+        with pytest.raises(RequestRefused, match="none of the record's fields"):
+            await perform(record("pay_capital", amount=1, person="ann", request_id="in"))
+    async with Live.open(tmp_path) as live:
+        assert await live.market.operations.perform(ask(7_000_000, "in")) == {
+            **first, "recorded_before": True
+        }  # fmt: skip
+        assert live.market.clearing.capital() == 7_000_000
+
+
 async def test_what_a_clearing_asks_for_that_is_behind_the_log_is_not_done(
     market: Market, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -304,6 +333,14 @@ async def test_a_cash_contract_expires_at_the_mean_of_its_fixings(
     with pytest.raises(RequestRefused, match="trades until 2026-11-30"):
         await operations.perform(requests.Expire(code="H100X26"))
     await last_day(market)
+    before = market.desk.sequence
+    with pytest.raises(RequestRefused, match="20261130 is fixed when it is over, UTC"):
+        await operations.perform(fixing(DAYS[-1], "2.500000"))
+    clock.now = OVER_NS - 1
+    with pytest.raises(RequestRefused, match="20261130 is fixed when it is over, UTC"):
+        await operations.perform(fixing(DAYS[-1], ""))
+    assert market.desk.sequence == before
+    clock.now = OVER_NS
     for n, day in enumerate(DAYS):
         if n == len(DAYS) - 1:
             with pytest.raises(RequestRefused, match="no fixing of 2026-11-30"):
@@ -338,6 +375,7 @@ async def test_withheld_fixings_follow_the_ladder_of_the_index(
         methodology.load().index("HBX-H100").settlement.short_days,
     )
     await last_day(market)
+    clock.now = OVER_NS
     for n, day in enumerate(DAYS):
         await operations.perform(fixing(day, "2.600000" if n < short - 1 else ""))
     clock.now = CUT_NS - (not late)
@@ -360,7 +398,7 @@ async def test_no_contract_expires_by_prices_of_a_date_that_is_not_settled(
     market: Market, clock: "Clock"
 ) -> None:
     """The last trading day's is one of the five whose mean it settles at."""
-    perform = market.operations.perform
+    perform, clock.now = market.operations.perform, OVER_NS
     for day in DAYS:
         await perform(fixing(day, ""))
     for number in (20261123, 20261124, 20261125, 20261127, 20261130):

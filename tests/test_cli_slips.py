@@ -466,3 +466,17 @@ def test_text_in_no_encoding_is_named(
         monkeypatch.setattr(cli, "app", lambda **_: print("\xfc"))
         assert said_by_main(monkeypatch) == 3
     assert "the output takes no '\\xfc' (ascii); set PYTHONUTF8=1" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", [("statement", "1"), ("roll-forward",)])
+@pytest.mark.parametrize("day", ["20261301", "-20261124", "1", str(10**30)])
+def test_a_date_that_is_none_has_no_statement(
+    kept: Path, command: tuple[str, ...], day: str
+) -> None:
+    """Of a slip of the hand there was a statement: all zeros, or as if nothing had moved."""
+    said, code = ended("clear", *command, "--date", day, "--data", kept)
+    assert (code, f"{day} is not a date of the form yyyymmdd" in " ".join(said.split())) == (
+        2,
+        True,
+    )
+    assert ended("clear", *command, "--date", "20261124", "--data", kept)[1] == 0

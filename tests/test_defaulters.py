@@ -21,20 +21,27 @@ from test_defaults import (
 
 from exchange.app import wishes
 from exchange.clearing.calling import Pledge, Release, ValueAsset
-from exchange.clearing.default.records import AuctionBid, DeclareDefault, OpenAuction, SizeFund
+from exchange.clearing.default.records import (
+    Allocate,
+    AuctionBid,
+    DeclareDefault,
+    OpenAuction,
+    SizeFund,
+)
 from exchange.clearing.matters import Dues
+from exchange.clearing.records import write
 from exchange.messages import TRADE, TRADE_FIELDS, Command, CommandKind, EventKind, Side, Trade
 
 __all__ = ["house"]  # a fixture
 UNIT = 1_000_000_000  # micro-dollars
 
 
-def flatten(house: House) -> None:
+def flatten(house: House, price: int = 1_500_000) -> None:
     """LOSER's book is sold to the last lot, and settled."""
     house.send(Command(kind=CommandKind.RESUME, account=LOSER))
-    house.trade(RICH, LOSER, house.clearing.net(LOSER, 0), 1_500)
+    house.trade(RICH, LOSER, house.clearing.net(LOSER, 0), price // 1_000)
     house.pay()
-    settle(house, 1_500_000)
+    settle(house, price)
     assert defaults(house).defaults[0].stage == "closed"
 
 
@@ -265,4 +272,47 @@ def test_who_has_no_margin_and_orders_that_work_is_torn_up_all_the_same(house: H
     house.pay_what_is_there()
     assert [house.clearing.net(a, 0) for a in (LOSER, RICH, POOR)] == [0, -25, -5]
     assert house.dues() == []
+    house.agree()
+
+
+def test_a_second_default_is_assessed_on_what_the_first_has_used(house: House) -> None:
+    """The fund is empty, before it is sized again and after, until its calls are paid."""
+    crash(house, 1_200_000)
+    declare(house)
+    flatten(house, 1_200_000)
+    house.send(house.market.money(CommandKind.FEE, LOSER, 90 * UNIT))
+    before = fund(house)
+    first = allocate(house, assessment_cap_pct=0)
+    house.pay()
+    assert first["survivors_fund"] == {str(m): there for m, there in before.items() if m > 1}
+    assert not any(fund(house).values())
+    house.record(DeclareDefault(member=4, person="risk", reason="unpaid"))
+    house.pay()
+    house.send(Command(kind=CommandKind.RESUME, account=POOR))
+    house.trade(POOR, RICH, 20, 1_200)
+    house.pay()
+    house.send(house.market.settle(0, 1_200_000, cycle=3))
+    loss = house.clearing.cash(POOR) + 500 * UNIT
+    house.send(house.market.money(CommandKind.FEE, POOR, loss))
+    second = Allocate(default=2, proposed_by="risk", approved_by="chief")
+
+    def caps() -> dict[str, int]:
+        found = house.clearing.would(write(second)).facts
+        assert (found["survivors_fund"], found["layers"]["survivors_fund"]) == ({}, 0)
+        return dict(found["assessments"])
+
+    wanted = {str(m): before[m] * 275 // 100 for m in (2, 3)}
+    assert caps() == wanted
+    called = house.record(SizeFund(person="risk"))[1]["called"]
+    assert caps() == {m: amount * 275 // 100 for m, amount in called.items()} != wanted
+    kept = caps()
+    house.reopen()
+    assert house.record(second)[1]["assessments"] == kept
+    house.record(SizeFund(person="risk"))
+    house.pay(but=("fund",))
+    house.send(house.market.money(CommandKind.FEE, POOR, UNIT))  # nobody is assessed once more
+    assert house.record(second)[1]["layers"]["uncovered"] == 500 * UNIT - sum(kept.values()) + UNIT
+    head, matter = house.clearing.ledger_hash, house.clearing.matter("defaults")
+    house.clearing.rebuild(house.market.frames)
+    assert (house.clearing.ledger_hash, house.clearing.matter("defaults")) == (head, matter)
     house.agree()

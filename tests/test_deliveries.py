@@ -470,7 +470,7 @@ def test_a_seller_that_stops_is_bought_in_at_the_next_fixing(house: House) -> No
     fixing = FixingRecorded(index="HBX-H100", date=20261216, revision=0, state="WITHHELD")
     house.record(fixing)
     assert deliveries(house).deliveries[0].stage == "failing"
-    house.record(msgspec.structs.replace(fixing, state="PUBLISHED", price="3.000000"))
+    house.record(msgspec.structs.replace(fixing, revision=1, state="REVISED", price="3.000000"))
     house.pay()
     delivery = deliveries(house).deliveries[0]
     assert delivery.stage == "failed"

@@ -482,3 +482,32 @@ def test_a_delivery_that_is_not_paid_after_the_loss_was_shared_is_shared_as_well
     assert (house.clearing.cash(buyer), capital(house)) == (3, 5 * UNIT)
     house.agree()
     house.clearing.close()
+
+
+def test_a_fund_that_is_sized_does_not_share_what_has_come_to_be_owed(house: House) -> None:
+    """Until that is shared the house's capital and the fund stay, and its deadline with them."""
+    crash(house)
+    declare(house)
+    sold(house, 1_400_000)
+    allocate(house)
+    house.pay()
+    house.record(PayCapital(amount=7 * UNIT, person="owner"))
+    fee(house, LOSER, 5 * UNIT)
+    by = house.rulings("default")[-1][2]["allocate_by"]
+    for account in (SAFE, RICH, POOR):
+        deposit(house, account, 10 * DEPOSIT)
+    assert house.record(SizeFund(person="risk"))[1]["replenishes"] == [1]
+    house.pay()
+    assert defaults(house).defaults[0].steps == {"allocate": by}
+    out = house.record(PayCapital(amount=-7 * UNIT, person="owner"))
+    assert why(out) == ("default_state", "allocated", "1 replenished")
+    assert house.record(SizeFund(person="risk"))[1]["returned"] == {}
+    house.at(by)
+    overdue = {"default": 1, "step": "allocate", "deadline": by}
+    assert house.rulings("default")[-1][1:] == ("overdue", overdue)
+    layers = allocate(house)["layers"]
+    assert {name: taken for name, taken in layers.items() if taken} == {"own_capital": 5 * UNIT}
+    house.pay()
+    assert [row[1] for row in house.rulings("default")].count("owes") == 1
+    assert list(defaults(house).defaults[0].steps) == ["replenish"]
+    house.agree()

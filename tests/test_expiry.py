@@ -173,6 +173,19 @@ def test_a_fixing_that_cannot_be_read_or_is_not_the_houses_changes_nothing(house
     assert fixings(house).by_index == {}
 
 
+def test_a_revision_of_a_day_is_recorded_once_however_many_requests_ago(house: House) -> None:
+    """The engine remembers the last 256 of the house's requests; fixings are asked for later."""
+    assert fix(house, DAYS[0], "2.500000") == fix(house, DAYS[0], "2.600000", 1) == "accepted"
+    house.reopen()
+    assert fix(house, DAYS[0], "2.600000", 1) == "accepted"
+    assert house.rulings("record_fixing")[-1][2]["before"]
+    assert [fix(house, DAYS[0], price, 1) for price in ("9.000000", "")] == ["duplicate"] * 2
+    found = house.rulings("record_fixing")[-2][2]
+    assert (found["limit"], found["observed"]) == ("2600000 ab", "9000000 ab")
+    assert [one.price_micros for one in fixings(house).by_index[INDEX]] == [2_500_000, 2_600_000]
+    assert fixings(house).latest(INDEX) == 2_600_000
+
+
 # What nobody can ask for any more
 
 

@@ -128,6 +128,8 @@ def test_fees_of_a_busted_trade_are_not_discounted(house: House) -> None:
     [
         ({"version": 2}, "duplicate"),
         ({"effective": 20261130}, "late"),
+        ({"effective": 20269999}, "malformed"),  # every later version would have to wait for it
+        ({"effective": 1 << 80}, "malformed"),
         ({"tiers": ()}, "quantity"),
         ({"tiers": (Tier(5, 0, 0),)}, "quantity"),
         ({"tiers": (Tier(0, 0, 0), Tier(9, 0, 0), Tier(8, 0, 0))}, "quantity"),

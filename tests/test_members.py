@@ -206,6 +206,39 @@ def test_each_side_of_a_trade_is_given_up_by_itself(house: House) -> None:
     assert house.record(back)[0] == "open"  # what was taken over is another's to give up
 
 
+def test_a_give_up_does_not_cost_more_than_who_gives_can_lose(house: House) -> None:
+    """Its cash less the margin of what it keeps; the taker's gain is not the house's to pay."""
+    hours, kept = 744, 30 * RATE
+    spare = DEPOSIT - kept
+    most = spare // (30 * hours)  # clearing units below the mark
+    wrong = house.record(give_up(lots=30, price=2_500_000 - most - 1), BROKER)
+    assert (wrong[0], wrong[1]["limit"]) == ("amount", spare)
+    assert wrong[1]["observed"] == 30 * hours * (most + 1)
+    assert house.record(give_up(account=BOX, lots=-20, price=9_000_000), BOX)[0] == "amount"
+    assert house.record(give_up(account=BOX, lots=-20, price=1), BOX)[0] == "open"  # it gains
+    assert house.record(give_up(lots=30, price=2_500_000 - most), BROKER)[0] == "open"
+    second = give_up(lots=30, price=2_500_000 - most, match_number=8)
+    assert house.record(second, BROKER)[0] == "open"
+    assert sign(house, CLEARER, 2) == "final"
+    assert sign(house, CLEARER, 3) == "amount"  # the first has taken it
+    assert sign(house, CLEARER, 3, accept=False) == "refused"
+    house.pay(but=("transfer 1",))
+    house.send(house.market.settle(0, 2_500_000))
+    assert house.clearing.cash(BROKER) == DEPOSIT - 30 * hours * most >= kept
+    house.send(house.market.money(CommandKind.FEE, BROKER, house.clearing.cash(BROKER) - RATE))
+    short = give_up(lots=10, price=2_480_000, match_number=11)  # its margin is missing already
+    assert house.record(short, BROKER)[0] == "open"
+    wrong = house.record(give_up(lots=10, price=2_479_000, match_number=9), BROKER)
+    assert (wrong[0], wrong[1]["limit"]) == ("amount", RATE)
+    house.send(house.market.money(CommandKind.FEE, BROKER, 2 * RATE))
+    assert sign(house, CLEARER, 4) == "amount"
+    assert house.record(give_up(lots=10, price=2_500_001, match_number=10), BROKER)[0] == "open"
+    told = [house.rulings(name) for name in ("give_up", "sign_transfer")]
+    house.clearing.rebuild(house.market.frames)
+    assert [house.rulings(name) for name in ("give_up", "sign_transfer")] == told
+    house.agree()
+
+
 @pytest.mark.parametrize("price", [0, -1, Limit.PRICE + 1, 1 << 63])
 def test_a_give_up_at_a_price_that_no_trade_has_is_refused(house: House, price: int) -> None:
     outcome, facts = house.record(give_up(price=price))

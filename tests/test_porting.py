@@ -5,6 +5,7 @@ import json
 from collections.abc import AsyncIterator, Callable
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -44,6 +45,7 @@ from exchange.clearing.delivery.slices import DAY_S
 from exchange.clearing.delivery.terms import DAY_NS
 from exchange.clearing.margin.matter import AdoptMargin
 from exchange.clearing.members.registry import Registry
+from exchange.clearing.novation import Position
 from exchange.clearing.standing import standing
 from exchange.messages import (
     TRADE,
@@ -480,3 +482,33 @@ async def test_two_keys_port_a_client_and_names_alone_do_not(live: Live) -> None
     assert held == {2: 0, 4: 6 * 990_000_000 * 99 // 100}
     with pytest.raises(RequestRefused, match="duplicate"):
         await perform(wish, "key-a")
+
+
+def test_who_was_ported_once_is_not_looked_for_in_every_contract(house: House) -> None:
+    """At every deposit and settlement of the market, for good: only what it ever held is read."""
+
+    class Counted(dict[int, dict[int, Position]]):
+        read = 0
+
+        def __getitem__(self, instrument: int) -> dict[int, Position]:
+            self.read += 1
+            return super().__getitem__(instrument)
+
+        def get(self, instrument: int, other: Any = None) -> Any:
+            self.read += 1
+            return super().get(instrument, other)
+
+    declare(house)
+    house.record(port())
+    house.pay()
+    house.reopen()
+    positions, reads = house.clearing._state.positions, []
+    for contracts in (0, 300):
+        for number in range(1, contracts):
+            positions.add(RICH, number, 0, 0)
+        positions._books = books = Counted(positions._books)
+        house.send(house.market.money(CommandKind.DEPOSIT, SAFE, 1))
+        reads.append(books.read)
+    assert reads[0] == reads[1] > 0
+    assert [number for number, _ in positions.of_account(CLIENT)] == [0]
+    assert [number for number, _ in positions.of_account(RICH)] == list(range(300))

@@ -17,6 +17,7 @@ from unittest.mock import patch
 
 from contracts import calendar, registry
 from contracts.calendar import Month
+from contracts.index.run import end_ns
 from exchange.app import Market, requests, wishes
 from exchange.app.market import LEDGER_NAME
 from exchange.app.schedule import Schedule as Follower
@@ -247,7 +248,7 @@ class Year:
 
     async def _fix(self) -> None:
         """Every index's fixings of the days that are over, a few of them withheld."""
-        while self._fixed < self.next:
+        while end_ns(self._fixed) <= self._now:
             for index, level in INDICES.items():
                 price = "" if self._random.random() < 0.03 else level
                 await self._ask(

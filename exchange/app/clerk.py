@@ -26,7 +26,7 @@ from exchange.clearing.prices import Priced
 from exchange.clearing.records import takes_two
 from exchange.clearing.refusals import Denial
 from exchange.marketdata.instruments import micros_text
-from exchange.messages import HOUSE_ACCOUNT, TradingState
+from exchange.messages import HOUSE_ACCOUNT, EventFlag, TradingState
 
 CLEARING_SECONDS: Final = 60.0  # limit for clearing to catch up with the log
 CAUGHT_UP_SECONDS: Final = 1.0  # limit for clearing to catch up before its dues are performed
@@ -57,7 +57,8 @@ class Clerk:
     # Records
 
     async def put_record(self, text: str, request_id: str = "") -> dict[str, Any]:
-        """Journal a record, return the clearing house's rulings, and perform what is then due.
+        """Journal a record, return the clearing house's rulings, and perform what is then due. Of a
+        repeat under a known request id they are those on the first, ``recorded_before``.
 
         RequestRefused with the name and figures of a refused ruling, or for a record that takes two
         people.
@@ -68,7 +69,13 @@ class Clerk:
         if takes_two(operation):
             raise RequestRefused(f"{operation} takes two people: one proposes, another approves")
         (outcome,) = await self._desk.perform([wish])
-        return await self.ruled(outcome.events[0].sequence, operation)
+        event = outcome.events[0]
+        if not event.flags & EventFlag.DUPLICATE:
+            return await self.ruled(event.sequence, operation)
+        await self.cleared()
+        first = self._clearing.ruled(operation, request_id)
+        sequence = event.sequence if first is None else first[0]
+        return {**await self.ruled(sequence, operation), "recorded_before": True}
 
     def by_two(self, text: str, **names: str) -> tuple[str, Wish]:
         """Return (operation, command) of a record that takes two people, with their names in it.

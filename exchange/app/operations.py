@@ -15,6 +15,7 @@ import msgspec
 from contracts import calendar, grades, registry
 from contracts.calendar import CalendarError, Month
 from contracts.grades import table as factors
+from contracts.index.run import end_ns
 from contracts.refusals import Refusal, Refused
 from contracts.spec import Instrument as Terms
 from exchange.app import listings, margin, requests, wishes, wishes_market
@@ -352,15 +353,22 @@ class Operations:
         }
 
     async def _record_fixing(self, request: requests.RecordFixing) -> dict[str, Any]:
-        """Journal an index's fixing; the answer says whether it is a repeat."""
-        (outcome,) = await self._desk.perform([wishes.record_fixing(request)])
+        """Journal an index's fixing; the answer says whether it is a repeat. RequestRefused for a
+        day that is not over: a price for it would be the latest one until it comes."""
+        wish = wishes.record_fixing(request)
+        if self._clock() < end_ns(wishes.as_date(request.date)):
+            raise RequestRefused(f"{request.date} is fixed when it is over, UTC")
+        (outcome,) = await self._desk.perform([wish])
         event = outcome.events[0]
+        ruled = await self._house.ruled(event.sequence, wishes.RECORD_FIXING)
+        before = {"before": True}.items()
         return {
             "index": request.index,
             "date": request.date,
             "revision": request.revision,
             "sequence": event.sequence,
-            "recorded_before": bool(event.flags & EventFlag.DUPLICATE),
+            "recorded_before": bool(event.flags & EventFlag.DUPLICATE)
+            or any(before <= ruling["facts"].items() for ruling in ruled["rulings"]),
         }
 
     async def _record_factors(self, request: requests.RecordFactors) -> dict[str, Any]:

@@ -8,9 +8,10 @@ deposit or a pledge, or it is missed, which is a ground for declaring a default.
 
 from collections.abc import Collection, Container, Iterator
 from datetime import date
-from typing import TYPE_CHECKING, Any, ClassVar, Final
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, TypeAlias
 
 import msgspec
+from msgspec import Meta
 
 from exchange.clearing.calls import Required, margin_call
 from exchange.clearing.delivery import dvp
@@ -32,6 +33,10 @@ CALL_SECONDS_MAX: Final = 7 * 86_400
 RATE_MAX: Final = 10_000  # basis points a year
 DAYS_MAX: Final = 366
 YEAR_DAYS: Final = 360
+ASSET_CHARS: Final = 40  # so that the names of its accounts have no more than any (ID_CHARS)
+Asset: TypeAlias = Annotated[
+    str, Meta(min_length=1, max_length=ASSET_CHARS, pattern=r"^[ -~]+\Z")
+]  # printable ASCII
 _BP: Final = 10_000
 _NOTHING: Final = Required(0, 0)
 
@@ -39,7 +44,7 @@ _NOTHING: Final = Required(0, 0)
 class ValueAsset(Record, frozen=True, kw_only=True, tag="value_asset"):
     """Lists an asset as collateral, or changes its price (micro-dollars a unit) and haircut."""
 
-    asset: str
+    asset: Asset
     price: int
     haircut_bp: int
 
@@ -169,6 +174,8 @@ class Calls(Matter):
         Returns the units by asset. AssertionError if a unit was created, lost or left behind.
         """
         units = {asset: there for asset, _, there, _ in self.pledges(account, state)}
+        if not units:  # as for every client ported ever, at nearly every event
+            return units
         before = {asset: _units(to, asset, state) + there for asset, there in units.items()}
         chain = [
             Transfer(f"{id} {place}", _pledged(account, asset), _pledged(to, asset), there,

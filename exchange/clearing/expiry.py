@@ -50,6 +50,11 @@ class Fixing(msgspec.Struct, frozen=True):
     inputs_hash: str
     known_ns: int
 
+    @property
+    def content(self) -> str:
+        """The price, and the hash of its inputs."""
+        return f"{self.price_micros} {self.inputs_hash}"
+
 
 def fixing_of(record: FixingRecorded, known_ns: int) -> Fixing:
     """Return the fixing of a record. ValueError, OverflowError: its date, revision or price is
@@ -116,7 +121,8 @@ class Fixings(Matter):
                 del self.by_index[index]
 
     def rule(self, record: Any, at: At, state: "State") -> Ruling:
-        """Store a fixing."""
+        """Store a fixing. A revision of a day has one price and one hash of its inputs: the engine
+        remembers its request for a while, this for as long as the fixing may be needed."""
         assert isinstance(record, FixingRecorded)
         if at.account != HOUSE_ACCOUNT:
             return refused("record_fixing", Denial.NOT_YOURS, at.account, HOUSE_ACCOUNT)
@@ -124,8 +130,14 @@ class Fixings(Matter):
             fixing = fixing_of(record, at.stamp)
         except (ValueError, OverflowError) as wrong:
             return Ruling("record_fixing", MALFORMED, {"why": str(wrong)})
-        self.by_index.setdefault(record.index, []).append(fixing)
         facts = {"index": record.index, "date": record.date}
+        fixings = self.by_index.setdefault(record.index, [])
+        for one in fixings:
+            if (one.date, one.revision) == (fixing.date, fixing.revision):
+                if one.content == fixing.content:
+                    return Ruling("record_fixing", ACCEPTED, facts | {"before": True})
+                return refused("record_fixing", Denial.DUPLICATE, one.content, fixing.content)
+        fixings.append(fixing)
         return Ruling("record_fixing", ACCEPTED, facts)
 
     def fixing(self, index: str, day: datetime.date, known_ns: int) -> Fixing | None:

@@ -10,6 +10,7 @@ When a cash contract expires, each account pays the final fee of its terms for e
 held. Of a physical one a delivery's sides pay it with the invoice (exchange.clearing.delivery).
 """
 
+from datetime import date
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, NamedTuple
 
 import msgspec
@@ -17,7 +18,7 @@ from msgspec import Meta
 
 from contracts.spec import PHYSICAL
 from exchange.clearing.expiry import listing
-from exchange.clearing.matters import ACCEPTED, At, Due, Matter, Ruling, refused
+from exchange.clearing.matters import ACCEPTED, MALFORMED, At, Due, Matter, Ruling, refused
 from exchange.clearing.moves import ask, take
 from exchange.clearing.records import Record
 from exchange.clearing.refusals import Denial
@@ -72,6 +73,11 @@ class Fees(Matter):
         operation = "adopt_fees"
         if at.account != HOUSE_ACCOUNT:
             return refused(operation, Denial.NOT_YOURS, HOUSE_ACCOUNT, at.account)
+        number = record.effective
+        try:
+            date(number // 10_000, number // 100 % 100, number % 100)
+        except (ValueError, OverflowError) as wrong:
+            return Ruling(operation, MALFORMED, {"why": f"effective: {wrong}"})
         following = self.adopted[-1].version + 1 if self.adopted else 1
         if record.version != following:
             return refused(operation, Denial.DUPLICATE, following, record.version)

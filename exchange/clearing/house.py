@@ -409,6 +409,17 @@ class Clearing:
                     by_itself = deadline(found, matter.expiries[found.instrument].terms)
         return None if known is None else {**known, "events": rows, "deadline": by_itself}
 
+    def figures(self, day: int, digest: str) -> list[dict[str, Any]]:
+        """Return the figures that count of a day of a month by logs of a digest, each as the facts
+        of its ruling (``delivery``, ``side``, ``available`` and so on), oldest first."""
+        query = (
+            "select facts from rulings where operation = 'attest' and outcome = 'accepted'"
+            " and json_extract(facts, '$.day') = ? and json_extract(facts, '$.digest') = ?"
+            " order by number, line"
+        )
+        with self._lock:
+            return [json.loads(row["facts"]) for row in self._store.rows(query, (day, digest))]
+
     def deliveries(self) -> list[dict[str, Any]]:
         """Return all deliveries, closed ones too, as plain data, by id."""
         query = "select facts from rulings where operation = 'delivery' and outcome = ?"
@@ -451,6 +462,19 @@ class Clearing:
             if not 1 <= default <= len(found):
                 raise LookupError(f"no default {default}")
             return loss.losses(found[default - 1], self._state)
+
+    def ruled(self, operation: str, request_id: str) -> tuple[int, dict[str, Any]] | None:
+        """Return the last ruling on a record of an operation under a request id: the sequence of
+        the record, and the facts of the ruling; None if there is none."""
+        query = (
+            "select number, facts from rulings where operation = ?"
+            " and json_extract(facts, '$.request_id') = ? order by number desc limit 1"
+        )
+        with self._lock:
+            found = next(self._store.rows(query, (operation, request_id)), None)
+        if found is None:
+            return None
+        return found["number"] >> INDEX_BITS, json.loads(found["facts"])
 
     def hedge(self, request_id: str) -> tuple[int, dict[str, Any]] | None:
         """Return the last hedge under a request id: the sequence of its order, and its record's

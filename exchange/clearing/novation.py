@@ -9,6 +9,7 @@ trade price. The house's own legs cancel, so for every instrument
 the position was last struck to a settlement price.
 """
 
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -30,10 +31,12 @@ class Positions:
 
     def __init__(self) -> None:
         self._books: dict[int, dict[int, Position]] = {}
+        self._held: defaultdict[int, set[int]] = defaultdict(set)  # instruments by account
 
     def add(self, account: int, instrument: int, net: int, cost: int) -> None:
         """Add a stored position."""
         self._books.setdefault(instrument, {})[account] = Position(net, cost)
+        self._held[account].add(instrument)
 
     def trade(self, instrument: int, buyer: int, seller: int, quantity: int, value: int) -> None:
         """Clear both legs of a trade. ``value`` is quantity x price x tick value, micro-dollars."""
@@ -43,8 +46,10 @@ class Positions:
         long, short = book.get(buyer), book.get(seller)
         if long is None:
             long = book[buyer] = Position()
+            self._held[buyer].add(instrument)
         if short is None:
             short = long if seller == buyer else book.setdefault(seller, Position())
+            self._held[seller].add(instrument)
         long.net += quantity
         long.cost += value
         short.net -= quantity
@@ -67,10 +72,8 @@ class Positions:
 
     def of_account(self, account: int) -> Iterator[tuple[int, Position]]:
         """Yield (instrument, position) of an account, by instrument."""
-        for instrument in sorted(self._books):
-            position = self._books[instrument].get(account)
-            if position is not None:
-                yield instrument, position
+        for instrument in sorted(self._held.get(account, ())):
+            yield instrument, self._books[instrument][account]
 
     def instruments(self) -> list[int]:
         """Return the instruments ever traded, in order."""

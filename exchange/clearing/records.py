@@ -20,9 +20,11 @@ _BRACKET: Final = re.compile(r"[][{}]")
 class Record(
     msgspec.Struct, frozen=True, kw_only=True, tag_field="operation", forbid_unknown_fields=True
 ):
-    """The base of all records: the tag ``operation``, and a nonce that makes each text unique."""
+    """The base of all records: the tag ``operation``, a nonce that makes each text unique, and the
+    request id, if it has one, by which a repeat finds the first ruling."""
 
     nonce: str = ""
+    request_id: str = ""
 
 
 class Malformed(msgspec.Struct, frozen=True):
@@ -30,6 +32,7 @@ class Malformed(msgspec.Struct, frozen=True):
 
     operation: str
     why: str
+    request_id: str
 
 
 class ByTwo(Record, frozen=True, kw_only=True):
@@ -51,6 +54,7 @@ class SetPrice(ByTwo, frozen=True, kw_only=True, tag="set_price"):
 
 class _Tag(msgspec.Struct):
     operation: str = ""
+    request_id: object = ""
 
 
 @cache
@@ -80,16 +84,17 @@ def read(text: str) -> Record | Malformed | None:
     if too_deep(text):
         return None
     try:
-        operation = msgspec.json.decode(text, type=_Tag).operation
+        tag = msgspec.json.decode(text, type=_Tag)
     except msgspec.DecodeError:
         return None
-    kind = kinds().get(operation)
+    kind = kinds().get(tag.operation)
     if kind is None:
         return None
     try:
         return msgspec.json.decode(text, type=kind)
     except msgspec.DecodeError as error:
-        return Malformed(operation, str(error))
+        id = tag.request_id if isinstance(tag.request_id, str) else ""
+        return Malformed(tag.operation, str(error), id)
 
 
 def takes_two(operation: str) -> bool:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -39,6 +40,16 @@ if TYPE_CHECKING:
     from exchange.clearing import Clearing
 
 app = group("Settlement and the ledger.")
+
+
+def _is_date(number: int | None) -> int | None:
+    """Refuse a number that is no date; 0 stands for the time before the first business date."""
+    try:
+        if number:
+            date(number // 10_000, number // 100 % 100, number % 100)
+    except (ValueError, OverflowError):
+        raise typer.BadParameter(f"{number} is not a date of the form yyyymmdd") from None
+    return number
 
 
 @app.command("settle")
@@ -180,7 +191,8 @@ def statement(
     account: Account,
     data: Data = DEFAULT_DATA,
     day: Annotated[
-        int | None, typer.Option("--date", help="Business date yyyymmdd; all if absent.")
+        int | None,
+        typer.Option("--date", callback=_is_date, help="Business date yyyymmdd; all if absent."),
     ] = None,
     html: Annotated[
         Path | None, typer.Option(metavar="FILE.html", help="Write a page with a chart there.")
@@ -202,7 +214,10 @@ def statement(
 def roll_forward(
     data: Data = DEFAULT_DATA,
     day: Annotated[
-        int | None, typer.Option("--date", help="Business date yyyymmdd; the last if absent.")
+        int | None,
+        typer.Option(
+            "--date", callback=_is_date, help="Business date yyyymmdd; the last if absent."
+        ),
     ] = None,
     as_json: Json = False,
 ) -> None:

@@ -122,19 +122,16 @@ def _same_logs(
     """Return the site's other deliveries whose figure of that day is of the same side and the same
     logs: ``id``, ``lots`` and GPU-seconds ``available``."""
     sides = {found["buyer"]: "buyer", found["seller"]: "seller"}
-    wanted = {"day": day, "digest": digest, "side": sides.get(account, "house")}
-    same = []
+    keys, side = ("instrument", "provider", "facility"), sides.get(account, "house")
     with ledger(data) as clearing:
-        for one in clearing.deliveries():
-            keys = ("instrument", "provider", "facility")
-            if one["id"] == found["id"] or any(one[key] != found[key] for key in keys):
-                continue
-            for row in (clearing.delivery(one["id"]) or one).get("events", ()):
-                facts = row["facts"]
-                if row["operation"] == "attest" and wanted.items() <= facts.items():
-                    same.append({key: one[key] for key in ("id", "lots")}
-                                | {"available": facts["available"]})  # fmt: skip
-    return same
+        there = {row["delivery"]: row["available"] for row in clearing.figures(day, digest)
+                 if row["side"] == side}  # fmt: skip
+        return [
+            {"id": one["id"], "lots": one["lots"], "available": there[one["id"]]}
+            for one in clearing.deliveries()
+            if one["id"] in there and one["id"] != found["id"]
+            and all(one[key] == found[key] for key in keys)
+        ]  # fmt: skip
 
 
 def _find(number: int, data: Path) -> dict[str, Any]:

@@ -23,6 +23,8 @@ def show_rulings(result: dict[str, Any], as_json: bool) -> None:
     if as_json:
         show_json(result)
         return
+    if result.get("recorded_before"):
+        print("recorded before; what was ruled then:")
     for ruling in result["rulings"]:
         operation = ruling["operation"]
         print(operation, ruling["outcome"])

@@ -4,8 +4,9 @@ The first time the loss is margin - cash. What the accounts come to owe after th
 delivery or a busted trade for example, is shared by the same waterfall. All allocations together
 take no more than one would:
 
-    a survivor's fund    up to its contribution when the loss was first shared
-    its assessments      up to its cap of that contribution
+    a survivor's fund    up to what it had there when the loss was first shared
+    its assessments      up to its cap of its contribution then, paid in or not: what it had there,
+                         was called for, and other losses had used since the fund was sized
     haircuts of a gain   up to the gain
 
 A member answers for its clients: what a client without positions and collateral owes is part of the
@@ -13,7 +14,7 @@ loss.
 """
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -73,11 +74,16 @@ def moving(default: Default, state: "State") -> str:
     return next((d.id for d in dues if d.kind != "kill" and d.id.startswith(begin)), "")
 
 
-def would(
-    default: Default, survivors: Mapping[int, int], record: Allocate, state: "State"
-) -> Ruling:
-    """Return the ruling that sharing the loss would get now; ``survivors`` has each surviving
-    member's money in the fund."""
+class Survivors(NamedTuple):
+    """The members not in default: what each has in the fund, and what it owes to it in all, in
+    micro-dollars."""
+
+    fund: dict[int, int]
+    contributions: dict[int, int]
+
+
+def would(default: Default, survivors: Survivors, record: Allocate, state: "State") -> Ruling:
+    """Return the ruling that sharing the loss would get now."""
     operation, again = "allocate", default.stage in SHARED
     cash = estate(default, state)
     if again and min(cash.values()) >= 0:
@@ -100,18 +106,19 @@ def would(
 
 
 def shared(
-    default: Default, survivors: Mapping[int, int], record: Allocate, state: "State"
+    default: Default, survivors: Survivors, record: Allocate, state: "State"
 ) -> Waterfall[int]:
     """Return the layers of the loss that is not shared yet."""
     # Below 0 if more was paid out than there was, out of gains since the declaration.
     margin = 0 if default.allocations else max(0, default.margin)
-    liable = default.liable if default.allocations else survivors
+    liable = default.liable if default.allocations else survivors.fund
+    owed = default.contributions if default.allocations else survivors.contributions
     borne, per_cent = bore(default), record.assessment_cap_pct
     used = {m: borne["junior_fund"].get(m, 0) + borne["survivors_fund"].get(m, 0) for m in liable}
-    fund = {m: min(there, liable.get(m, 0) - used.get(m, 0)) for m, there in survivors.items()}
+    fund = {m: min(there, liable.get(m, 0) - used.get(m, 0)) for m, there in survivors.fund.items()}
     caps = {
-        m: max(0, liable.get(m, 0) * per_cent // PERCENT - borne["assessments"].get(m, 0))
-        for m in survivors
+        m: max(0, owed.get(m, 0) * per_cent // PERCENT - borne["assessments"].get(m, 0))
+        for m in survivors.fund
     }
     cash = estate(default, state)
     broke = {account for account in clients(default, state) if state.ledger.cash(account) <= 0}
@@ -133,12 +140,12 @@ def shared(
 
 
 def allocate(
-    default: Default, survivors: Mapping[int, int], record: Allocate, at: At, state: "State"
+    default: Default, survivors: Survivors, record: Allocate, at: At, state: "State"
 ) -> None:
     """Share the loss as ``would`` says, store what each bears, and request the payments."""
     found = shared(default, survivors, record, state)
     if not default.allocations:
-        default.liable = dict(survivors)
+        default.liable, default.contributions = survivors
     junior = {m: part for m, part in found.survivors_fund.items() if m in default.junior}
     others = {m: part for m, part in found.survivors_fund.items() if m not in default.junior}
     borne = Allocation(

@@ -16,6 +16,7 @@ the layers bear is paid into the defaulter's accounts until they are at zero: su
 and what leaves fund and capital comes into the market's cash.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -140,7 +141,7 @@ class Defaults(Matter):
                      "torn": named(lost)}  # fmt: skip
             return Ruling(operation, ACCEPTED, {"stage": "torn_up", **facts})
         if isinstance(record, Allocate):
-            return loss.would(default, self.survivors(state), record, state)
+            return loss.would(default, self._liable(state), record, state)
         return ending.would(default, record, state)
 
     def _by_two(self, default: Default, record: ByTwo, at: At, state: "State") -> None:
@@ -153,7 +154,7 @@ class Defaults(Matter):
             case Allocate():
                 if not porting.left(default, state):
                     default.steps.pop("port", None)
-                loss.allocate(default, self.survivors(state), record, at, state)
+                loss.allocate(default, self._liable(state), record, at, state)
             case CloseDefault() | DistributeRecovery():
                 back = ending.end(default, record, at, state)
                 self.coming += [] if back is None else [back]
@@ -221,6 +222,18 @@ class Defaults(Matter):
         """Return what each member that is not in default has in the fund."""
         return {m: there for m, there in self.fund(state).items() if m not in self.gone}
 
+    def _liable(self, state: "State") -> loss.Survivors:
+        """Return the survivors' money in the fund, and with what they still owe to it: the calls
+        that they have not paid, and what losses have used since the fund was last sized."""
+        used = Counter[int]()
+        for default in self.defaults:
+            for one in default.allocations[default.renewed :]:
+                used.update(one.junior_fund)
+                used.update(one.survivors_fund)
+        fund = self.survivors(state)
+        owed = {m: there + self._asked(m) + used[m] for m, there in fund.items()}
+        return loss.Survivors(fund, owed)
+
     def _pay_capital(self, record: PayCapital, at: At, state: "State") -> Ruling:
         held = dvp.balance(state.book, CAPITAL)
         if record.amount == 0 or held + record.amount < 0:
@@ -278,6 +291,8 @@ class Defaults(Matter):
         """
         found, registry = self.sizing(state), state.matters.get(Registry)
         self.sized += 1
+        for default in self.defaults:
+            default.renewed = len(default.allocations)
         called, called_off, returned, deadline = {}, {}, {}, at.stamp + DAY
         bound, kept = any(default.is_unshared for default in self.defaults), {}
         there = self.fund(state)

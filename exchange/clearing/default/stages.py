@@ -102,7 +102,10 @@ class Default(msgspec.Struct):
     junior: list[int] = []
     ported: list[Port] = []
     frozen: int = 0  # how often accounts were frozen again
-    liable: dict[int, int] = {}  # survivors' contributions when the loss was first shared
+    # When the loss was first shared: what the survivors had in the fund, and what they owed to it
+    liable: dict[int, int] = {}
+    contributions: dict[int, int] = {}  # with what was called, and what losses had used since
+    renewed: int = 0  # allocations that the last sizing of the fund has called again
     allocations: list[Allocation] = []
     uncovered: int = 0  # of the last allocation, less what was written off
     written_off: int = 0
@@ -122,9 +125,11 @@ class Default(msgspec.Struct):
         return {f"{step}_by": deadline for step, deadline in found.items()}
 
     def enter(self, stage: str) -> None:
-        """Begin a stage: its predecessors' steps are done, but clients may still have to move."""
+        """Begin a stage: its predecessors' steps are done, but clients may still have to move, and
+        what has come to be owed is shared by an allocation alone."""
+        left = ("port",) if stage == "allocated" else ("port", "allocate")
         self.stage = stage
-        self.steps = {step: by for step, by in self.steps.items() if step == "port"}
+        self.steps = {step: by for step, by in self.steps.items() if step in left}
 
     def note(self, stage: str, at: At) -> None:
         """Add a line to the history."""

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal
 
 import msgspec
 
+from exchange.clearing.calling import Calls
 from exchange.clearing.default.matter import Defaults
 from exchange.clearing.delivery.matter import Deliveries
 from exchange.clearing.matters import ACCEPTED, At, Due, Dues, Lots, Matter, Ruling
@@ -77,11 +78,15 @@ class Transfer(msgspec.Struct):
     taker: int = 0  # the taker of a give-up; the account that registered a block or EFP
 
     @property
+    def giver(self) -> int:
+        """The other account than ``taker``: of a give-up, the one that hands its lots on."""
+        return self.move.to if self.taker == self.move.source else self.move.source
+
+    @property
     def due(self) -> Due:
         """The due that requests the transfer from the engine."""
         move, sells = self.move, self.taker == self.move.source
-        lots = Lots(TransferKind[move.kind.upper()], move.to if sells else move.source, sells,
-                    move.instrument, move.price)  # fmt: skip
+        lots = Lots(TransferKind[move.kind.upper()], self.giver, sells, move.instrument, move.price)
         return Due(f"transfer {move.id}", "transfer", self.taker, move.lots, lots)
 
 
@@ -161,13 +166,16 @@ class OffBook(Matter):
             return refused(operation, Denial.QUANTITY, there if held > 0 else -there, record.lots)
         if not 0 < record.price <= Limit.PRICE:
             return refused(operation, Denial.PRICE_RANGE, int(Limit.PRICE), record.price)
+        move = self._move("give_up", record.instrument, record.account, taker, record.lots,
+                          record.price)  # fmt: skip
+        poor = self._beyond(move, record.account, state)
+        if poor is not None:
+            return refused(operation, *poor)
         registry = state.matters.get(Registry)
         members = [registry.member_of(account, state) for account in (record.account, taker)]
         needed = sorted({registry.own(member, state)[0] for member in members})
         return self._begin(
-            operation, self._move("give_up", record.instrument, record.account, taker,
-                                  record.lots, record.price),
-            needed, at.stamp + GIVE_UP_NS, record.account, at, state, taker=taker,
+            operation, move, needed, at.stamp + GIVE_UP_NS, record.account, at, state, taker=taker,
             match_number=record.match_number,
         )  # fmt: skip
 
@@ -192,6 +200,34 @@ class OffBook(Matter):
                 continue
             if giver == record.account != transfer.taker:
                 yield transfer
+
+    def _beyond(
+        self, move: Move, giver: int, state: "State"
+    ) -> tuple[Denial, object, object] | None:
+        """The refusal of a give-up whose price costs the giver more than it can lose; None if it
+        does not.
+
+        The engine asks for margin of the taker alone, so the house would pay what the giver cannot.
+        It must have the margin of what it keeps; if that is missing before, it loses no more than
+        the margin that goes, and no more than it has. What is agreed already counts as moved.
+        """
+        registry = state.matters.get(Registry)
+        if _cost(move, giver, state) <= 0:
+            return None
+        before = {number: held.net for number, held in state.positions.of_account(giver)}
+        after, lost, going = before.copy(), 0, [move]
+        for one in self.pending.values():
+            if one.stage == "final" and one.move.kind == "give_up" and one.giver == giver:
+                going.append(one.move)
+        for each in going:
+            lost += max(0, _cost(each, giver, state))
+            left = after.get(each.instrument, 0) - each.lots * _side(each, giver)
+            after[each.instrument] = left
+        gained = sum(gain for _, _, gain in state.unrealized(giver))
+        there = state.matters.get(Calls).balance(giver, state) + gained
+        kept = registry.needed(after)
+        spare = max(0, there - kept, min(there, registry.needed(before) - kept))
+        return (Denial.AMOUNT, spare, lost) if lost > spare else None
 
     def _register(self, record: Register, at: At, state: "State") -> Ruling:
         operation, other = "register_trade", record.other
@@ -262,6 +298,8 @@ class OffBook(Matter):
             self._plan()
             return Ruling(operation, ACCEPTED, {"stage": "refused", "transfer": record.transfer})
         out = _in_default((transfer.move.source, transfer.move.to), state)
+        if out is None and transfer.move.kind == "give_up":
+            out = self._beyond(transfer.move, transfer.giver, state)
         if out is not None:
             return refused(operation, *out)
         transfer.signed.append(record.account)
@@ -278,6 +316,17 @@ class OffBook(Matter):
             ask(state, transfer.due)
         self._plan()
         return transfer.stage
+
+
+def _side(move: Move, account: int) -> int:
+    """1 if the account loses the lots of a move, -1 if it gains them; 0 if it is none of its."""
+    return (account == move.source) - (account == move.to)
+
+
+def _cost(move: Move, account: int, state: "State") -> int:
+    """What a move costs an account against the mark, in micro-dollars."""
+    listed = state.instruments[move.instrument]
+    return (listed.mark - move.price) * move.lots * listed.multiplier * _side(move, account)
 
 
 def _until(deadline: int, instrument: int, state: "State") -> int:

@@ -72,7 +72,10 @@ class Registry(Matter):
     def margin(self, account: int, state: "State") -> int:
         """Return the initial margin on an account's positions, in micro-dollars: what the engine
         would hold for them without working orders."""
-        net = {number: p.net for number, p in state.positions.of_account(account) if p.net}
+        return self.needed({n: p.net for n, p in state.positions.of_account(account) if p.net})
+
+    def needed(self, net: Mapping[int, int]) -> int:
+        """Return the initial margin of signed lots by instrument, in micro-dollars."""
         held = sum(self.rates.get(number, 0) * abs(lots) for number, lots in net.items())
         return held - self.credit(net, self.rates)
 
