@@ -267,25 +267,27 @@ class Reports:
         )
 
     def _reduced(self, row: Row, time: int, text: str | None) -> Reduced:
+        again = row[3] & DUPLICATE != 0  # in the event of a repeat, leaves and reason are 0
         return Reduced(
             **self._order(row, time),
             quantity=str(row[9]),
-            leaves_quantity=str(row[10]),
+            leaves_quantity=None if again else str(row[10]),
             reason=_REASON_TEXT.get(row[4], CancelReason.REQUESTED.name),
             price=self._price(row),
             request_id=self._request(row, text),
-            duplicate=bool(row[3] & DUPLICATE),
+            duplicate=again,
         )
 
     def _replaced(self, row: Row, time: int, text: str | None) -> Replaced:
+        again = row[3] & DUPLICATE != 0
         return Replaced(
             **self._order(row, time),
             price=self._price(row),
             quantity=str(row[9]),
-            leaves_quantity=str(row[10]),
-            priority_kept=row[4] == 1,
+            leaves_quantity=None if again else str(row[10]),
+            priority_kept=None if again else row[4] == 1,
             request_id=None if row[4] == _REPRICED else text,
-            duplicate=bool(row[3] & DUPLICATE),
+            duplicate=again,
             tokens=None if row[4] == _REPRICED else self._accounts.tokens(row[6], time),
         )
 
