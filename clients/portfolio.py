@@ -187,7 +187,7 @@ class Portfolio:
             order.leaves_quantity = read_quantity(report.leaves_quantity)
         elif isinstance(report, Cancelled) and not report.duplicate:
             order.leaves_quantity = 0
-        elif isinstance(report, Reduced) and not report.duplicate:
+        elif isinstance(report, Reduced) and report.leaves_quantity is not None:  # no repeat
             order.quantity -= read_quantity(report.quantity)
             order.leaves_quantity = read_quantity(report.leaves_quantity)
         elif isinstance(report, Replaced) and not report.duplicate:

@@ -11,6 +11,7 @@ import logging
 import re
 import resource
 import socket
+import struct
 import sys
 import time
 from collections.abc import AsyncIterator
@@ -297,6 +298,57 @@ async def test_who_asks_too_much_is_read_later_and_holds_nobody_up(
     assert await counted(ends[0], b"HTTP/1.1 404", 20) == 20
     ends[1].close()
     assert len(spent) > 22 and sum(spent) * 10 <= 1.5 * (time.perf_counter_ns() - begun)
+
+
+async def test_an_answer_is_charged_what_it_takes(
+    venue: Venue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its own steps, before a wait and behind it, but not what others do meanwhile."""
+    spent: list[int] = []
+    owners: set[pace.Owner] = set()
+
+    def noted(self: pace.Pace, owner: pace.Owner, spent_ns: int, one_in: int) -> float:
+        spent.append(spent_ns)
+        owners.add(owner)
+        return 0.0
+
+    monkeypatch.setattr(pace.Pace, "spend", noted)
+    handler, work_ns, begun = rest.Rest.contracts, 20_000_000, asyncio.Event()
+
+    def work() -> None:
+        end = time.thread_time_ns() + work_ns
+        while time.thread_time_ns() < end:
+            pass
+
+    async def costly(served: rest.Rest, asked: rest.Asked) -> Any:
+        begun.set()
+        work()
+        await asyncio.gather(*(asyncio.to_thread(time.sleep, 0.01) for _ in range(2)))
+        asyncio.get_running_loop().call_soon(work)  # somebody else's
+        await asyncio.sleep(0.01)
+        work()
+        return await handler(served, asked)
+
+    routes = [r._replace(handler=costly) if r.handler is handler else r for r in rest.ROUTES]
+    monkeypatch.setattr(rest, "ROUTES", tuple(routes))
+    async with Venue.open(venue.market.directory.parent / "other") as other:
+        found, body = await answer(await dial(other, b"GET /api/v1/contracts HTTP/1.1\r\n\r\n"))
+        assert found == 200 and b"H100" in body
+        assert 2 * work_ns - arrivals.REQUEST_NS <= max(spent) < 3 * work_ns
+        assert sorted(spent)[-2] <= arrivals.REQUEST_NS + work_ns // 2  # all else is flat
+        spent.clear()
+        begun.clear()
+        _, hasty = await dial(other, b"GET /api/v1/contracts HTTP/1.1\r\n\r\n")
+        await begun.wait()
+        linger = struct.pack("ii", 1, 0)  # a reset, not an end after which it is still answered
+        hasty.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+        hasty.transport.abort()  # the work is done all the same
+        await until(lambda: max(spent, default=0) >= 2 * work_ns - arrivals.REQUEST_NS)
+        assert owners == {("address", "127.0.0.1")}
+        spent.clear()
+        post = b"POST /api/v1/admin HTTP/1.1\r\n" + SIGNED + b"Content-Length: 0\r\n\r\n"
+        await answer(await dial(other, post))
+        assert arrivals.REQUEST_NS in spent
 
 
 async def test_a_connection_that_ended_keeps_nothing_of_what_it_sent(

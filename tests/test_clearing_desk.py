@@ -14,7 +14,7 @@ from live import CODE, Live, until
 
 from contracts.calendar import Month
 from contracts.index import methodology
-from exchange.app import Market, clerk, desk, requests, wishes
+from exchange.app import Market, clerk, desk, requests, requests_market, wishes
 from exchange.app.patience import Patience
 from exchange.app.wishes import RequestRefused
 from exchange.clearing.matters import Due, Dues, Lots
@@ -84,6 +84,36 @@ async def test_a_default_freezes_the_member_and_cancels_its_orders(
         await operations.perform(
             requests.Hedge(default=2, code=CODE, side="sell", lots=4, price="2.5")
         )
+
+
+@pytest.mark.parametrize("how", ["implied", "stop"])
+async def test_a_hedge_answers_the_lots_of_its_own_order(live: Live, how: str) -> None:
+    """Those at an implied price are its own, those of a stop order that it triggers are not."""
+    await live.client(1)
+    other, third, market = await live.client(2), await live.client(3), live.market
+    perform, far = market.operations.perform, "H100F27"
+    price = market.desk.instruments.by_code[CODE].mark // 1000
+    if how == "implied":
+        spread = f"{CODE}-{far}"
+        await perform(requests_market.ListContract(code=spread))
+        await perform(requests_market.SetImplied(code=spread, on=True))
+        await other.query_instruments()
+        beyond = market.desk.instruments.by_code[far].mark // 1000
+        told = [await other.enter(spread, "sell", 4, price - beyond),
+                await third.enter(far, "sell", 4, beyond)]  # fmt: skip
+    else:
+        told = [await other.enter(CODE, "sell", 2, price),
+                await other.enter(CODE, "sell", 5, price + 1),
+                await third.enter(CODE, "buy", 5, price + 1, stop_price=price)]  # fmt: skip
+    assert all(isinstance(one, wire.Accepted) for one in told), told
+    await perform(record("declare_default", member=1, person="ann", reason="unpaid"))
+    order = requests.Hedge(default=1, code=CODE, side="buy", lots=4, price=f"{price / 1000}",
+                           request_id="h")  # fmt: skip
+    hedged, again = await perform(order), await perform(order)
+    held = market.clearing.net(1, market.desk.instruments.by_code[CODE].id)
+    assert hedged["lots"] == again["lots"] == held == (4 if how == "implied" else 2)
+    if how == "stop":
+        assert market.clearing.net(3, market.desk.instruments.by_code[CODE].id) == 5
 
 
 async def test_a_book_that_is_closed_is_hedged_no_more(live: Live) -> None:

@@ -66,6 +66,8 @@ def test_the_blotter_knows_what_the_accounts_know(seed: int) -> None:
         elif number > 10 and any(account.orders for account in hub.accounts.by_id.values()):
             begun = True
             late.take_over()
+            days = hub.feed.statistics.days
+            assert late.last == {n: day.last for n, day in days.items() if day.last is not None}
         sequence += count
         data = generator.batch(60)
     assert sum(len(fills) for fills in blotter.fills.values()) > 0
@@ -78,6 +80,8 @@ def test_the_blotter_knows_what_the_accounts_know(seed: int) -> None:
         told = Portrayer(hub, late).order(ticket)
         assert told["creation_timestamp"] is None
         assert (told["average_price"] is None) == (ticket.filled > 0)
+    for number, price in late.last.items():
+        assert price == blotter.last[number]
     bust(hub, blotter)
 
 

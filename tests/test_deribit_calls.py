@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import closing
 from decimal import Decimal
+from itertools import combinations
 from pathlib import Path
 from secrets import token_hex
 from types import SimpleNamespace
@@ -30,7 +31,7 @@ from exchange.gateway.dialects.deribit.lines import Lines
 from exchange.gateway.dialects.deribit.params import COUNT_MAX, OFFSET_MAX, Auth, Slice
 from exchange.gateway.dialects.deribit.rpc import Failure
 from exchange.gateway.hub import Hub
-from exchange.messages import COMMAND, Command, CommandKind, TradingState
+from exchange.messages import COMMAND, Command, CommandKind, Limit, TradingState
 from exchange.messages.wire_mass import MassCancel
 
 NEAR, FAR, SPREAD = "H100Z26", "H100F27", "H100Z26-H100F27"
@@ -407,3 +408,26 @@ async def test_calls_that_lie_there_let_others_in_between(venue: Venue) -> None:
     await other.call("public/test")
     assert not last.done()
     await last
+
+
+async def test_what_is_listed_takes_the_room_of_what_has_expired(venue: Venue) -> None:
+    """A connection with as many native channels as it may have goes on when the months roll."""
+    rpc, market, perform = await venue.rpc(), venue.market, venue.market.operations.perform
+    known, most = market.hub.feed.instruments, Limit.SUBSCRIPTIONS
+    months = [code for code in known.by_code if code.startswith("A100")]
+    pairs = [f"{near}-{far}" for near, far in combinations(months, 2)]
+    needed = most // 4 - len(known.by_code)  # a ticker has three native channels
+    later = [pair for pair in pairs if pair not in known.by_code][: needed + 1]
+    for code in later[:needed]:
+        await perform(ListContract(code=code))
+    tickers = [f"ticker.{code}.raw" for code in known.by_code]
+    await rpc.call("public/subscribe", channels=[*tickers, "trades.any.any.raw"])
+    (session,) = market.hub.sessions.values()
+    assert len(session.channels) == most
+    expired = known.by_code["H200Z26"]
+    halted = Command(kind=CommandKind.SET_STATE, instrument=expired.id, tif=TradingState.HALTED)
+    ended = Command(kind=CommandKind.EXPIRE, instrument=expired.id, price=expired.mark)
+    await market.desk.perform([wishes.Wish(one, str(one.kind)) for one in (halted, ended)])
+    await perform(ListContract(code=later[-1]))
+    assert f"trades.{later[-1]}" in session.channels and session.closing is None
+    assert len(session.channels) == most

@@ -52,6 +52,25 @@ async def test_an_order_rests_trades_and_both_sides_hear_of_it(venue: Venue) -> 
     assert made.match_number == told[1].match_number == str(made.sequence << 20 | made.index)
 
 
+@pytest.mark.parametrize("codec", [JSON, MSGPACK])
+async def test_a_repeat_says_nothing_of_what_works_that_it_does_not_know(
+    venue: Venue, codec: int
+) -> None:
+    """The log keeps no lots that were left behind the first answer; none is not how many."""
+    trader = await venue.trader(RICH, codec)
+    await venue.say(trader, enter("a"))
+    of_a = {"client_order_id": "a", "quantity": "8"}
+    replace = {"op": "replace", "request_id": "r", "price": "2.650", **of_a}
+    reduce = {"op": "reduce", "request_id": "s", **of_a, "quantity": "3"}
+    for request, left, kept in ((replace, "8", True), (reduce, "5", None)):
+        first, again = await venue.say(trader, request, request)
+        assert isinstance(first, wire.Replaced | wire.Reduced)
+        assert isinstance(again, type(first))
+        assert (first.leaves_quantity, getattr(first, "priority_kept", None)) == (left, kept)
+        assert again.duplicate and again.quantity == first.quantity
+        assert again.leaves_quantity is getattr(again, "priority_kept", None) is None
+
+
 async def test_every_outcome_of_a_command_is_one_frame(venue: Venue) -> None:
     maker, taker = await venue.trader(RICH), await venue.trader(THIRD)
     await venue.say(maker, *(enter(f"m{n}", quantity="1") for n in range(5)))

@@ -29,7 +29,7 @@ from exchange.engine import Engine
 from exchange.gateway import observe, server
 from exchange.gateway.metrics import STAGES, Metrics
 from exchange.journal.replay import replay
-from exchange.messages import EventKind, Limit, Mode, wire
+from exchange.messages import EVENT, EventKind, Limit, Mode, wire
 
 
 @pytest.fixture
@@ -208,6 +208,17 @@ async def test_metrics_can_be_off(tmp_path: Path) -> None:
         assert (await get(live, "/ready"))[0] == 200
     finally:
         await market.stop()
+
+
+def test_a_match_through_several_books_is_one_trade() -> None:
+    metrics = Metrics()
+    places = ((EventKind.TRADE, 0), *((EventKind.ORDER_EXECUTED, place) for place in (0, 1, 2)))
+    rows = [
+        EVENT.pack(7, index, kind, 0, place, *bytes(10))
+        for index, (kind, place) in enumerate((*places, *places))
+    ]
+    metrics.released(1, b"".join(rows))
+    assert b"hourbook_trades_total 4.0" in metrics.text()
 
 
 def test_one_request_at_a_time_is_followed_and_not_too_often() -> None:

@@ -198,6 +198,49 @@ async def test_an_answer_waits_for_what_it_rests_on(
 
 
 @pytest.mark.usefixtures("unhurried")
+@pytest.mark.parametrize("asked", ["replace", "again", "quote"])
+async def test_what_works_is_as_of_the_copy_and_not_of_the_gateway(
+    venue: Venue, monkeypatch: pytest.MonkeyPatch, asked: str
+) -> None:
+    """An execution is matched and not yet released, or released and not yet in the copy."""
+    trader, other = await venue.trader(RICH), await venue.trader(THIRD)
+    order: dict[str, Any] = enter("a")
+    if asked == "quote":
+        order = {"op": "quote", "request_id": "q", "instrument": CODE, "bid_price": "2.650",
+                 "bid_quantity": "10", "ask_price": "2.700", "ask_quantity": "1"}  # fmt: skip
+    await venue.say(trader, order)
+    if asked == "replace":
+        order = {"op": "replace", "request_id": "r", "client_order_id": "a", "quantity": "10"}
+        order["price"] = "2.640"
+    ask = {"op": "preview", "request_id": "p", "order": order}
+    side = asked == "quote"  # the other side of the quote works too
+
+    async def seen() -> list[str]:
+        await venue.settle()
+        told_of = [one for one in venue.heard(trader) if isinstance(one, wire.Previewed)]
+        return [one.leaves_quantity for one in told_of]
+
+    other.receive(json.dumps(enter("s", side="sell", quantity="4")), 0)
+    while venue.sequencer.sequence == venue.hub.sequence:
+        await asyncio.sleep(0)
+    trader.receive(json.dumps(ask), 0)
+    assert await seen() == [str(6 + side)]
+
+    trial_of, held = venue.hub.previews._what_if, []
+    assert trial_of is not None
+
+    def late(account: int, record: bytes, tell: Any) -> None:
+        trial_of(account, record, lambda tried: held.append((tell, tried)))
+
+    monkeypatch.setattr(venue.hub.previews, "_what_if", late)
+    trader.receive(json.dumps(ask), 0)
+    await venue.say(other, enter("t", side="sell", quantity="5"))
+    for tell, tried in held:
+        tell(tried)
+    assert await seen() == [str(6 + side)]
+
+
+@pytest.mark.usefixtures("unhurried")
 @pytest.mark.parametrize("seed", range(3))
 async def test_what_it_says_is_what_happens(tmp_path: Path, seed: int) -> None:
     """Each of a run of random orders is tried first, then sent: the same reject or the same trades,

@@ -6,13 +6,15 @@ from typing import Any, Final
 
 import msgspec
 import pytest
+import venue as market
+from venue import CODE, OTHER, RICH, enter, reject
 
 from exchange.gateway.decode import Refused
 from exchange.gateway.http import BAD_REQUEST, STATUS, answer_refused
 from exchange.gateway.rejects import RETRY_MS, TOLD, from_event, from_refused
 from exchange.marketdata.instruments import Instruments
 from exchange.marketdata.stream import Row
-from exchange.messages import EVENT, EventKind, Reason, TradingState, wire
+from exchange.messages import EVENT, Command, CommandKind, EventKind, Reason, TradingState, wire
 from exchange.messages.access import RETRYABLES, AnyReason, GatewayReason
 
 PAGE: Final = Path(__file__).parents[1] / "docs" / "reference" / "rejects.md"
@@ -125,3 +127,47 @@ def test_the_page_has_the_fields() -> None:
         if one.field is not None:
             told.setdefault(one.field, []).append(Reason(number).name)
     assert {field: names.split() for field, names in table.items()} == told
+
+
+async def test_a_reject_names_no_other_instrument_than_the_orders(tmp_path: Path) -> None:
+    """Of an order named by the client's own id the log does not say in which instrument it is."""
+    async with market.running(tmp_path) as venue:
+        coarse = msgspec.json.decode(market.listing("B200Z26")) | {"tick": "0.01", "decimals": 2}
+        listed = Command(
+            kind=CommandKind.LIST, instrument=2, price=2_650_000, quantity=744, session=10_000,
+            account=1, operator=1, target_lo=200, target_hi=330, key_lo=1,
+        )  # fmt: skip
+        trader = await venue.trader(RICH)
+        await venue.say(trader, enter("a", instrument=OTHER))
+        wrong = {"op": "replace", "request_id": "r", "quantity": "5", "price": "9.640"}
+        by_text, reduce = {**wrong, "client_order_id": "a"}, {"op": "reduce", "request_id": "s"}
+        seen = await reject(venue, trader, by_text)
+        assert (seen.instrument, seen.limit, seen.observed) == (None, "3.300", "9.640")
+        seen = await reject(venue, trader, {**reduce, "quantity": "3", "client_order_id": "a"})
+        assert (seen.name, seen.instrument, seen.limit) == ("LOT", None, "5")
+        await venue.order(listed, msgspec.json.encode(coarse).decode())
+        seen = await reject(venue, trader, by_text)  # in one tick or the other
+        assert (seen.name, seen.instrument, seen.limit, seen.observed) == (
+            "PRICE_LIMIT", None, None, None,
+        )  # fmt: skip
+        (status,) = await venue.say(
+            trader, {"op": "order", "request_id": "q", "client_order_id": "a"}
+        )
+        assert isinstance(status, wire.OrderStatus) and status.order is not None
+        seen = await reject(venue, trader, {**wrong, "order_id": status.order.order_id})
+        assert (seen.instrument, seen.limit, seen.observed) == (OTHER, "3.300", "9.640")
+        seen = await reject(venue, trader, enter("b", price="9.640"))
+        assert (seen.instrument, seen.limit) == (CODE, "3.300")
+        quote = {"op": "quote", "request_id": "t", "instrument": CODE, "bid_price": "2.700",
+                 "bid_quantity": "1", "ask_price": "2.600", "ask_quantity": "1"}  # fmt: skip
+        seen = await reject(venue, trader, quote)
+        assert (seen.name, seen.instrument, seen.limit) == ("CROSSED", CODE, "2.600")
+        quote |= {"instrument": OTHER, "bid_quantity": "5", "ask_quantity": "5"}
+        seen = await reject(venue, trader, quote)
+        assert (seen.name, seen.instrument, seen.limit) == ("CROSSED", OTHER, "2.600")
+        above = {**quote, "ask_price": "9.640"}
+        seen = await reject(venue, trader, above)
+        assert (seen.name, seen.instrument, seen.limit) == ("PRICE_LIMIT", OTHER, "3.300")
+        protect = {"op": "protect", "request_id": "u", "product": "B200", "quantity": "5"}
+        seen = await reject(venue, trader, {**protect, "window_ms": 0})  # of product 1
+        assert (seen.name, seen.instrument) == ("PARAMETER_RANGE", None)

@@ -8,7 +8,7 @@ outcome.
 
 import asyncio
 import secrets
-from typing import Any
+from typing import Any, Final
 
 from exchange.app import requests, wishes
 from exchange.app.clerk import Clerk
@@ -27,6 +27,8 @@ from exchange.messages import (
     TimeInForce,
 )
 from exchange.messages.wire import Position
+
+_TRADING: Final = (EventKind.TRADE, EventKind.ORDER_EXECUTED)  # with the incoming order's id
 
 
 async def hedge(
@@ -110,9 +112,15 @@ def _read(desk: Desk, sequence: int) -> Outcome:
 def _answer(
     request: requests.Hedge, request_id: str, account: int, outcome: Outcome
 ) -> dict[str, Any]:
-    traded = sum(e.quantity for e in outcome.events if e.kind == EventKind.TRADE)
-    return {"default": request.default, "code": request.code, "account": account, "lots": traded,
-            "request_id": request_id}  # fmt: skip
+    return {"default": request.default, "code": request.code, "account": account,
+            "lots": _traded(outcome), "request_id": request_id}  # fmt: skip
+
+
+def _traded(outcome: Outcome) -> int:
+    """Return the lots that the order traded, at implied prices too. What stop orders traded that it
+    triggered is in the same command, and is not its own."""
+    entered = next(e.order_id for e in outcome.events if e.kind == EventKind.ORDER_ACCEPTED)
+    return sum(e.quantity for e in outcome.events if e.kind in _TRADING and e.order_id == entered)
 
 
 def _enter(name: str, account: int, side: Side, instrument: int, price: int, lots: int) -> Wish:

@@ -24,7 +24,7 @@ from exchange.gateway.decode import Refused
 from exchange.gateway.previews import Outcome, Tried
 from exchange.journal.point import Point
 from exchange.journal.shadow import Shadow
-from exchange.messages import COMMAND, CommandKind
+from exchange.messages import COMMAND, EVENT, CommandKind, EventKind, Side
 from exchange.messages.access import GatewayReason
 
 IDLE_SECONDS: Final = 600.0
@@ -53,12 +53,37 @@ def try_on(engine: Engine, sequence: int, asked: Question) -> Tried:
     engine.apply(_TICK, sequence + 1, asked.stamp)  # what is due is processed first
     before = _money(engine, asked.account)
     events = engine.apply(asked.record, sequence + 2, asked.stamp)
-    return Tried(sequence, asked.stamp, events, before, _money(engine, asked.account))
+    after = _money(engine, asked.account)
+    leaves = _leaves(engine, sequence + 3, asked, events)
+    return Tried(sequence, asked.stamp, events, before, after, leaves)
 
 
 def _money(engine: Engine, account: int) -> tuple[int, int]:
     found = engine.account(account)
     return found["cash"], found["required"]
+
+
+def _leaves(engine: Engine, sequence: int, asked: Question, events: bytes) -> int:
+    """Return the lots that work of the order, or of the quote, to which ``events`` are the answer.
+
+    The engine has no query for an order, and whoever follows the stream knows another moment than
+    the copy's. So the order is cancelled on the copy, which is of no further use.
+    """
+    first = EVENT.unpack_from(events)
+    kind, instrument, order_id = first[2], first[5], first[7]
+    if kind == EventKind.REJECTED:
+        return 0
+    if kind == EventKind.QUOTED:  # a quote without sides withdraws both
+        ending = COMMAND.pack(
+            int(CommandKind.MASS_QUOTE), 0, 0, 0, instrument, asked.account, *bytes(10)
+        )
+    else:
+        ending = COMMAND.pack(
+            int(CommandKind.CANCEL), int(Side.UNSTATED), 0, 0, 0, asked.account, *bytes(6),
+            order_id, *bytes(3),
+        )  # fmt: skip
+    rows = EVENT.iter_unpack(engine.apply(ending, sequence, asked.stamp))
+    return sum(row[9] for row in rows if row[2] == EventKind.ORDER_CANCELLED)
 
 
 class Rehearsal:

@@ -12,8 +12,9 @@ import logging
 import resource
 import socket
 import sys
+import types
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Generator
 from functools import partial
 from time import thread_time_ns
 from typing import Any, Final, Protocol, TypeAlias
@@ -83,9 +84,24 @@ class Arrivals:
         """Charge a request's flat cost, and wait until its owner has time again."""
         protocol = request.protocol
         if isinstance(protocol, _Arrival):
-            wait = protocol.spend(COSTLY_NS.get(request.path, REQUEST_NS))
+            wait = protocol.spend(_flat_cost(request))
             if wait:
                 await asyncio.sleep(wait)
+
+    async def answer(
+        self, request: web.Request, work: Awaitable[web.StreamResponse]
+    ) -> web.StreamResponse:
+        """Return the answer that ``work`` makes, and charge the address what it takes beyond the
+        flat cost, also if nobody waits for it any more: its next request waits for that."""
+        steps = _Steps(work)
+        address = request.remote  # None for a Unix socket
+        one_in = LOOPBACK_ONE_IN if address and is_loopback(address) else ADDRESS_ONE_IN
+        try:
+            return await steps.run()
+        finally:
+            if address:
+                beyond = max(0, steps.spent_ns - _flat_cost(request))
+                self.pace.spend(("address", address), beyond, one_in)
 
     def attend(self, request: web.Request, asker: Asker) -> Spend:
         """Set the session of a WebSocket, which is charged to its account once it may trade.
@@ -153,6 +169,38 @@ class Arrivals:
         del self._due[protocol]
         if protocol.transport is not None:
             protocol.transport.abort()
+
+
+def _flat_cost(request: web.Request) -> int:
+    return COSTLY_NS.get(request.path, REQUEST_NS)
+
+
+class _Steps:
+    """Awaits something and adds up the processor time of its own steps, without that of the tasks
+    that have their turns while it waits."""
+
+    def __init__(self, work: Awaitable[web.StreamResponse]) -> None:
+        self._work = work.__await__()
+        self.spent_ns = 0
+
+    @types.coroutine
+    def run(self) -> Generator[Any, Any, web.StreamResponse]:
+        """Return the result."""
+        step: Callable[[Any], Any] = self._work.send
+        value: Any = None
+        while True:
+            begun = thread_time_ns()
+            try:
+                waits_for = step(value)
+            except StopIteration as done:
+                answer: web.StreamResponse = done.value
+                return answer
+            finally:
+                self.spent_ns += thread_time_ns() - begun
+            try:
+                step, value = self._work.send, (yield waits_for)
+            except BaseException as error:  # also a cancellation: it is for the work
+                step, value = self._work.throw, error
 
 
 def files_allowed() -> int:

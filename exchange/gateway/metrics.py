@@ -29,6 +29,7 @@ STAGES: Final = ("decode", "sequence", "report")
 _KIND: Final = 12  # offset of the kind byte in an event
 _REJECTED: Final = int(EventKind.REJECTED)
 _TRADE: Final = int(EventKind.TRADE)
+_EXECUTED: Final = int(EventKind.ORDER_EXECUTED)
 _NS: Final = 1e-9
 
 
@@ -120,12 +121,14 @@ class Metrics:
         self._batches.observe(count)
         kinds = events[_KIND::EVENT_BYTES]
         trades = kinds.count(_TRADE)
-        if trades:
-            self._trades.inc(trades)
-        if _REJECTED in kinds:
+        if _REJECTED in kinds or _EXECUTED in kinds:
             for row in EVENT.iter_unpack(events):
                 if row[2] == _REJECTED:
                     self.rejected(Reason(row[4]))
+                elif row[2] == _EXECUTED and not row[4]:  # the first of a match through books
+                    trades += 1
+        if trades:
+            self._trades.inc(trades)
 
     def reported(self, texts: Mapping[int, str], stamp: int, begun_ns: int, now_ns: int) -> None:
         """Note that a batch's reports are queued; the hub began it at ``begun_ns``."""

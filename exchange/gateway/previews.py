@@ -4,7 +4,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Final, NamedTuple, Protocol, TypeAlias
 
-from exchange.gateway.accounts import Accounts, quote_name
+from exchange.gateway.accounts import Accounts
 from exchange.gateway.decode import Recorder, Refused
 from exchange.gateway.http import Flood
 from exchange.gateway.mass import MassRecorder
@@ -19,18 +19,22 @@ from exchange.messages.wire_mass import Quote
 PREVIEWS_A_SECOND: Final = 10  # per account
 WAITING: Final = 1_000  # answers held while the log's disk is slow
 _TRADING: Final = frozenset((int(EventKind.TRADE), int(EventKind.ORDER_EXECUTED)))
-_LEAVING: Final = frozenset((int(EventKind.ORDER_CANCELLED), int(EventKind.ORDER_REDUCED)))
 
 
 class Tried(NamedTuple):
-    """The result of a command on a copy: its events, and the account's (cash, requirement) before
-    and after, in micro-dollars."""
+    """The result of a command on a copy: its events, the account's (cash, requirement) before and
+    after, in micro-dollars, and the lots of the order, or of the quote, that work then.
+
+    All of it is the copy's: what the gateway knows of the order may be of an earlier or a later
+    moment.
+    """
 
     sequence: int  # of the last command in the copy
     stamp: int
     events: bytes
     before: tuple[int, int]
     after: tuple[int, int]
+    leaves: int
 
 
 Outcome: TypeAlias = Tried | Refused
@@ -89,8 +93,9 @@ class Previews:
         def take(tried: Outcome) -> None:
             if isinstance(tried, Refused):
                 return tell(tried)
-            answer = previewed(request, instrument, tried, self._accounts)
-            self._waiting.append((tried.sequence, lambda: tell(answer)))
+            self._waiting.append(
+                (tried.sequence, lambda: tell(previewed(request, instrument, tried)))
+            )
             self.release(self._released)
 
         self._what_if(account, record, take)
@@ -102,9 +107,7 @@ class Previews:
             self._waiting.popleft()[1]()
 
 
-def previewed(
-    request: Preview, instrument: Instrument, tried: Tried, accounts: Accounts
-) -> Previewed:
+def previewed(request: Preview, instrument: Instrument, tried: Tried) -> Previewed:
     """Return the preview of a trial's result."""
     rows: list[Row] = list(EVENT.iter_unpack(tried.events))
     first, refused = rows[0], None
@@ -123,7 +126,7 @@ def previewed(
         duplicate=bool(first[3] & EventFlag.DUPLICATE),
         executions=[(instrument.price_text(price), str(lots)) for price, lots in trades],
         executed_quantity=str(executed),
-        leaves_quantity=str(0 if refused else _leaves(rows, executed, instrument, accounts)),
+        leaves_quantity=str(tried.leaves),
         cash=micros_text(cash),
         cash_change=micros_text(cash - before),
         required=micros_text(required),
@@ -156,30 +159,3 @@ def _trades(rows: list[Row], order_id: int) -> Iterator[tuple[int, int]]:
             at, lots = row[8], lots + row[9]
     if lots:
         yield at, lots
-
-
-def _leaves(rows: list[Row], executed: int, instrument: Instrument, accounts: Accounts) -> int:
-    """Return the lots that stay working after the command: the order's, or of a quote's sides."""
-    first = rows[0]
-    if first[3] & EventFlag.DUPLICATE:
-        return _working(first, instrument.code, accounts)
-    if first[2] == EventKind.QUOTED:
-        return first[9] + first[10]
-    if first[2] == EventKind.ORDER_CANCELLED:
-        return 0
-    known = accounts.known(first[7])
-    earlier = 0 if known is None else known.quantity - known.leaves
-    gone = sum(row[9] for row in rows if row[7] == first[7] and row[2] in _LEAVING)
-    return first[9] - earlier - executed - gone
-
-
-def _working(again: Row, code: str, accounts: Accounts) -> int:
-    """Return the lots that work now of the order, or of both sides of the quote, whose first answer
-    was repeated: only that of an entry says so itself. ``code`` is the instrument's."""
-    if again[2] == EventKind.ORDER_ACCEPTED:
-        return again[10]
-    account = accounts.by_id[again[6]]
-    ids = [again[7]]
-    if again[2] == EventKind.QUOTED:
-        ids = [account.ids.get(quote_name(code, sell), 0) for sell in (False, True)]
-    return sum(account.orders[one].leaves for one in ids if one in account.orders)

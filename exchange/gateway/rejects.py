@@ -108,20 +108,33 @@ def from_refused(refused: Refused, op: str | None = None) -> Rejected:
     )
 
 
+def is_of_entry(row: Row, text: str | None) -> bool:
+    """Whether a REJECTED event is of a client's new order, whose client order id is ``text``."""
+    key = row[11].to_bytes(8, "little") + row[12].to_bytes(8, "little")
+    return text is not None and is_id(text) and key == digest(text, ORDER)
+
+
 def from_event(
-    row: Row, time: int, text: str | None, instrument: Instrument | None, tokens: int | None
+    row: Row,
+    time: int,
+    text: str | None,
+    instrument: Instrument | None,
+    tokens: int | None,
+    *,
+    is_guess: bool = False,
 ) -> Rejected:
     """Return the reject of a REJECTED event.
 
     ``text`` came with its command: the request's id if that was a client's. ``time`` is the batch's
-    stamp in ns, ``tokens`` what the account's throttle has left.
+    stamp in ns, ``tokens`` what the account's throttle has left. ``is_guess``: ``instrument`` is
+    good for the ticks of its prices, but may not be the one concerned.
     """
+    is_order = is_of_entry(row, text)
     text = text if text is not None and is_id(text) else None
     reason = Reason(row[4])
-    key = row[11].to_bytes(8, "little") + row[12].to_bytes(8, "little")
-    is_order = text is not None and key == digest(text, ORDER)
     told = TOLD.get(reason, _UNSAID)
-    nameless = reason in _NAMELESS or (reason == Reason.DUPLICATE_DIFFERENT and not is_order)
+    nameless = is_guess or reason in _NAMELESS
+    nameless |= reason == Reason.DUPLICATE_DIFFERENT and not is_order
     wait_ns = row[14] if reason == Reason.THROTTLED else 0
     return Rejected(
         number=int(reason),

@@ -13,7 +13,7 @@ from exchange.gateway.accounts import Accounts, quote_name
 from exchange.gateway.corrections import CorrectionReports
 from exchange.gateway.deadlines import read_hold
 from exchange.gateway.mass import MassReports
-from exchange.gateway.rejects import from_event
+from exchange.gateway.rejects import from_event, is_of_entry
 from exchange.marketdata.instruments import Instruments, micros_text
 from exchange.marketdata.stream import Row, maker_of
 from exchange.messages import (
@@ -22,6 +22,7 @@ from exchange.messages import (
     EventFlag,
     EventKind,
     OrderFeature,
+    Reason,
     SelfTrade,
     TimeInForce,
 )
@@ -59,6 +60,7 @@ POST_ONLY: Final = int(EventFlag.POST_ONLY)
 RESTING: Final = int(EventFlag.RESTING)
 DUPLICATE: Final = int(EventFlag.DUPLICATE)
 AUCTION: Final = int(EventFlag.AUCTION)
+_OF_QUOTES: Final = frozenset((int(Reason.CROSSED), int(Reason.QUOTES_BLOCKED)))  # no other request
 _REPRICED: Final = 2  # reason of ORDER_REPLACED: an auction, not a request
 # Bits in ``b`` of ORDER_ACCEPTED.
 STOP: Final = int(OrderFeature.STOP) << 16
@@ -71,6 +73,18 @@ def fee_text(cash: int) -> str:
     return micros_text(-cash)
 
 
+def _names_instrument(row: Row) -> bool:
+    """Whether the instrument of a REJECTED event is that of its request, which entered no order.
+
+    One that names an order has 0 there, the number of the first one listed; a mass cancel and a
+    protection of quotes may have a product's number.
+    """
+    if row[4] in _OF_QUOTES:
+        return True
+    has_terms, has_key = bool(row[8] or row[9]), bool(row[11] or row[12])
+    return row[5] != 0 and has_terms and has_key  # a quote has all three
+
+
 def _side(flags: int) -> SideText:
     return "sell" if flags & SELL else "buy"
 
@@ -81,6 +95,7 @@ class Reports:
     def __init__(self, instruments: Instruments, accounts: Accounts) -> None:
         self._instruments = instruments
         self._accounts = accounts
+        self._alike = 0, False  # number of instruments, and whether their ticks are alike; cached
         corrections = CorrectionReports(instruments)
         self.other, self.transferred = corrections.other, corrections.transferred
         self.kinds: dict[int, Callable[[Row, int, str | None], Response]] = {
@@ -140,7 +155,19 @@ class Reports:
         listed, tokens = self._instruments.by_id.get(number), None
         if row[6] in self._accounts.by_id:
             tokens = self._accounts.tokens(row[6], time)
-        return from_event(row, time, text, listed, tokens)
+        is_guess = known is None and not _names_instrument(row) and not is_of_entry(row, text)
+        if is_guess and not self._are_ticks_alike():
+            listed = None
+        return from_event(row, time, text, listed, tokens, is_guess=is_guess)
+
+    def _are_ticks_alike(self) -> bool:
+        """Whether the prices of all instruments count the same ticks."""
+        listed = self._instruments.by_id
+        count, alike = self._alike
+        if count != len(listed):
+            alike = len({(one.tick_units, one.decimals) for one in listed.values()}) == 1
+            self._alike = len(listed), alike
+        return alike
 
     def _taken(self, row: Row, time: int, text: str | None) -> Execution:
         order_id, instrument = row[7], self._instruments.by_id[row[5]]
@@ -240,25 +267,27 @@ class Reports:
         )
 
     def _reduced(self, row: Row, time: int, text: str | None) -> Reduced:
+        again = row[3] & DUPLICATE != 0  # in the event of a repeat, leaves and reason are 0
         return Reduced(
             **self._order(row, time),
             quantity=str(row[9]),
-            leaves_quantity=str(row[10]),
+            leaves_quantity=None if again else str(row[10]),
             reason=_REASON_TEXT.get(row[4], CancelReason.REQUESTED.name),
             price=self._price(row),
             request_id=self._request(row, text),
-            duplicate=bool(row[3] & DUPLICATE),
+            duplicate=again,
         )
 
     def _replaced(self, row: Row, time: int, text: str | None) -> Replaced:
+        again = row[3] & DUPLICATE != 0
         return Replaced(
             **self._order(row, time),
             price=self._price(row),
             quantity=str(row[9]),
-            leaves_quantity=str(row[10]),
-            priority_kept=row[4] == 1,
+            leaves_quantity=None if again else str(row[10]),
+            priority_kept=None if again else row[4] == 1,
             request_id=None if row[4] == _REPRICED else text,
-            duplicate=bool(row[3] & DUPLICATE),
+            duplicate=again,
             tokens=None if row[4] == _REPRICED else self._accounts.tokens(row[6], time),
         )
 

@@ -33,6 +33,7 @@ from exchange.gateway.seats import Seats
 from exchange.gateway.session import CLOSE_POLICY, JSON, MSGPACK, Session
 from exchange.marketdata.stream import Released
 from exchange.messages import Limit
+from exchange.messages.access import ADMIN_PATH
 from exchange.messages.rest import Health
 from exchange.messages.wire import (
     HEARTBEAT_MS,
@@ -53,6 +54,8 @@ PINGS_A_SECOND: Final = 32  # per connection, pongs included
 _CONTROL: Final = (WSMsgType.PING, WSMsgType.PONG)
 _PROTOCOLS: Final = (JSON_PROTOCOL, MSGPACK_PROTOCOL)
 _OPCODE: Final = (WSMsgType.TEXT, WSMsgType.BINARY)  # by codec
+# WebSockets are charged for what they say, and operators must never wait for what they do.
+_UNMETERED: Final = ("/ws", ADMIN_PATH)
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 _log = logging.getLogger(__name__)
 
@@ -139,7 +142,9 @@ class Gateway:
         self._arrivals.head(request)
         await self._arrivals.ask(request)
         self.check_origin(request)
-        return await handler(request)
+        if request.path.startswith(_UNMETERED):
+            return await handler(request)
+        return await self._arrivals.answer(request, handler(request))
 
     async def run(self) -> None:
         """Follow the released stream and send heartbeats, until cancelled or the stream ends.

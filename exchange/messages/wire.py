@@ -230,10 +230,11 @@ class Cancelled(OrderReport, frozen=True, gc=False, tag="cancelled"):
 
 
 class Reduced(OrderReport, frozen=True, kw_only=True, tag="reduced"):
-    """``quantity`` lots were cancelled; ``leaves_quantity`` lots keep working."""
+    """``quantity`` lots were cancelled; ``leaves_quantity`` lots keep working. A repeat does not
+    know how many do."""
 
     quantity: str
-    leaves_quantity: str
+    leaves_quantity: str | None = None
     reason: str
     price: str | None = None
     request_id: str | None = None
@@ -241,12 +242,13 @@ class Reduced(OrderReport, frozen=True, kw_only=True, tag="reduced"):
 
 
 class Replaced(OrderReport, frozen=True, kw_only=True, tag="replaced"):
-    """The order has a new price and total quantity."""
+    """The order has a new price and total quantity. A repeat does not know what works of it, nor
+    whether it kept its place."""
 
     price: str
     quantity: str
-    leaves_quantity: str
-    priority_kept: bool
+    leaves_quantity: str | None = None
+    priority_kept: bool | None = None
     request_id: str | None = None
     duplicate: bool = False
     tokens: int | None = None  # as in ``accepted``

@@ -127,7 +127,11 @@ class Blotter:
         self.take_over()
 
     def take_over(self) -> None:
-        """Add the working orders that were entered before the batches taken, from the accounts."""
+        """Add what was before the batches taken and is still so: working orders, from the accounts,
+        and the last price of an instrument that has traded on this business day."""
+        for number, day in self._hub.feed.statistics.days.items():
+            if day.last is not None:
+                self.last.setdefault(number, day.last)
         for account in self._hub.accounts.by_id.values():
             for order in account.orders.values():
                 if order.id not in self.orders:

@@ -336,7 +336,13 @@ class Peer:
             told = f"more than {Limit.SUBSCRIPTIONS.value} channels, of what was listed"
             self._session.close(CLOSE_POLICY, told)
             return
-        request = Subscribe(request_id=token_hex(12), channels=feeds)
+        over = len(self._session.channels) + len(feeds) - Limit.SUBSCRIPTIONS
+        if over > 0:  # make room: feeds of what has expired are not needed any more
+            gone = sorted(self._session.channels - needed)[:over]
+            self._hear(Unsubscribe(request_id=token_hex(12), channels=gone))
+        self._hear(Subscribe(request_id=token_hex(12), channels=feeds))
+
+    def _hear(self, request: Request) -> None:
         self._session.hear(encode_msgpack(request), time.time_ns())
 
     def _unsubscribe(self, call: Call) -> Any:
