@@ -26,6 +26,7 @@ from exchange.app.hedge import hedge
 from exchange.app.requests_market import ConductRequest
 from exchange.app.wishes import RequestRefused, Wish
 from exchange.clearing import Clearing
+from exchange.clearing.margin.parameters import MarginParameters
 from exchange.gateway.access import Key
 from exchange.gateway.auth import create_key, find_key, list_keys, revoke_key, rotate_key
 from exchange.marketdata.instruments import Instrument, micros_text
@@ -400,7 +401,7 @@ class Operations:
             await self.cleared()
         if desk.business_date and parameters == self._clearing.margin_parameters():
             # Also after a repeat: there may have been a crash between the record and the rates.
-            await desk.perform(self._rates(wishes.as_date(desk.business_date)))
+            await desk.perform(self._rerate(parameters))
         adopted = self._clearing.margin_versions()
         return {
             "version": parameters.version,
@@ -531,6 +532,17 @@ class Operations:
             wishes_market.risk(terms, listed.id, price, day, parameters)
             for listed, terms, price in self._settled()
         ]
+
+    def _rerate(self, parameters: MarginParameters) -> list[Wish]:
+        """Return wishes for the margin rates of what is listed by these parameters, now. The limits
+        that operators set for the day stay."""
+        day = wishes.as_date(self._desk.business_date)
+        todo = []
+        for listed, terms, price in self._settled():
+            rate = wishes_market.rate_of(terms, price, day, parameters)
+            figures = listed.risk._replace(rate=rate)
+            todo.append(wishes_market.set_risk(listed.code, listed.id, figures))
+        return todo
 
     def _settled(self) -> Iterator[tuple[Instrument, Terms, int]]:
         """Yield each instrument that has not expired, with its terms and last settlement price in
