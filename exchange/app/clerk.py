@@ -25,7 +25,7 @@ from exchange.clearing.matters import ACCEPTED, Due
 from exchange.clearing.prices import Priced
 from exchange.clearing.records import takes_two
 from exchange.clearing.refusals import Denial
-from exchange.marketdata.instruments import micros_text
+from exchange.marketdata.instruments import Instrument, micros_text
 from exchange.messages import HOUSE_ACCOUNT, TradingState
 
 CLEARING_SECONDS: Final = 60.0  # limit for clearing to catch up with the log
@@ -216,7 +216,7 @@ class Clerk:
         """
         desk = self._desk
         listed = desk.instruments.by_id.values()
-        trading = [i for i in listed if i.state == TradingState.CONTINUOUS]
+        trading = [one for one in listed if _may_trade_on(one)]
         closing = [wishes.set_state(i.code, i.id, TradingState.CLOSED) for i in trading]
         if desk.day_open:
             closing.append(wishes.close_day(desk.business_date))
@@ -306,6 +306,14 @@ class Clerk:
         await self.cleared()
         await self._perform_dues()
         return {"code": listed.code, "price": micros_text(price), **facts}
+
+
+def _may_trade_on(listed: Instrument) -> bool:
+    """Whether an instrument trades, or is about to: an auction's orders trade when it ends, and a
+    halt may end by itself. Left alone, either would trade on a date that is settled."""
+    if listed.state == TradingState.HALTED:
+        return bool(listed.resumes)
+    return listed.state in (TradingState.CONTINUOUS, TradingState.AUCTION)
 
 
 def _refusal(outcome: str, facts: dict[str, Any]) -> RequestRefused:
