@@ -14,8 +14,8 @@ from typing import Any, Final
 
 import msgspec
 
-from exchange.app import requests, wishes
-from exchange.app.desk import Desk, WishRejected
+from exchange.app import repeats, requests, wishes
+from exchange.app.desk import Desk, Outcome, WishRejected
 from exchange.app.expiry import BY_MARKET, final_price
 from exchange.app.patience import Patience, Refused
 from exchange.app.texts import resolve
@@ -67,8 +67,18 @@ class Clerk:
         operation = msgspec.json.decode(text)["operation"]
         if takes_two(operation):
             raise RequestRefused(f"{operation} takes two people: one proposes, another approves")
+        before = await self.earlier(wish) if request_id else None
+        if before is not None:
+            refused = await self._perform_dues()
+            told: dict[str, Any] = {"sequence": before.events[0].sequence, "rulings": []}
+            return {**told, "dues_refused": refused} if refused else told
         (outcome,) = await self._desk.perform([wish])
         return await self.ruled(outcome.events[0].sequence, operation)
+
+    async def earlier(self, wish: Wish) -> Outcome | None:
+        """Return the outcome of what a wish repeats under its request id; None if it repeats
+        nothing. RequestRefused if that was another request; TimeoutError."""
+        return await repeats.earlier(wish, self._desk, self._clearing, self.cleared)
 
     def by_two(self, text: str, **names: str) -> tuple[str, Wish]:
         """Return (operation, command) of a record that takes two people, with their names in it.

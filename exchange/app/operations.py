@@ -30,7 +30,7 @@ from exchange.clearing.margin.parameters import MarginParameters
 from exchange.gateway.access import Key
 from exchange.gateway.auth import create_key, find_key, list_keys, revoke_key, rotate_key
 from exchange.marketdata.instruments import Instrument, micros_text
-from exchange.messages import EventFlag, HaltCause, Mode, TradingState
+from exchange.messages import Event, HaltCause, Mode, TradingState
 from exchange.messages.access import Right
 from exchange.sequencer import LogFull
 
@@ -340,28 +340,33 @@ class Operations:
     async def _move_cash(self, request: requests.Deposit | requests.Withdraw) -> dict[str, Any]:
         """Book a deposit or withdrawal; a deposit opens its account if needed."""
         movement = wishes.move_cash(request)
+        before = await self._house.earlier(movement) if request.request_id else None
+        if before is not None:
+            return {**_moved(before.events[0]), "booked_before": True}
         opening: list[Wish] = []
         if isinstance(request, requests.Deposit) and request.account not in self._desk.accounts:
             opening = [self._opening(requests.OpenAccount(account=request.account))]
         outcomes = await self._desk.perform([*opening, movement])
-        event = outcomes[-1].events[0]
-        return {
-            "account": request.account,
-            "amount": micros_text(event.price),
-            "cash": micros_text(event.b),
-            "sequence": event.sequence,
-        }
+        return _moved(outcomes[-1].events[0])
+
+    async def _recorded(self, wish: Wish) -> tuple[Event, bool]:
+        """Journal a record under its request id; return its event, and whether that is of an
+        earlier request. RequestRefused if the id is of another record."""
+        before = await self._house.earlier(wish)
+        if before is not None:
+            return before.events[0], True
+        (outcome,) = await self._desk.perform([wish])
+        return outcome.events[0], False
 
     async def _record_fixing(self, request: requests.RecordFixing) -> dict[str, Any]:
         """Journal an index's fixing; the answer says whether it is a repeat."""
-        (outcome,) = await self._desk.perform([wishes.record_fixing(request)])
-        event = outcome.events[0]
+        event, repeated = await self._recorded(wishes.record_fixing(request))
         return {
             "index": request.index,
             "date": request.date,
             "revision": request.revision,
             "sequence": event.sequence,
-            "recorded_before": bool(event.flags & EventFlag.DUPLICATE),
+            "recorded_before": repeated,
         }
 
     async def _record_factors(self, request: requests.RecordFactors) -> dict[str, Any]:
@@ -380,15 +385,14 @@ class Operations:
                 factors.check_publication(table, before, rules, grade, self._now().date())
         except Refused as refused:
             raise RequestRefused(str(refused)) from refused
-        (outcome,) = await self._desk.perform([wishes.record_factors(table, request.table)])
-        event = outcome.events[0]
+        event, repeated = await self._recorded(wishes.record_factors(table, request.table))
         return {
             "grade": table.grade,
             "expiry": table.expiry,
             "version": table.version,
             "digest": table.digest,
             "sequence": event.sequence,
-            "recorded_before": bool(event.flags & EventFlag.DUPLICATE),
+            "recorded_before": repeated,
         }
 
     async def _adopt_margin(self, request: requests.AdoptMargin) -> dict[str, Any]:
@@ -552,6 +556,16 @@ class Operations:
             if terms is not None and listed.state != TradingState.EXPIRED:
                 price = listed.mark if listed.settlement_price is None else listed.settlement_price
                 yield listed, terms, price
+
+
+def _moved(event: Event) -> dict[str, Any]:
+    """Return the answer for money that was moved; ``cash`` is what the account had then."""
+    return {
+        "account": event.account,
+        "amount": micros_text(event.price),
+        "cash": micros_text(event.b),
+        "sequence": event.sequence,
+    }
 
 
 def _check_machine(key: Key, person: str) -> None:

@@ -465,6 +465,14 @@ class Clearing:
             return None
         return (found["number"] >> INDEX_BITS) + 1, json.loads(found["facts"])
 
+    def request(self, account: int, key_lo: int, key_hi: int) -> int | None:
+        """Return the sequence of the first command of an account, or for the house a record, that
+        was accepted under a request id; None if there is none."""
+        query = "select sequence from requests where account = ? and key = ?"
+        key = (key_hi << 64 | key_lo).to_bytes(16, "little")
+        with self._lock:
+            return self._store.first(query, (account, key))
+
     def gains(self, default: int) -> dict[int, int]:
         """Return the gains that haircuts may take for a default, in micro-dollars by account.
 
