@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import IO, Final
 
 CHECKOUT: Final = Path(__file__).parents[1]
 COMMAND: Final = [sys.executable, "-m", "exchange.cli"]
@@ -17,9 +17,12 @@ STOP_SECONDS: Final = 30
 class Server:
     """A serving process and what it said when it was ready."""
 
-    def __init__(self, data: Path, *flags: str) -> None:
+    def __init__(self, data: Path, *flags: str, log: IO[str] | None = None) -> None:
+        """``log``: where what it logs goes, instead of to the test's own stderr."""
         command = [*COMMAND, "serve", "--data", str(data), "--port", "0", *flags]
-        self.process = subprocess.Popen(command, cwd=CHECKOUT, stdout=subprocess.PIPE, text=True)
+        self.process = subprocess.Popen(
+            command, cwd=CHECKOUT, stdout=subprocess.PIPE, stderr=log, text=True
+        )
         assert self.process.stdout is not None
         self.ready: dict[str, str] = json.loads(self.process.stdout.readline())
 
@@ -31,9 +34,9 @@ class Server:
 
 
 @contextmanager
-def serving(data: Path, *flags: str) -> Iterator[Server]:
+def serving(data: Path, *flags: str, log: IO[str] | None = None) -> Iterator[Server]:
     """A served market, killed at the end if it still runs."""
-    server = Server(data, *flags)
+    server = Server(data, *flags, log=log)
     try:
         yield server
     finally:

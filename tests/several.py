@@ -33,6 +33,9 @@ from exchange.messages.wire import signed_text
 
 CODE: Final = today.code()
 SECONDS: Final = 20.0
+RESTARTS: Final = "hourbook_gateway_restarts"
+AGAIN: Final = ", started again"
+LATE: Final = "came no nearer to serving"
 Place = tuple[int, int]  # sequence, index
 
 
@@ -179,12 +182,14 @@ def _logon(key_id: str, secret: str, options: dict[str, Any]) -> dict[str, Any]:
 
 @dataclass
 class House:
-    """A served market; ``at`` is a price that trades, ``away`` one at which buyers wait."""
+    """A served market; ``at`` is a price that trades, ``away`` one at which buyers wait, ``log``
+    the file of its log."""
 
     data: Path
     ready: dict[str, str]
     at: str
     away: str
+    log: Path
 
 
 async def figures(house: House) -> dict[str, float]:
@@ -196,9 +201,37 @@ async def figures(house: House) -> dict[str, float]:
     return {name: float(value) for name, _, value in pairs}
 
 
+class Restarts:
+    """The restarts of gateways from now on, as they are counted and as they are logged."""
+
+    def __init__(self, house: House, counted: float) -> None:
+        self._house, self._counted = house, counted
+        self._logged = len(self._lines())
+
+    @classmethod
+    async def begin(cls, house: House) -> Self:
+        return cls(house, (await figures(house))[RESTARTS])
+
+    def _lines(self) -> list[str]:
+        return [one for one in self._house.log.read_text().splitlines() if AGAIN in one]
+
+    async def causes(self) -> list[str]:
+        """Return why each was, without what is due to a machine so slow that a gateway came no
+        nearer to serving within its time. All serve now, and each of them is counted once."""
+        now, lines = await figures(self._house), self._lines()[self._logged :]
+        assert now["hourbook_gateways"] == 2
+        assert now[RESTARTS] == self._counted + len(lines), lines
+        causes = [line.partition(": gateway ")[2].removesuffix(AGAIN) for line in lines]
+        return [cause for cause in causes if LATE not in cause]
+
+    def late(self) -> int:
+        """Return how many came no nearer to serving within their time."""
+        return sum(LATE in line for line in self._lines()[self._logged :])
+
+
 async def reborn(crowd: Crowd, key: tuple[str, str]) -> Peer:
     """A client of gateway 0, once that serves again."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while True:
             try:
                 return await crowd.join(key, 0)

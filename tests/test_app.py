@@ -28,6 +28,7 @@ from exchange.gateway.auth import create_key, find_key, list_keys, revoke_key, r
 from exchange.journal.errors import DirectoryLocked
 from exchange.journal.replay import replay
 from exchange.messages import Mode, Reason
+from exchange.sequencer import LogFull
 
 NOON_NS = int(datetime(2026, 11, 20, 12, tzinfo=UTC).timestamp()) * 10**9
 
@@ -318,6 +319,29 @@ async def test_what_cannot_be_paid_is_asked_for_again_once_the_log_goes_on(tmp_p
         assert m.clearing.dues()
         await perform(m, requests.Deposit(account=0, amount="1000000"))
         await eventually(lambda: not m.clearing.dues())
+
+
+async def test_what_keeps_the_watch_from_its_work_is_logged_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """And again if it comes back. A disk that is full for an hour fills no log of its own."""
+    tries = 0
+
+    async def checkpoint() -> int | None:
+        nonlocal tries
+        tries += 1
+        if tries == 5:
+            return None
+        raise LogFull(tries)
+
+    async with running(tmp_path, watch_seconds=0.001, checkpoint_seconds=0.001) as m:
+        with monkeypatch.context() as patch:
+            patch.setattr(m.operations, "checkpoint", checkpoint)
+            for most in (5, 9):
+                await perform(m, requests.Deposit(account=1, amount="1"))
+                await eventually(lambda least=most: tries >= least)
+    lines = [one.getMessage() for one in caplog.records if "too busy" in one.getMessage()]
+    assert len(lines) == 2 and all("LOG_FULL" in line for line in lines)
 
 
 async def test_a_part_that_fails_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

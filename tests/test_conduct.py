@@ -18,6 +18,7 @@ from clients.aio import AsyncClient
 from clients.events import AnyEvent
 from exchange.app import Market, requests
 from exchange.app.wishes import RequestRefused, Wish, note
+from exchange.marketdata.instruments import micros_text
 from exchange.messages import Command, CommandKind, HaltCause, Side, TradingState
 from exchange.messages.wire import (
     Accepted,
@@ -426,3 +427,95 @@ async def test_a_restart_knows_what_instruments_are_held_to(tmp_path: Path) -> N
         after = {one["code"]: one for one in (await do(live, requests.State()))["instruments"]}
         assert after == before
         assert after[SPREAD]["implied"] and after[CODE]["breakers"] == {"circuit": "0.020"}
+
+
+class Quiet:
+    """A market, and two accounts that trade with each other."""
+
+    def __init__(self) -> None:
+        self.now = stamp("2026-11-20T12:00")
+        self.market: Market
+
+    async def do(self, request: requests.AnyRequest, person: str = "anne") -> dict[str, Any]:
+        return await self.market.operations.perform(request, person)
+
+    def state(self, code: str) -> str:
+        return self.market.desk.instruments.by_code[code].state.name
+
+    async def cross(self, code: str, sell: int, buy: int) -> None:
+        """Account 1 sells a lot and account 2 buys one, so many ticks from the mark."""
+        listed = self.market.desk.instruments.by_code[code]
+        for account, side, step in ((1, Side.SELL, sell), (2, Side.BUY, buy)):
+            order = Command(
+                kind=CommandKind.ENTER, account=account, side=side, quantity=1,
+                instrument=listed.id, price=listed.mark // listed.tick_scale + step,
+                key_lo=self.market.desk.sequence + 1,
+            )  # fmt: skip
+            await self.market.desk.perform([Wish(order, note("enter"))])
+
+
+@pytest.fixture
+async def quiet(tmp_path: Path) -> AsyncIterator[Quiet]:
+    """A market whose clock stands still until a test moves it, and two accounts with money."""
+    async with asyncio.timeout(60):
+        quiet = Quiet()
+        quiet.market = await Market.start(tmp_path, clock=lambda: quiet.now)
+        people(tmp_path, "anne", "bert")
+        for account in (1, 2):
+            await quiet.do(requests.Deposit(account=account, amount="5000000"))
+        yield quiet
+        await quiet.market.stop()
+
+
+async def test_nothing_that_a_settlement_leaves_trades_on_its_date(quiet: Quiet) -> None:
+    """Neither when a halt's time is over, nor when somebody ends an auction."""
+    halts, auction, pre_open = "H100Z26", "H100F27", "H100G27"
+    market = quiet.market
+    breaker = requests.SetBreaker(
+        code=halts, window="velocity", variation="0.005", halt_ms=30_000
+    )  # fmt: skip
+    await quiet.do(breaker)
+    for step in (0, 6):
+        await quiet.cross(halts, step, step)
+    assert quiet.state(halts) == "HALTED"
+    await quiet.do(requests.Auction(code=auction, cause="closing"))
+    await quiet.do(requests.PreOpen(code=pre_open))
+    for code in (auction, pre_open):
+        await quiet.cross(code, -2, 9)
+    before = Decimal(micros_text(market.desk.instruments.by_code[pre_open].mark))
+    inputs = {one["code"]: one for one in (await quiet.do(requests.Settle()))["inputs"]}
+    assert [quiet.state(code) for code in (halts, auction, pre_open)] == [
+        "CLOSED", "CLOSED", "PRE_OPEN",
+    ]  # fmt: skip
+    assert inputs[auction]["window_trades"] == 1  # of its auction, which came before the settlement
+    crossed = inputs[pre_open]  # no quote is what nobody could trade at
+    assert (crossed["bid"], crossed["ask"], crossed["tier"]) == (None, None, 3)
+    assert Decimal(crossed["price"]) == before + Decimal(crossed["preceding_change"])
+    quiet.now += 60 * 10**9
+    market.sequencer.wake()
+    await quiet.do(requests.Deposit(account=1, amount="1"))  # behind whatever was due
+    assert quiet.state(halts) == "CLOSED"
+    assert (await quiet.do(requests.OpenDay()))["opened"] == 47
+
+
+async def test_nothing_trades_while_no_business_date_is_open(quiet: Quiet) -> None:
+    await quiet.do(requests.SetBreaker(code="H100F27", variation="0.005"))
+    for step in (0, 6):
+        await quiet.cross("H100F27", step, step)
+    resume = requests.Resume(code="H100F27", reason="news")
+    proposed = await quiet.do(resume)
+    await quiet.do(requests.Settle())
+    for request in (
+        requests.Resume(code=CODE), requests.Resume(code="B200"), requests.Auction(code=CODE),
+        requests.Resume(code=CODE, auction=True), resume,
+        requests.Approve(proposal=proposed["proposal"]),
+    ):  # fmt: skip
+        with pytest.raises(RequestRefused, match="no business date is open"):
+            await quiet.do(request, "bert")
+    assert (quiet.state(CODE), quiet.state("H100F27")) == ("CLOSED", "HALTED")
+    await quiet.do(requests.PreOpen(code=CODE))  # of the next date: nothing trades in it
+    await quiet.do(requests.OpenDay())
+    assert quiet.state(CODE) == "PRE_OPEN"
+    await quiet.do(requests.Resume(code=CODE))
+    await quiet.do(requests.Approve(proposal=proposed["proposal"]), "bert")
+    assert (quiet.state(CODE), quiet.state("H100F27")) == ("CONTINUOUS", "CONTINUOUS")

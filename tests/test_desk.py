@@ -1,16 +1,24 @@
-"""What a request leaves behind that cannot be done. Budget: 5 seconds."""
+"""What a request leaves behind that cannot be done, or is asked for again. Budget: 10 seconds."""
 
+import asyncio
 import logging
+from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
-from test_app import perform, running
+from test_app import NOON_NS, perform, running
 
-from exchange.app import admin, requests, wishes
+from exchange.app import Market, admin, requests, wishes
+from exchange.app.market import LEDGER_NAME
 from exchange.app.operations import Operations
-from exchange.app.wishes import RequestRefused
-from exchange.messages import COMMAND, Command, CommandKind
+from exchange.app.wishes import RequestRefused, Wish, note
+from exchange.messages import COMMAND, Command, CommandKind, Limit, Side
 from exchange.sequencer import LogFull
+
+CODE = "H100Z26"
+PAID = '{"operation": "pay_capital", "amount": "5", "person": "owner"}'
+MANY = int(Limit.IDEMPOTENCY_WINDOW) + 1  # ids after which the engine has forgotten one
 
 
 async def test_a_request_that_the_queue_refuses_is_waited_for_no_more(
@@ -97,3 +105,123 @@ async def test_a_request_that_fails_is_answered_and_in_the_log(
             answer = await admin.answer(requests.State(), m.operations)
         assert not answer.ok and answer.error == "failed, KeyError: 'a defect'; look at the log"
         assert "State failed" in caplog.text and "Traceback" in caplog.text
+
+
+# Request ids
+
+
+@pytest.fixture
+async def market(tmp_path: Path) -> AsyncIterator[Market]:
+    async with asyncio.timeout(60), running(tmp_path) as m:
+        await perform(m, requests.Deposit(account=1, amount="5000000"))
+        yield m
+
+
+async def forget(market: Market) -> None:
+    """Have account 1 and the house use so many ids that the engine knows none from before."""
+    listed = market.desk.instruments.by_code[CODE]
+    first = market.desk.sequence + 1
+    for number in range(MANY):
+        order = Command(
+            kind=CommandKind.ENTER, account=1, side=Side.BUY, quantity=1, instrument=listed.id,
+            price=listed.low_ticks, key_lo=first + number,
+        )  # fmt: skip
+        record = Command(kind=CommandKind.RECORD, key_lo=first + number)
+        await market.desk.perform([Wish(order, note("enter")), Wish(record, note("nothing"))])
+    await market.operations.cleared()
+
+
+def fixing(price: str, revision: int = 0) -> requests.RecordFixing:
+    return requests.RecordFixing(
+        index="HBX-H100", date=20261101, state="PUBLISHED", price=price, revision=revision,
+        inputs_hash="ab" * 32, tape_hash="cd" * 32,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("later", [False, True])
+async def test_money_is_moved_once_under_an_id(market: Market, later: bool) -> None:
+    deposit = requests.Deposit(account=1, amount="7", request_id="in")
+    withdrawal = requests.Withdraw(account=1, amount="2.5", request_id="out")
+    told = [await perform(market, deposit), await perform(market, withdrawal)]
+    assert [one["cash"] for one in told] == ["5000007.000000", "5000004.500000"]
+    if later:
+        await forget(market)
+    sequence = market.desk.sequence
+    again = [await perform(market, deposit), await perform(market, withdrawal)]
+    assert again == [{**one, "booked_before": True} for one in told]
+    for other in (
+        requests.Deposit(account=1, amount="8", request_id="in"),
+        requests.Withdraw(account=1, amount="7", request_id="in"),
+    ):
+        with pytest.raises(RequestRefused, match="DUPLICATE_DIFFERENT"):
+            await perform(market, other)
+    assert market.desk.sequence == sequence
+    assert market.engine.account(1)["cash"] == 5_000_004_500_000
+    elsewhere = requests.Deposit(account=2, amount="8", request_id="in")  # an id is its account's
+    assert "booked_before" not in await perform(market, elsewhere)
+
+
+@pytest.mark.parametrize("later", [False, True])
+async def test_a_record_is_written_once_under_an_id(market: Market, later: bool) -> None:
+    await perform(market, requests.PutRecord(record=PAID, request_id="x"))
+    first = await perform(market, fixing("3.2"))
+    if later:
+        await forget(market)
+    again = await perform(market, requests.PutRecord(record=PAID, request_id="x"))
+    assert again["rulings"] == [] and market.clearing.capital() == 5_000_000
+    repeated = await perform(market, fixing("3.2"))
+    assert (first["recorded_before"], repeated["recorded_before"]) == (False, True)
+    for other in (requests.PutRecord(record=PAID.replace("5", "7"), request_id="x"), fixing("9.9")):
+        with pytest.raises(RequestRefused, match="DUPLICATE_DIFFERENT"):
+            await perform(market, other)
+    assert not (await perform(market, fixing("9.9", revision=1)))["recorded_before"]
+    assert market.clearing.capital() == 5_000_000
+
+
+async def test_an_id_is_known_after_a_restart_that_makes_the_ledger_anew(tmp_path: Path) -> None:
+    deposit = requests.Deposit(account=1, amount="7", request_id="in")
+    async with running(tmp_path) as m:
+        await perform(m, requests.Deposit(account=1, amount="5000000"))
+        first = await perform(m, deposit)
+        await forget(m)
+    for path in tmp_path.glob(f"{LEDGER_NAME}*"):
+        path.unlink()
+    async with running(tmp_path, NOON_NS) as m:
+        assert await perform(m, deposit) == {**first, "booked_before": True}
+        assert m.clearing.cash(1) == 5_000_007_000_000
+
+
+async def test_what_was_given_up_and_is_still_queued_is_not_done_again(
+    market: Market, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many ids its account uses before it has its turn."""
+    deposit = requests.Deposit(account=1, amount="7", request_id="in")
+    real, held = market.desk._submit, []
+
+    def queue(items: list[Any]) -> None:
+        held.append(items)
+
+    monkeypatch.setattr(market.desk, "_submit", queue)
+    monkeypatch.setattr("exchange.app.desk.ANSWER_SECONDS", 0.01)
+    with pytest.raises(TimeoutError):
+        await perform(market, deposit)
+    monkeypatch.undo()
+
+    def release(items: list[Any]) -> None:
+        for one in (*held, items):
+            real(one)
+        held.clear()
+
+    monkeypatch.setattr(market.desk, "_submit", release)
+    assert (await perform(market, deposit))["booked_before"]
+    assert market.engine.account(1)["cash"] == 5_000_007_000_000
+    assert not market.desk.unanswered
+    sequence = market.desk.sequence
+    await perform(market, deposit)
+    assert market.desk.sequence == sequence
+
+
+async def test_a_figure_that_fits_no_command_is_asked_for_in_no_books(market: Market) -> None:
+    for account in (-1, 1 << 64):
+        with pytest.raises(RequestRefused):
+            await perform(market, requests.Deposit(account=account, amount="1", request_id="x"))

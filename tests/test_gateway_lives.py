@@ -13,10 +13,11 @@ from served import COMMAND
 from several import Gateway, stopped_before_it_serves
 
 from exchange.app import gateways
-from exchange.app.gateway_link import Status, Wire
+from exchange.app.gateway_link import Hello, Listening, Status, Wire
 from exchange.app.lives import Lives
 from exchange.app.settings import Settings
 from exchange.cli.output import Exit
+from exchange.journal.tape import Standing
 from exchange.sequencer import LogFull
 
 pytestmark = pytest.mark.skipif(
@@ -39,6 +40,36 @@ async def test_a_gateway_may_take_its_time_to_start_as_long_as_it_moves() -> Non
     lives.serve(life)
     assert lives.stuck(most) == [] and lives.beat(most) == []
     lives.end(wire)
+
+
+async def test_what_was_reported_falls_by_no_gateway_that_starts_again() -> None:
+    """Not while it reads what there is, and not while none serves."""
+    market: Any = SimpleNamespace(
+        settings=Settings(), stopping=False, metrics=SimpleNamespace(add=lambda *_: None),
+        tape=SimpleNamespace(exchange_id=bytes(16), standing=Standing((0, 0, 0), 0, [])),
+    )  # fmt: skip
+    front = gateways.Gateways(market)
+
+    def serve(which: int, sequence: int) -> Wire:
+        wire = Wire(front)
+        front.heard(wire, Hello(which))
+        front.heard(wire, Status(sequence, 0, {}, {}, {}))
+        front.heard(wire, Listening())
+        return wire
+
+    first, second = serve(0, 70), serve(1, 71)
+    assert front.sequence == 70
+    front.lost(first)
+    assert front.sequence == 71
+    front.heard(again := Wire(front), Hello(0))
+    for sequence in (0, 12):
+        front.heard(again, Status(sequence, 0, {}, {}, {}))
+        assert front.sequence == 71
+    front.lost(second)
+    assert front.sequence == 71
+    front.heard(again, Status(73, 0, {}, {}, {}))
+    front.heard(again, Listening())
+    assert front.sequence == 73
 
 
 async def test_a_port_whose_connections_have_just_ended_is_free() -> None:

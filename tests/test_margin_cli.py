@@ -67,6 +67,23 @@ async def test_adopted_parameters_move_the_engines_rates(tmp_path: Path) -> None
         await market.stop()
 
 
+async def test_limits_that_an_operator_set_outlive_the_adoption_of_margin(tmp_path: Path) -> None:
+    """Of its first time as of a repeat: only the rates are new."""
+    market = await Market.start(tmp_path, clock=noon)
+    try:
+        own = rate_of(market, "H100F27")
+        limits = requests.SetLimits(code="H100F27", position_limit=7, max_order=3)
+        await market.operations.perform(limits)
+        for _ in range(2):
+            await market.operations.perform(requests.AdoptMargin(parameters=proposed().to_json()))
+            shown = market.operations.state()["instruments"]
+            (one,) = [one for one in shown if one["code"] == "H100F27"]
+            assert (one["position_limit"], one["max_order"]) == (7, 3)
+            assert rate_of(market, "H100F27") > own
+    finally:
+        await market.stop()
+
+
 async def _is_refused(market: Market, second: MarginParameters) -> None:
     """Texts that are no parameters, and parameters that may not follow: by name, nothing logged."""
     low = [

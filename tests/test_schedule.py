@@ -16,6 +16,7 @@ from random import Random
 from typing import Any, NamedTuple
 
 import pytest
+from overrides import override
 from served import COMMAND
 
 from contracts import calendar, registry
@@ -24,7 +25,7 @@ from exchange.app import Market, requests, wishes
 from exchange.app.schedule import STATES
 from exchange.app.schedule import Schedule as Follower
 from exchange.app.settings import Limits, Schedule, Settings
-from exchange.app.wishes import Wish, note
+from exchange.app.wishes import RequestRefused, Wish, note
 from exchange.messages import EVENT, Command, CommandKind, EventKind, HaltCause, Side, TradingState
 from exchange.sequencer import LogFull
 from exchange.sim.disk import SimDisk
@@ -392,12 +393,63 @@ async def test_what_was_resumed_after_its_last_session_is_closed_when_the_next_b
         now = stamp("2026-11-30T22:10")
         await follower.look()
         assert (last.state, other.state) == (CLOSED, CLOSED)
-        await market.operations.perform(requests.Resume(code="H100"))
+        with pytest.raises(RequestRefused, match="no business date is open"):
+            await market.operations.perform(requests.Resume(code="H100"))
+        resumed = [wishes.set_state(one.code, one.id, CONTINUOUS) for one in (last, other)]
+        await market.desk.perform(resumed)  # as logs of earlier builds have it
         await follower.look()
         assert (last.state, other.state) == (CONTINUOUS, CONTINUOUS)
         now = stamp("2026-11-30T22:31")
         await follower.look()
         assert (last.state, other.state) == (CLOSED, PRE_OPEN)
+    finally:
+        await market.stop()
+
+
+async def test_a_volatility_auction_at_the_close_goes_on_as_the_closing_auction(
+    tmp_path: Path,
+) -> None:
+    """And the market's other auctions are told their indicative prices meanwhile."""
+    now = stamp("2026-11-23T21:54")
+    settings = Settings(schedule=Schedule(follow=True))
+    market = await Market.start(tmp_path, clock=lambda: now, settings=settings)
+    try:
+        follower = Follower(market.desk, market.operations, lambda: now, settles=True)
+        listed, other = (market.desk.instruments.by_code[code] for code in (CODE, LAST))
+        await market.operations.perform(requests.Auction(code=CODE))
+        now = stamp("2026-11-23T21:55:20")
+        await follower.look()
+        assert (listed.state, listed.cause) == (AUCTION, HaltCause.VOLATILITY)
+        assert (other.state, other.cause) == (AUCTION, HaltCause.CLOSING)
+        assert market.desk.indicated == now
+        now = stamp("2026-11-23T22:00:01")
+        await follower.look()
+        assert (listed.state, other.state, market.desk.day_open) == (CLOSED, CLOSED, False)
+    finally:
+        await market.stop()
+
+
+@pytest.mark.parametrize("looks", [True, False])
+async def test_a_correction_of_the_settled_date_is_booked_before_the_next_one_opens(
+    tmp_path: Path, looks: bool
+) -> None:
+    """By the schedule that settles, whether it looks in between or the next date is due first."""
+    now = stamp("2026-11-23T21:00")
+    settings = Settings(schedule=Schedule(follow=True))
+    market = await Market.start(tmp_path, clock=lambda: now, settings=settings)
+    try:
+        follower = Follower(market.desk, market.operations, lambda: now, settles=True)
+        listed = market.desk.instruments.by_code[CODE]
+        now = stamp("2026-11-23T22:05")
+        await follower.look()
+        await override(market.operations, CODE, "2.900", correction=True)
+        if looks:
+            await follower.look()
+            assert (listed.settlement_price, market.desk.business_date) == (2_900_000, 20261123)
+        now = stamp("2026-11-23T22:35")
+        await follower.look()
+        assert (listed.settlement_price, market.desk.business_date) == (2_900_000, 20261124)
+        assert listed.state == PRE_OPEN
     finally:
         await market.stop()
 

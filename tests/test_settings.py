@@ -135,6 +135,9 @@ def test_the_command_line_shows_what_is_in_force_and_names_what_is_wrong(tmp_pat
     served = [*COMMAND, "serve", "--config", str(file), "--port", "8", "--show-config"]
     done = subprocess.run(served, cwd=CHECKOUT, capture_output=True, text=True, check=True)
     assert re.search(r"^serve\.port +8 +flag +TCP port", done.stdout, re.MULTILINE)
+    as_json = [*served, "--json"]
+    done = subprocess.run(as_json, cwd=CHECKOUT, capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout)["serve.port"]["value"] == 8
     written(tmp_path, "[serve]\nprot = 9\n")
     done = subprocess.run(served, cwd=CHECKOUT, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (2, "")

@@ -14,8 +14,8 @@ from typing import Any, Final
 
 import msgspec
 
-from exchange.app import requests, wishes
-from exchange.app.desk import Desk, WishRejected
+from exchange.app import repeats, requests, wishes
+from exchange.app.desk import Desk, Outcome, WishRejected
 from exchange.app.expiry import BY_MARKET, final_price
 from exchange.app.patience import Patience, Refused
 from exchange.app.texts import resolve
@@ -25,8 +25,8 @@ from exchange.clearing.matters import ACCEPTED, Due
 from exchange.clearing.prices import Priced
 from exchange.clearing.records import takes_two
 from exchange.clearing.refusals import Denial
-from exchange.marketdata.instruments import micros_text
-from exchange.messages import HOUSE_ACCOUNT, EventFlag, TradingState
+from exchange.marketdata.instruments import Instrument, micros_text
+from exchange.messages import HOUSE_ACCOUNT, TradingState
 
 CLEARING_SECONDS: Final = 60.0  # limit for clearing to catch up with the log
 CAUGHT_UP_SECONDS: Final = 1.0  # limit for clearing to catch up before its dues are performed
@@ -68,14 +68,17 @@ class Clerk:
         operation = msgspec.json.decode(text)["operation"]
         if takes_two(operation):
             raise RequestRefused(f"{operation} takes two people: one proposes, another approves")
+        before = await self.earlier(wish) if request_id else None
+        if before is not None:
+            first = await self.ruled(before.events[0].sequence, operation)
+            return {**first, "recorded_before": True}
         (outcome,) = await self._desk.perform([wish])
-        event = outcome.events[0]
-        if not event.flags & EventFlag.DUPLICATE:
-            return await self.ruled(event.sequence, operation)
-        await self.cleared()
-        first = self._clearing.ruled(operation, request_id)
-        sequence = event.sequence if first is None else first[0]
-        return {**await self.ruled(sequence, operation), "recorded_before": True}
+        return await self.ruled(outcome.events[0].sequence, operation)
+
+    async def earlier(self, wish: Wish) -> Outcome | None:
+        """Return the outcome of what a wish repeats under its request id; None if it repeats
+        nothing. RequestRefused if that was another request; TimeoutError."""
+        return await repeats.earlier(wish, self._desk, self._clearing, self.cleared)
 
     def by_two(self, text: str, **names: str) -> tuple[str, Wish]:
         """Return (operation, command) of a record that takes two people, with their names in it.
@@ -223,7 +226,7 @@ class Clerk:
         """
         desk = self._desk
         listed = desk.instruments.by_id.values()
-        trading = [i for i in listed if i.state == TradingState.CONTINUOUS]
+        trading = [one for one in listed if _may_trade_on(one)]
         closing = [wishes.set_state(i.code, i.id, TradingState.CLOSED) for i in trading]
         if desk.day_open:
             closing.append(wishes.close_day(desk.business_date))
@@ -313,6 +316,14 @@ class Clerk:
         await self.cleared()
         await self._perform_dues()
         return {"code": listed.code, "price": micros_text(price), **facts}
+
+
+def _may_trade_on(listed: Instrument) -> bool:
+    """Whether an instrument trades, or is about to: an auction's orders trade when it ends, and a
+    halt may end by itself. Left alone, either would trade on a date that is settled."""
+    if listed.state == TradingState.HALTED:
+        return bool(listed.resumes)
+    return listed.state in (TradingState.CONTINUOUS, TradingState.AUCTION)
 
 
 def _refusal(outcome: str, facts: dict[str, Any]) -> RequestRefused:

@@ -19,6 +19,7 @@ BREAKER_HALTS: Final = (HaltCause.CIRCUIT_BREAKER, HaltCause.VELOCITY)
 _MS: Final = 1_000_000
 _MS_MAX: Final = 7 * 86_400_000  # longest span or halt of a breaker
 _TRADING: Final = (TradingState.CONTINUOUS, TradingState.PRE_OPEN, TradingState.AUCTION)
+_MATCHING: Final = (TradingState.CONTINUOUS, TradingState.AUCTION)
 _COLLECTED: Final = (TradingState.PRE_OPEN, TradingState.AUCTION)
 
 
@@ -61,6 +62,7 @@ class Conduct:
         """Move an instrument, or all of a product, to another trading state."""
         state, cause = _wished(request)
         chosen = self._chosen(request.code, state)
+        self._check_day(state)
         for listed in chosen:
             if self._by_breaker(listed):
                 raise RequestRefused(
@@ -80,6 +82,7 @@ class Conduct:
         halted = self._halted(request.code)
         if not halted:
             raise RequestRefused(f"nothing of {request.code} is halted by a breaker any more")
+        self._check_day(state)
         chosen = [one for one in halted if upto is None or self._desk.moved(one) <= upto]
         if not chosen:
             raise RequestRefused(
@@ -108,6 +111,15 @@ class Conduct:
         if not chosen:
             raise RequestRefused(f"nothing of {code} can be {state.name} now")
         return chosen
+
+    def _check_day(self, state: TradingState) -> None:
+        """Raise RequestRefused for a state that leads to trades while no business date is open:
+        they would be on one that is settled, where nobody can bust them."""
+        if state in _MATCHING and not self._desk.day_open:
+            raise RequestRefused(
+                "no business date is open, and nothing trades without one: `hourbook admin"
+                " open-day` opens the next, as a market does itself that follows its calendar"
+            )
 
     def may_trade(self, listed: Instrument) -> bool:
         """Whether a contract may trade on the business date: its last trading day is not over."""

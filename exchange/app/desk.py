@@ -124,6 +124,7 @@ class Desk:
         self.day_open = False
         self.mode = Mode.NORMAL
         self.sequence = self.stamp = 0  # of the last batch
+        self.unanswered = False  # whether commands were given up that may still be queued
         self._handlers = {
             EventKind.ACCOUNT_OPENED: self._account_opened,
             EventKind.DAY_OPENED: self._day_opened,
@@ -166,15 +167,19 @@ class Desk:
         loop = asyncio.get_running_loop()
         items: list[Item] = [(wish.record, 0, wish.text) for wish in wishes]
         waiting: list[asyncio.Future[Outcome]] = []
+        queued = False  # and not answered yet
         try:
             for wish in wishes:
                 assert wish.text not in self._waiting, "every wish has a text of its own"
                 self._waiting[wish.text] = future = loop.create_future()
                 waiting.append(future)
             self._submit(items)
+            queued = True
             async with asyncio.timeout(ANSWER_SECONDS):
                 outcomes = [await future for future in waiting]
+            queued = False
         finally:
+            self.unanswered |= queued
             for wish in wishes:
                 self._waiting.pop(wish.text, None)
         for wish, outcome in zip(wishes, outcomes, strict=True):

@@ -88,6 +88,7 @@ class Gateways:
         self._has_address = asyncio.Event()
         self._all_listen = asyncio.Event()
         self._closing = False
+        self._reported = 0  # as last told by those that served
         self.restarts = 0
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -95,8 +96,11 @@ class Gateways:
 
     @property
     def sequence(self) -> int:
-        """The last command reported by the slowest gateway."""
-        return min((life.status.sequence for life in self._lives.values()), default=0)
+        """The last command reported by the slowest gateway that serves. One that starts reads the
+        stream from its beginning, and reports nothing of it."""
+        serving = [life.status.sequence for life in self._lives.values() if life.listening]
+        self._reported = min(serving, default=self._reported)
+        return self._reported
 
     @property
     def unsent_bytes(self) -> int:

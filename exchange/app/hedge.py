@@ -13,20 +13,17 @@ from typing import Any, Final
 from exchange.app import requests, wishes
 from exchange.app.clerk import Clerk
 from exchange.app.desk import Desk, Outcome
+from exchange.app.repeats import read
 from exchange.app.wishes import RequestRefused, Wish
 from exchange.clearing import Clearing
 from exchange.messages import (
-    EVENT,
-    EVENT_FIELDS,
     Command,
     CommandFlag,
     CommandKind,
-    Event,
     EventKind,
     Side,
     TimeInForce,
 )
-from exchange.messages.wire import Position
 
 _TRADING: Final = (EventKind.TRADE, EventKind.ORDER_EXECUTED)  # with the incoming order's id
 
@@ -83,7 +80,7 @@ async def _before(request: requests.Hedge, desk: Desk, clearing: Clearing) -> di
     if found is None:
         return None
     sequence, facts = found
-    outcome = await asyncio.to_thread(_read, desk, sequence)
+    outcome, _ = await asyncio.to_thread(read, desk, sequence)
     if outcome.reason is not None:
         return None
     for name in ("default", "code", "side", "lots", "price"):
@@ -95,18 +92,6 @@ async def _before(request: requests.Hedge, desk: Desk, clearing: Clearing) -> di
             )
     answer = _answer(request, request.request_id, facts["account"], outcome)
     return {**answer, "traded_before": True}
-
-
-def _read(desk: Desk, sequence: int) -> Outcome:
-    """Return the events of one released command."""
-    events: list[Event] = []
-    for released in desk.tape.read(*desk.epochs.place(Position(0, sequence - 1, 0))):
-        for row in EVENT.iter_unpack(released.events):
-            if row[0] == sequence:
-                events.append(Event(**dict(zip(EVENT_FIELDS, row, strict=True))))
-        if released.last_sequence >= sequence:
-            break
-    return Outcome(tuple(events))
 
 
 def _answer(

@@ -120,6 +120,16 @@ def _sockets(settings: Settings) -> list[str]:
     return names
 
 
+def _told_once(before: str, error: Exception) -> str:
+    """Log what keeps the watch from its work, unless that is ``before``; return it."""
+    now = str(getattr(error, "reason", error))
+    if now != before and isinstance(error, RequestRefused):
+        _log.error("the intraday cycle stays due: %s", error)
+    elif now != before:
+        _log.warning("the market is too busy to be watched, trying again: %s", error)
+    return now
+
+
 class Within:
     """The market as the gateway in its own process sees it."""
 
@@ -517,6 +527,7 @@ class Market:
         loop, compared = asyncio.get_running_loop(), 0
         tried: frozenset[str] = frozenset()  # dues at the last checkpoint
         refused: frozenset[str] = frozenset()  # dues that it left, if nothing else was written then
+        obstacle = ""  # logged once, not at every retry
         while True:
             await asyncio.sleep(limits.watch_seconds)
             self.alarms.look()
@@ -537,10 +548,9 @@ class Market:
                     checkpoint_due = time.monotonic() + limits.checkpoint_seconds
                 if self.clearing.cycle_is_due():
                     await self.operations.perform(requests.RunCycle())
-            except RequestRefused as error:
-                _log.error("the intraday cycle stays due: %s", error)
-            except (QueueFull, TimeoutError) as error:
-                _log.warning("the market is too busy to be watched, trying again: %s", error)
+                obstacle = ""
+            except (RequestRefused, QueueFull, TimeoutError) as error:
+                obstacle = _told_once(obstacle, error)
 
     def _asked(self) -> frozenset[str]:
         """Return the ids of clearing's dues."""

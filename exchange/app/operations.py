@@ -27,10 +27,11 @@ from exchange.app.hedge import hedge
 from exchange.app.requests_market import ConductRequest
 from exchange.app.wishes import RequestRefused, Wish
 from exchange.clearing import Clearing
+from exchange.clearing.margin.parameters import MarginParameters
 from exchange.gateway.access import Key
 from exchange.gateway.auth import create_key, find_key, list_keys, revoke_key, rotate_key
 from exchange.marketdata.instruments import Instrument, micros_text
-from exchange.messages import EventFlag, HaltCause, Mode, TradingState
+from exchange.messages import Event, HaltCause, Mode, TradingState
 from exchange.messages.access import Right
 from exchange.sequencer import LogFull
 
@@ -340,17 +341,23 @@ class Operations:
     async def _move_cash(self, request: requests.Deposit | requests.Withdraw) -> dict[str, Any]:
         """Book a deposit or withdrawal; a deposit opens its account if needed."""
         movement = wishes.move_cash(request)
+        before = await self._house.earlier(movement) if request.request_id else None
+        if before is not None:
+            return {**_moved(before.events[0]), "booked_before": True}
         opening: list[Wish] = []
         if isinstance(request, requests.Deposit) and request.account not in self._desk.accounts:
             opening = [self._opening(requests.OpenAccount(account=request.account))]
         outcomes = await self._desk.perform([*opening, movement])
-        event = outcomes[-1].events[0]
-        return {
-            "account": request.account,
-            "amount": micros_text(event.price),
-            "cash": micros_text(event.b),
-            "sequence": event.sequence,
-        }
+        return _moved(outcomes[-1].events[0])
+
+    async def _recorded(self, wish: Wish) -> tuple[Event, bool]:
+        """Journal a record under its request id; return its event, and whether that is of an
+        earlier request. RequestRefused if the id is of another record."""
+        before = await self._house.earlier(wish)
+        if before is not None:
+            return before.events[0], True
+        (outcome,) = await self._desk.perform([wish])
+        return outcome.events[0], False
 
     async def _record_fixing(self, request: requests.RecordFixing) -> dict[str, Any]:
         """Journal an index's fixing; the answer says whether it is a repeat. RequestRefused for a
@@ -358,17 +365,13 @@ class Operations:
         wish = wishes.record_fixing(request)
         if self._clock() < end_ns(wishes.as_date(request.date)):
             raise RequestRefused(f"{request.date} is fixed when it is over, UTC")
-        (outcome,) = await self._desk.perform([wish])
-        event = outcome.events[0]
-        ruled = await self._house.ruled(event.sequence, wishes.RECORD_FIXING)
-        before = {"before": True}.items()
+        event, repeated = await self._recorded(wish)
         return {
             "index": request.index,
             "date": request.date,
             "revision": request.revision,
             "sequence": event.sequence,
-            "recorded_before": bool(event.flags & EventFlag.DUPLICATE)
-            or any(before <= ruling["facts"].items() for ruling in ruled["rulings"]),
+            "recorded_before": repeated,
         }
 
     async def _record_factors(self, request: requests.RecordFactors) -> dict[str, Any]:
@@ -387,15 +390,14 @@ class Operations:
                 factors.check_publication(table, before, rules, grade, self._now().date())
         except Refused as refused:
             raise RequestRefused(str(refused)) from refused
-        (outcome,) = await self._desk.perform([wishes.record_factors(table, request.table)])
-        event = outcome.events[0]
+        event, repeated = await self._recorded(wishes.record_factors(table, request.table))
         return {
             "grade": table.grade,
             "expiry": table.expiry,
             "version": table.version,
             "digest": table.digest,
             "sequence": event.sequence,
-            "recorded_before": bool(event.flags & EventFlag.DUPLICATE),
+            "recorded_before": repeated,
         }
 
     async def _adopt_margin(self, request: requests.AdoptMargin) -> dict[str, Any]:
@@ -408,7 +410,7 @@ class Operations:
             await self.cleared()
         if desk.business_date and parameters == self._clearing.margin_parameters():
             # Also after a repeat: there may have been a crash between the record and the rates.
-            await desk.perform(self._rates(wishes.as_date(desk.business_date)))
+            await desk.perform(self._rerate(parameters))
         adopted = self._clearing.margin_versions()
         return {
             "version": parameters.version,
@@ -540,6 +542,17 @@ class Operations:
             for listed, terms, price in self._settled()
         ]
 
+    def _rerate(self, parameters: MarginParameters) -> list[Wish]:
+        """Return wishes for the margin rates of what is listed by these parameters, now. The limits
+        that operators set for the day stay."""
+        day = wishes.as_date(self._desk.business_date)
+        todo = []
+        for listed, terms, price in self._settled():
+            rate = wishes_market.rate_of(terms, price, day, parameters)
+            figures = listed.risk._replace(rate=rate)
+            todo.append(wishes_market.set_risk(listed.code, listed.id, figures))
+        return todo
+
     def _settled(self) -> Iterator[tuple[Instrument, Terms, int]]:
         """Yield each instrument that has not expired, with its terms and last settlement price in
         micro-dollars."""
@@ -548,6 +561,16 @@ class Operations:
             if terms is not None and listed.state != TradingState.EXPIRED:
                 price = listed.mark if listed.settlement_price is None else listed.settlement_price
                 yield listed, terms, price
+
+
+def _moved(event: Event) -> dict[str, Any]:
+    """Return the answer for money that was moved; ``cash`` is what the account had then."""
+    return {
+        "account": event.account,
+        "amount": micros_text(event.price),
+        "cash": micros_text(event.b),
+        "sequence": event.sequence,
+    }
 
 
 def _check_machine(key: Key, person: str) -> None:

@@ -53,4 +53,6 @@ class Quotes:
 def _quote(depth: Depth) -> Quote:
     depth.changes()  # discarded: only the present levels are wanted
     bids, asks = depth.bids(1), depth.asks(1)
+    if bids and asks and bids[0][0] >= asks[0][0]:
+        return NO_QUOTE  # collected for an auction that was not held: nobody quotes such a market
     return (bids[0][0] if bids else None), (asks[0][0] if asks else None)

@@ -169,9 +169,10 @@ class Schedule:
         return self._desk.business_date <= wishes.as_number(max(one.day for one in sessions))
 
     async def _settle(self) -> None:
-        """Settle the business date, if it is not settled; a refusal means that it is."""
+        """Settle the business date, if it is not settled; a refusal means that it is. A corrected
+        price that was approved since is settled as well."""
         business_date = self._desk.business_date
-        if self._settled == business_date:
+        if self._settled == business_date and not await self._operations.unsettled():
             return
         try:
             await self._operations.perform(requests.Settle())
@@ -240,9 +241,9 @@ class Schedule:
         return desk.day_open and desk.business_date >= wishes.as_number(session.day)
 
     def _is_due(self, listed: Instrument, step: Step) -> bool:
-        state, cause = STATES[step.phase]
-        if listed.state == state and cause in (listed.cause, HaltCause.NONE):
-            return False
+        state, _ = STATES[step.phase]
+        if listed.state == state:
+            return False  # an operator's auction goes on as the calendar's, whatever its cause
         if listed.state == TradingState.HALTED:
             if listed.cause == HaltCause.RECOVERY:
                 return True  # its state before the restart is lost

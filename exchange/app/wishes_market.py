@@ -55,23 +55,27 @@ def risk(
     day: date,
     margin: MarginParameters | None = None,
 ) -> Wish:
-    """Set an instrument's limits and fees, and its margin rate for a price and a day.
-
-    The rate is the contract's minimum margin or, if the margin parameters cover the product and
-    require more for a lot, theirs.
-    """
-    rate = instrument.margin_rate(price_micros=price_micros, on=day)
-    if margin is not None and margin.covers(instrument.code):
-        lot = lot_rates(margin, instrument.code, instrument.multiplier, price_micros, day)
-        rate = max(rate, lot.hold)
+    """Set an instrument's limits and fees, and its margin rate for a price and a day."""
     figures = Risk(
-        rate,
+        rate_of(instrument, price_micros, day, margin),
         instrument.position_limit_on(day),
         instrument.max_order,
         instrument.maker_fee,
         instrument.taker_fee,
     )
     return set_risk(instrument.code, number, figures)
+
+
+def rate_of(
+    instrument: Terms, price_micros: int, day: date, margin: MarginParameters | None
+) -> int:
+    """Return what a lot holds for a price and a day, in micro-dollars: the contract's minimum
+    margin or, if the margin parameters cover the product and require more, theirs."""
+    rate = instrument.margin_rate(price_micros=price_micros, on=day)
+    if margin is None or not margin.covers(instrument.code):
+        return rate
+    lot = lot_rates(margin, instrument.code, instrument.multiplier, price_micros, day)
+    return max(rate, lot.hold)
 
 
 def limits(instrument: Terms, number: int, settlement_micros: int) -> Wish:

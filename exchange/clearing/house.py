@@ -463,19 +463,6 @@ class Clearing:
                 raise LookupError(f"no default {default}")
             return loss.losses(found[default - 1], self._state)
 
-    def ruled(self, operation: str, request_id: str) -> tuple[int, dict[str, Any]] | None:
-        """Return the last ruling on a record of an operation under a request id: the sequence of
-        the record, and the facts of the ruling; None if there is none."""
-        query = (
-            "select number, facts from rulings where operation = ?"
-            " and json_extract(facts, '$.request_id') = ? order by number desc limit 1"
-        )
-        with self._lock:
-            found = next(self._store.rows(query, (operation, request_id)), None)
-        if found is None:
-            return None
-        return found["number"] >> INDEX_BITS, json.loads(found["facts"])
-
     def hedge(self, request_id: str) -> tuple[int, dict[str, Any]] | None:
         """Return the last hedge under a request id: the sequence of its order, and its record's
         fields; None if there is none."""
@@ -488,6 +475,14 @@ class Clearing:
         if found is None:
             return None
         return (found["number"] >> INDEX_BITS) + 1, json.loads(found["facts"])
+
+    def request(self, account: int, key_lo: int, key_hi: int) -> int | None:
+        """Return the sequence of the first command of an account, or for the house a record, that
+        was accepted under a request id; None if there is none."""
+        query = "select sequence from requests where account = ? and key = ?"
+        key = (key_hi << 64 | key_lo).to_bytes(16, "little")
+        with self._lock:
+            return self._store.first(query, (account, key))
 
     def gains(self, default: int) -> dict[int, int]:
         """Return the gains that haircuts may take for a default, in micro-dollars by account.

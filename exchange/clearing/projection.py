@@ -334,11 +334,21 @@ class Projection:
         number, due = _number(event), self.state.matters.get(Dues).of(event)
         if due is not None:
             kind = PURPOSES.get(due.id.partition(" ")[0], kind)
+        else:
+            self._asked(event)
         self._book(number, kind, [(debit, credit, event.price)], buyer=account)
         self._compare(number, "cash", self.state.ledger.cash(account), event.b, account)
 
+    def _asked(self, event: Event) -> None:
+        """Keep the request id under which an operator's command was accepted, if it had one."""
+        if event.key_lo or event.key_hi:
+            key = (event.key_hi << 64 | event.key_lo).to_bytes(16, "little")
+            self.changes.requests.append((event.account, key, event.sequence))
+
     def _recorded(self, event: Event) -> None:
         text = self._text(event)
+        if event.account == HOUSE_ACCOUNT:
+            self._asked(event)
         if text is not None:
             self.state.book.sequence = event.sequence
             ruling = self.state.matters.rule(text, self._at(event), self.state)

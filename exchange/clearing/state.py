@@ -128,6 +128,7 @@ class Changes:
     rulings: list[tuple[Any, ...]] = field(default_factory=list)
     steps: list[tuple[int, int, int]] = field(default_factory=list)  # of calls: see ``concerned``
     lines: defaultdict[int, int] = field(default_factory=lambda: defaultdict(int))  # by number
+    requests: list[tuple[int, bytes, int]] = field(default_factory=list)  # as their table has them
 
     def book(self, entry: Entry, digest: bytes) -> None:
         """Add a posted entry."""

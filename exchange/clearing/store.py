@@ -107,6 +107,8 @@ _TABLES: Final[dict[str, tuple[dict[str, Any], tuple[str, ...]]]] = {
     "call_steps": (
         {"account": int, "number": int, "line": int}, ("account", "number", "line"),
     ),
+    # Of operators' requests: the first command under each id, which is a digest of 16 bytes.
+    "requests": ({"account": int, "key": bytes, "sequence": int}, ("account", "key")),
     "matters": ({"name": str, "state": str}, ("name",)),
 }  # fmt: skip
 
@@ -181,6 +183,7 @@ _WRITES: Final = {
     "divergences": "insert into divergences values (?, ?, ?, ?, ?, ?, ?)",
     "rulings": "insert into rulings values (?, ?, ?, ?, ?, ?, ?)",
     "call_steps": "insert into call_steps values (?, ?, ?)",
+    "requests": "insert or ignore into requests values (?, ?, ?)",
     "matters": "insert or replace into matters values (?, ?)",
 }
 
@@ -258,6 +261,11 @@ class Store:
     def rows(self, query: str, values: tuple[int | str, ...] = ()) -> Iterator[dict[str, Any]]:
         """Return the rows of a query as dictionaries."""
         return iter(self.database.query(query, values))
+
+    def first(self, query: str, values: tuple[int | bytes, ...]) -> int | None:
+        """Return the number in the first row of a query, or None without rows."""
+        row = self._connection.execute(query, values).fetchone()
+        return None if row is None else int(row[0])
 
     def load(self, book: Book | None = None) -> State:
         """Return the state as of the last committed batch. Raises OtherVersion.
@@ -477,6 +485,7 @@ def _rows(state: State, changes: Changes) -> Iterator[tuple[str, list[tuple[Any,
     yield "divergences", [astuple(d) for d in changes.divergences]
     yield "rulings", changes.rulings
     yield "call_steps", changes.steps
+    yield "requests", changes.requests
     yield "matters", state.matters.encoded()
 
 

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 # None: asyncio of Python 3.13 could bind none of the host's addresses.
 NO_ADDRESS: Final = (errno.EADDRINUSE, errno.EADDRNOTAVAIL, None)
 AlwaysJson = Annotated[
-    bool, typer.Option("--json", show_default=False, help="It prints JSON without it, too.")
+    bool,
+    typer.Option("--json", help="Without it, too, it prints JSON, except with --show-config."),
 ]
 _log: Final = logging.getLogger("hourbook")
 
@@ -65,7 +66,7 @@ def serve(
     show_config: Annotated[
         bool, typer.Option("--show-config", help="Print the settings in force and stop.")
     ] = False,
-    as_json: AlwaysJson = True,
+    as_json: AlwaysJson = False,
 ) -> None:
     """Serve the market of a data directory; an empty one is made ready to trade first.
 
@@ -87,7 +88,7 @@ def serve(
     }
     effective = gather(file, flags)
     if show_config:
-        show_settings(effective, as_json=False)
+        show_settings(effective, as_json)
         return
     from exchange.app import logs, processors  # noqa: PLC0415
 

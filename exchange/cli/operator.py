@@ -230,8 +230,10 @@ def kill(
     """Throw a kill switch: orders are cancelled; only cancels and reductions pass until --lift."""
     from exchange.app import requests  # noqa: PLC0415
 
-    if (account is not None) + (member is not None) + exchange != 1 or (session and not account):
+    if (account is not None) + (member is not None) + exchange != 1:
         raise typer.BadParameter("state one of ACCOUNT, --member and --exchange")
+    if session and account is None:
+        raise typer.BadParameter("a --session is one of an ACCOUNT")
     if exchange:
         return requests.Kill(scope="exchange", lift=lift, reason=reason)
     if member is not None:
