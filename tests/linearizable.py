@@ -143,7 +143,7 @@ def check(
             place = check_answer(operation, story)
         if place is not None:
             places.append((operation, place))
-    check_real_time(places)
+    check_real_time(places, operations)
     check_effects(operations, story, strangers=strangers)
     return len(places)
 
@@ -183,7 +183,10 @@ def check_event(operation: Operation, event: Event) -> None:
         expected |= {"order": str(event.order_id), "quantity": str(event.quantity),
                      "duplicate": bool(event.flags & EventFlag.DUPLICATE)}  # fmt: skip
         if hasattr(answer, "leaves_quantity"):
-            found["leaves"], expected["leaves"] = answer.leaves_quantity, str(event.leaves)
+            # Of a change that is answered again the log does not say what works by now.
+            again = answer.duplicate and not isinstance(answer, wire.Accepted)
+            found["leaves"] = answer.leaves_quantity
+            expected["leaves"] = None if again else str(event.leaves)
     if found != expected:
         raise fail(operation, f"the oracle says {expected}")
 
@@ -211,11 +214,15 @@ def check_query(operation: Operation, story: Witness, codes: dict[str, int]) -> 
     return sequence
 
 
-def check_real_time(places: list[tuple[Operation, int]]) -> None:
+def check_real_time(places: list[tuple[Operation, int]], operations: list[Operation]) -> None:
     """Whatever had completed when an operation was invoked comes before it in the log.
 
-    A command's place is its own; a query sees everything up to its place, and may share it.
+    A command's place is its own; a query sees everything up to its place, and may share it. A
+    repeat may be answered by what came late for the first, which was invoked before.
     """
+    first: dict[tuple[int, str, str], int] = {}
+    for operation in operations:
+        first.setdefault((operation.account, operation.kind, operation.key), operation.invoked_ns)
     done: list[tuple[int, int, Operation]] = sorted(
         ((op.completed_ns, place, op) for op, place in places if op.completed_ns is not None),
         key=lambda item: item[:2],
@@ -228,7 +235,10 @@ def check_real_time(places: list[tuple[Operation, int]]) -> None:
         else:
             highest.append(highest[-1])
     for operation, place in places:
-        before = bisect_left(times, operation.invoked_ns)
+        invoked = operation.invoked_ns
+        if operation.is_repeat and not getattr(operation.answer, "duplicate", False):
+            invoked = first[operation.account, operation.kind, operation.key]
+        before = bisect_left(times, invoked)
         if before == 0:
             continue
         floor, earlier = highest[before - 1]

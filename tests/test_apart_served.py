@@ -292,7 +292,12 @@ def test_five_dates_and_a_default_killed_at_every_step(
             assert clearing.cash(account) == engine.account(account)["cash"]
         rows = clearing._store.rows("select business_date, instrument from settlement_prices")
         settled = [tuple(row.values()) for row in rows]
-        assert len(settled) == len(set(settled)) == (DATES + 2) * len(clearing.codes())
+        assert len(settled) == len(set(settled))
+        dates = sorted({date for date, _ in settled})
+        assert len(dates) == DATES + 2
+        for number in clearing.codes():  # on every date from its listing to its expiry
+            its = [dates.index(date) for date, of in sorted(settled) if of == number]
+            assert its == list(range(its[0], its[-1] + 1) if its else ())
         accepted = [(row["operation"], json.loads(row["facts"])) for row in clearing._store.rows(
             "select operation, facts from rulings where outcome = 'accepted'"
         )]  # fmt: skip
