@@ -110,9 +110,11 @@ def test_nobody_is_the_aggressor_of_an_auction(tmp_path: Path) -> None:
     assert "aggressor" in verify(written(file, rows)).stderr
 
 
-def test_a_trail_of_nothing_is_verified(tmp_path: Path) -> None:
+def test_a_trail_of_nothing_is_not_verified(tmp_path: Path) -> None:
     (tmp_path / "trail.csv").write_text(",".join(FIELDS) + "\n")
-    assert verify(tmp_path / "trail.csv").stdout == "verified: 0 rows, 0 commands, 0 matches\n"
+    nothing = verify(tmp_path / "trail.csv")
+    assert nothing.returncode == 1
+    assert nothing.stdout == "" and "it has no row" in nothing.stderr
 
 
 def test_a_repeated_answer_states_nothing_that_it_does_not_have(tmp_path: Path) -> None:
