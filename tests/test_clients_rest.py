@@ -246,6 +246,7 @@ async def test_a_zero_is_asked_for_as_a_zero(live: Live) -> None:
             await anext(rest.events(limit=0))
         with pytest.raises(errors.ValueRefused, match="cannot be sent"):
             await anext(rest.trades("\ud800"))
+        await live.market.operations.cleared()
         assert (await rest.statement(0)).business_date is None  # of all time, as documented
 
 
