@@ -252,8 +252,6 @@ def put_record(text: str, request_id: str = "") -> Wish:
         own = _OWN_REQUESTS[operation]
         raise RequestRefused(f"{operation} is a request of its own: `hourbook {own}`")
     facts.pop("nonce", None)
-    if facts.pop("request_id", ""):
-        raise RequestRefused("request_id is none of the record's fields: it goes beside it")
     if not request_id.isascii():
         raise RequestRefused("request_id must be ASCII")
     key_lo, key_hi = digest(f"record {request_id or secrets.token_hex(8)}", b"request")
@@ -267,8 +265,6 @@ def put_record(text: str, request_id: str = "") -> Wish:
         key_lo=key_lo,
         key_hi=key_hi,
     )
-    if request_id:
-        facts["request_id"] = request_id
     return Wish(command, note(operation, **facts))
 
 

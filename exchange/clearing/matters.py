@@ -240,16 +240,10 @@ class Matters:
     def rule(self, text: str, at: At, state: "State") -> Ruling | None:
         """Rule on a record's text; None if no matter names its operation."""
         record = read(text)
-        ruling = None if record is None else self._rule(record, at, state)
-        if record is None or ruling is None or not record.request_id:
-            return ruling
-        return ruling._replace(facts={**ruling.facts, "request_id": record.request_id})
-
-    def _rule(self, record: Record | Malformed, at: At, state: "State") -> Ruling | None:
         if isinstance(record, Malformed):
             return Ruling(record.operation, MALFORMED, {"why": record.why})
-        matter = self._of_record.get(type(record))
-        if matter is None:
+        matter = None if record is None else self._of_record.get(type(record))
+        if record is None or matter is None:
             return None
         if isinstance(record, ByTwo):
             persons = {record.proposed_by, record.approved_by} - {""}

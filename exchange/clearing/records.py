@@ -20,11 +20,9 @@ _BRACKET: Final = re.compile(r"[][{}]")
 class Record(
     msgspec.Struct, frozen=True, kw_only=True, tag_field="operation", forbid_unknown_fields=True
 ):
-    """The base of all records: the tag ``operation``, a nonce that makes each text unique, and the
-    request id, if it has one, by which a repeat finds the first ruling."""
+    """The base of all records: the tag ``operation``, and a nonce that makes each text unique."""
 
     nonce: str = ""
-    request_id: str = ""
 
 
 class Malformed(msgspec.Struct, frozen=True):
@@ -32,7 +30,6 @@ class Malformed(msgspec.Struct, frozen=True):
 
     operation: str
     why: str
-    request_id: str
 
 
 class ByTwo(Record, frozen=True, kw_only=True):
@@ -54,7 +51,6 @@ class SetPrice(ByTwo, frozen=True, kw_only=True, tag="set_price"):
 
 class _Tag(msgspec.Struct):
     operation: str = ""
-    request_id: object = ""
 
 
 @cache
@@ -84,17 +80,16 @@ def read(text: str) -> Record | Malformed | None:
     if too_deep(text):
         return None
     try:
-        tag = msgspec.json.decode(text, type=_Tag)
+        operation = msgspec.json.decode(text, type=_Tag).operation
     except msgspec.DecodeError:
         return None
-    kind = kinds().get(tag.operation)
+    kind = kinds().get(operation)
     if kind is None:
         return None
     try:
         return msgspec.json.decode(text, type=kind)
     except msgspec.DecodeError as error:
-        id = tag.request_id if isinstance(tag.request_id, str) else ""
-        return Malformed(tag.operation, str(error), id)
+        return Malformed(operation, str(error))
 
 
 def takes_two(operation: str) -> bool:
