@@ -27,6 +27,7 @@ from exchange.app.schedule import Schedule as Follower
 from exchange.app.settings import Limits, Schedule, Settings
 from exchange.app.wishes import RequestRefused, Wish, note
 from exchange.messages import EVENT, Command, CommandKind, EventKind, HaltCause, Side, TradingState
+from exchange.messages.dates import number_of
 from exchange.sequencer import LogFull
 from exchange.sim.disk import SimDisk
 from exchange.sim.host import Host, HostFaults
@@ -327,7 +328,7 @@ def test_a_served_market_follows_its_calendar_if_its_settings_say_so(tmp_path: P
         state = asked("admin", "state")
         days, numbers, wanted = calendar.load(), set(), set()
         for now in (begun, datetime.now(UTC)):  # a step may have come in between
-            numbers.add(wishes.as_number(days.date_on(now)))
+            numbers.add(number_of(days.date_on(now)))
             spec = registry.load().spec("H100", now.date())
             step = in_force(steps(spec, days, days.begun(now).day), now)
             assert step is not None

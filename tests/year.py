@@ -47,6 +47,7 @@ from exchange.messages import (
     Trade,
     TradingState,
 )
+from exchange.messages.dates import number_of
 
 ACCOUNTS: Final = range(1, 7)
 CASH_USD: Final = "900000000"
@@ -253,7 +254,7 @@ class Year:
                 price = "" if self._random.random() < 0.03 else level
                 await self._ask(
                     requests.RecordFixing(
-                        index=index, date=wishes.as_number(self._fixed), price=price,
+                        index=index, date=number_of(self._fixed), price=price,
                         state="PUBLISHED" if price else "WITHHELD",
                         reason="" if price else "PROVIDERS",
                         inputs_hash="ab" * 32, tape_hash="cd" * 32,
@@ -334,11 +335,11 @@ class Year:
         today = wishes.as_date(self.market.desk.business_date)
         for day in self.days.business_days(self._told + timedelta(days=1), today):
             for account in (0, *ACCOUNTS):
-                told = self.market.clearing.statement(account, wishes.as_number(day))
-                before = self.statements.get((account, wishes.as_number(self._told)))
+                told = self.market.clearing.statement(account, number_of(day))
+                before = self.statements.get((account, number_of(self._told)))
                 assert before is None or told.opening == before[-1], (account, day)
                 lines = [getattr(told, line) for line in LINES]
-                self.statements[account, wishes.as_number(day)] = lines
+                self.statements[account, number_of(day)] = lines
             self._told = day
 
     def retold(self, clearing: Clearing) -> None:

@@ -27,6 +27,7 @@ from exchange.clearing.records import takes_two
 from exchange.clearing.refusals import Denial
 from exchange.marketdata.instruments import Instrument, micros_text
 from exchange.messages import HOUSE_ACCOUNT, TradingState
+from exchange.messages.dates import number_of
 
 CLEARING_SECONDS: Final = 60.0  # limit for clearing to catch up with the log
 CAUGHT_UP_SECONDS: Final = 1.0  # limit for clearing to catch up before its dues are performed
@@ -302,7 +303,7 @@ class Clerk:
             raise RequestRefused(f"{request.code} trades until {terms.last_trading_day}")
         await self.cleared()
         price, facts = final_price(listed, terms, self._clearing, now_ns, request.at_settlement)
-        last_day = desk.business_date == wishes.as_number(terms.last_trading_day)
+        last_day = desk.business_date == number_of(terms.last_trading_day)
         unsettled = last_day and listed.id not in self._clearing.settled()
         if unsettled and facts["rule"] in BY_MARKET:
             raise RequestRefused(

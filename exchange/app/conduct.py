@@ -14,6 +14,7 @@ from exchange.app.wishes import RequestRefused, Wish
 from exchange.marketdata.instruments import Instrument, Protections, Window, micros_text
 from exchange.marketdata.stream import signed
 from exchange.messages import Breaker, HaltCause, Limit, TradingState
+from exchange.messages.dates import number_of
 
 BREAKER_HALTS: Final = (HaltCause.CIRCUIT_BREAKER, HaltCause.VELOCITY)
 _MS: Final = 1_000_000
@@ -124,7 +125,7 @@ class Conduct:
     def may_trade(self, listed: Instrument) -> bool:
         """Whether a contract may trade on the business date: its last trading day is not over."""
         terms = self._desk.terms.get(listed.code) or self._desk.combinations.get(listed.code)
-        return terms is None or self._desk.business_date <= wishes.as_number(terms.last_trading_day)
+        return terms is None or self._desk.business_date <= number_of(terms.last_trading_day)
 
     @staticmethod
     def _by_breaker(listed: Instrument) -> bool:

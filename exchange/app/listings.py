@@ -10,11 +10,12 @@ from contracts import prices, registry
 from contracts.calendar import CalendarError
 from contracts.compare import differences
 from contracts.spec import Instrument as Terms
-from exchange.app import wishes, wishes_market
+from exchange.app import wishes_market
 from exchange.app.desk import Desk
 from exchange.app.wishes import RequestRefused, Wish
 from exchange.clearing import Clearing
 from exchange.messages import Limit
+from exchange.messages.dates import number_of
 
 _YEAR_DAYS: Final = 366
 _INSTRUMENTS_MAX: Final = int(Limit.INSTRUMENTS)
@@ -28,7 +29,7 @@ def missing(desk: Desk, clearing: Clearing, day: date) -> list[Wish]:
     A listed expiry keeps the terms of its listing, whatever the files say now.
     """
     todo: list[Wish] = []
-    parameters = clearing.margin_parameters(wishes.as_number(day))
+    parameters = clearing.margin_parameters(number_of(day))
     number = len(desk.instruments.by_id)
     products = dict(desk.instruments.products)  # numbers by name, from 1
     try:

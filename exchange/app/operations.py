@@ -33,6 +33,7 @@ from exchange.gateway.auth import create_key, find_key, list_keys, revoke_key, r
 from exchange.marketdata.instruments import Instrument, micros_text
 from exchange.messages import Event, HaltCause, Mode, TradingState
 from exchange.messages.access import Right
+from exchange.messages.dates import number_of
 from exchange.sequencer import LogFull
 
 _log = logging.getLogger(__name__)
@@ -232,7 +233,7 @@ class Operations:
         if any(self._conduct.may_trade(listed) for listed in desk.left_closed()):
             _log.warning("the opening of business date %d is finished", desk.business_date)
             await self._start_trading(desk.left_closed())
-        if not desk.day_open and wishes.as_number(self._now().date()) > desk.business_date:
+        if not desk.day_open and number_of(self._now().date()) > desk.business_date:
             if await self.unsettled():
                 _log.error(
                     "business date %d is closed and not settled: settle it, then open the next",
@@ -500,14 +501,14 @@ class Operations:
         today, last = self._now().date(), self._desk.business_date
         if not self._scheduled:
             after = wishes.as_date(last) + timedelta(days=1) if last else today
-            return wishes.as_number(max(today, after))
+            return number_of(max(today, after))
         days = calendar.load()
         try:
             today = days.date_on(self._now())
             after = days.after(wishes.as_date(last), 1) if last else today
         except CalendarError as error:
             raise RequestRefused(str(error)) from error
-        return wishes.as_number(max(today, after))
+        return number_of(max(today, after))
 
     def _relimit(self) -> list[Wish]:
         """Return wishes for the price limits of the listed instruments, around their settlement
@@ -536,7 +537,7 @@ class Operations:
     def _rates(self, day: date) -> list[Wish]:
         """Return wishes for the margin rates of the listed instruments, by the parameters in force
         on a day."""
-        parameters = self._clearing.margin_parameters(wishes.as_number(day))
+        parameters = self._clearing.margin_parameters(number_of(day))
         return [
             wishes_market.risk(terms, listed.id, price, day, parameters)
             for listed, terms, price in self._settled()

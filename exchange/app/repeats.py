@@ -27,7 +27,8 @@ async def earlier(
     ``cleared`` waits until clearing has booked what is released; TimeoutError. RequestRefused if
     that command was of other content, or a figure fits into no command.
     """
-    command, _ = wish.command, wish.record
+    command = wish.command
+    _ = wish.record  # a figure that fits into no command is refused before anything waits
     if desk.unanswered:  # what was given up may still be queued: this comes after it
         await desk.perform([wishes.checkpoint()])
         desk.unanswered = False

@@ -26,6 +26,7 @@ from exchange.app.operations import Operations
 from exchange.app.wishes import RequestRefused
 from exchange.marketdata.instruments import Instrument
 from exchange.messages import HaltCause, TradingState
+from exchange.messages.dates import number_of
 from exchange.sequencer import QueueFull
 
 LOOK_SECONDS: Final = 30.0  # longest sleep: clocks may be set and days settled at any time
@@ -149,7 +150,7 @@ class Schedule:
         """Open the business date of the current session, once the previous one is settled."""
         desk = self._desk
         on = [stand.session.day for stand in stands.values() if now < stand.session.closes]
-        number = wishes.as_number(max(on)) if on else 0
+        number = number_of(max(on)) if on else 0
         if number <= desk.business_date:
             return
         if self._settles:
@@ -166,7 +167,7 @@ class Schedule:
         sessions = [stand.session for stand in stands.values()]
         if not self._settles or not sessions or any(now < one.closes for one in sessions):
             return False
-        return self._desk.business_date <= wishes.as_number(max(one.day for one in sessions))
+        return self._desk.business_date <= number_of(max(one.day for one in sessions))
 
     async def _settle(self) -> None:
         """Settle the business date, if it is not settled; a refusal means that it is. A corrected
@@ -238,7 +239,7 @@ class Schedule:
         """Whether the business date of a session is open: an earlier one may still have to be
         settled."""
         desk = self._desk
-        return desk.day_open and desk.business_date >= wishes.as_number(session.day)
+        return desk.day_open and desk.business_date >= number_of(session.day)
 
     def _is_due(self, listed: Instrument, step: Step) -> bool:
         state, _ = STATES[step.phase]

@@ -49,6 +49,7 @@ from exchange.messages import (
     Trade,
     TradingState,
 )
+from exchange.messages.dates import date_of
 
 USD_DECIMALS: Final = 6
 _U64: Final = (1 << 64) - 1
@@ -121,17 +122,12 @@ def micros(text: str, name: str = "price") -> int:
         raise RequestRefused(str(error)) from error
 
 
-def as_number(day: date) -> int:
-    """Return a date as in the log: yyyymmdd."""
-    return day.year * 10_000 + day.month * 100 + day.day
-
-
 def as_date(number: int) -> date:
     """Return the date of a yyyymmdd number; RequestRefused if it is no date."""
     try:
-        return date(number // 10_000, number // 100 % 100, number % 100)
-    except (ValueError, OverflowError) as error:
-        raise RequestRefused(f"{number} is not a date of the form yyyymmdd") from error
+        return date_of(number)
+    except ValueError as error:
+        raise RequestRefused(str(error)) from error
 
 
 def set_state(

@@ -14,6 +14,7 @@ from exchange.clearing.ledger import OWNER_BITS, Code, Entry, EntryKind
 from exchange.clearing.outcomes import Outcome, TransferKind
 from exchange.clearing.state import State
 from exchange.clearing.transfers import Book, Row
+from exchange.messages.dates import date_of
 
 _NAMES: Final = {
     Code.BANK: "Assets:Bank",
@@ -61,7 +62,7 @@ def amount(units: int, ledger: str = "USD") -> str:
 def _day(number: int, stamp: int) -> date:
     """A business date; before the first one the date of the stamp."""
     if number:
-        return date(number // 10_000, number // 100 % 100, number % 100)
+        return date_of(number)
     return datetime.fromtimestamp(stamp // 1_000_000_000, UTC).date()
 
 

@@ -7,7 +7,6 @@ deposit or a pledge, or it is missed, which is a ground for declaring a default.
 """
 
 from collections.abc import Collection, Container, Iterator
-from datetime import date
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, TypeAlias
 
 import msgspec
@@ -24,6 +23,7 @@ from exchange.clearing.records import Record
 from exchange.clearing.refusals import Denial
 from exchange.clearing.transfers import AMOUNT_MAX, SECOND, Account
 from exchange.messages import HOUSE_ACCOUNT, Event, EventKind
+from exchange.messages.dates import date_of
 
 if TYPE_CHECKING:
     from exchange.clearing.state import State
@@ -258,8 +258,7 @@ class Calls(Matter):
             return dict.fromkeys((a for book in held for a, p in book.items() if p.net), _NOTHING)
         from exchange.clearing.margin import book  # noqa: PLC0415 - numpy, only when asked
 
-        day = state.business_date
-        on = date(day // 10_000, day // 100 % 100, day % 100)
+        on = date_of(state.business_date)
         return {
             r.account: Required(int(r.requirement + r.loss), int(r.maintenance + r.loss))
             for r in book.requirements(state, parameters, on, account=account, but=but)

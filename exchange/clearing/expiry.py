@@ -21,6 +21,7 @@ from exchange.clearing.moves import refused
 from exchange.clearing.records import Record
 from exchange.clearing.refusals import Denial
 from exchange.messages import HOUSE_ACCOUNT, Event, EventKind, Limit
+from exchange.messages.dates import date_of
 
 if TYPE_CHECKING:
     from exchange.clearing.state import State
@@ -59,8 +60,7 @@ class Fixing(msgspec.Struct, frozen=True):
 def fixing_of(record: FixingRecorded, known_ns: int) -> Fixing:
     """Return the fixing of a record. ValueError, OverflowError: its date, revision or price is
     none."""
-    number = record.date
-    day = datetime.date(number // 10_000, number // 100 % 100, number % 100)
+    day = date_of(record.date)
     price = parse_price(record.price, PRICE_DECIMALS) if record.price else None
     if record.revision < 0 or (price is not None and not 0 < price <= Limit.PRICE):
         raise ValueError(f"revision {record.revision} or price {price} is out of range")

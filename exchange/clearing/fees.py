@@ -10,7 +10,6 @@ When a cash contract expires, each account pays the final fee of its terms for e
 held. Of a physical one a delivery's sides pay it with the invoice (exchange.clearing.delivery).
 """
 
-from datetime import date
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, NamedTuple
 
 import msgspec
@@ -23,6 +22,7 @@ from exchange.clearing.moves import ask, take
 from exchange.clearing.records import Record
 from exchange.clearing.refusals import Denial
 from exchange.messages import HOUSE_ACCOUNT, Event, EventKind
+from exchange.messages.dates import date_of
 
 if TYPE_CHECKING:
     from exchange.clearing.state import State
@@ -73,10 +73,9 @@ class Fees(Matter):
         operation = "adopt_fees"
         if at.account != HOUSE_ACCOUNT:
             return refused(operation, Denial.NOT_YOURS, HOUSE_ACCOUNT, at.account)
-        number = record.effective
         try:
-            date(number // 10_000, number // 100 % 100, number % 100)
-        except (ValueError, OverflowError) as wrong:
+            date_of(record.effective)
+        except ValueError as wrong:
             return Ruling(operation, MALFORMED, {"why": f"effective: {wrong}"})
         following = self.adopted[-1].version + 1 if self.adopted else 1
         if record.version != following:

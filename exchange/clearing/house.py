@@ -5,7 +5,6 @@ import json
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
-from datetime import date
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
@@ -39,6 +38,7 @@ from exchange.clearing.store import Damaged, OtherVersion, Store, audit, discard
 from exchange.clearing.transferring import Transferring
 from exchange.clearing.trial import TrialBalance, trial_balance
 from exchange.messages import HOUSE_ACCOUNT, INDEX_BITS
+from exchange.messages.dates import date_of
 
 if TYPE_CHECKING:
     from contracts.history import Panel
@@ -264,7 +264,7 @@ class Clearing:
             parameters, number = self.margin_parameters(), self._state.business_date
             if parameters is None:
                 raise LookupError(f"no margin parameters are in force on {number}")
-            on = date(number // 10_000, number // 100 % 100, number % 100)
+            on = date_of(number)
             but = book.unknown(self._state, parameters)
             return book.requirements(self._state, parameters, on, advance, but=but)
 

@@ -15,6 +15,7 @@ from exchange.clearing.prices import is_combination
 from exchange.clearing.records import Record, SetPrice
 from exchange.clearing.refusals import Denial
 from exchange.messages import HOUSE_ACCOUNT, Event, EventKind, Limit
+from exchange.messages.dates import number_of
 
 if TYPE_CHECKING:
     from exchange.clearing.state import State
@@ -73,7 +74,7 @@ class Prices(Matter):
             listed = listing(at.text)
             if listed is not None:
                 day = listed.last_trading_day
-                self.last_days[event.instrument] = day.year * 10_000 + day.month * 100 + day.day
+                self.last_days[event.instrument] = number_of(day)
         elif event.kind in CORRECTIONS:
             price = None if event.kind == EventKind.TRADE_BUSTED else event.price
             self.corrected[event.order_id] = Corrected(at.number, price)

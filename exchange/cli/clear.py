@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
-from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -34,6 +33,7 @@ from exchange.cli.output import (
     written,
 )
 from exchange.cli.rulings import show_proposed, show_rulings
+from exchange.messages.dates import date_of
 
 if TYPE_CHECKING:
     from exchange.app import requests
@@ -46,9 +46,9 @@ def _is_date(number: int | None) -> int | None:
     """Refuse a number that is no date; 0 stands for the time before the first business date."""
     try:
         if number:
-            date(number // 10_000, number // 100 % 100, number % 100)
-    except (ValueError, OverflowError):
-        raise typer.BadParameter(f"{number} is not a date of the form yyyymmdd") from None
+            date_of(number)
+    except ValueError as wrong:
+        raise typer.BadParameter(str(wrong)) from None
     return number
 
 

@@ -14,6 +14,7 @@ import typer
 
 from exchange.cli.access import DEFAULT_DATA, Data, Json, KeyFile, Url, operate
 from exchange.cli.output import Exit, fail, group, progress, show_facts, show_json, show_table
+from exchange.messages.dates import number_of
 
 if TYPE_CHECKING:
     from contracts.index.fixing import Fixing
@@ -315,7 +316,7 @@ def record(
         fail(f"{tape_file} has no fixing of {code} on {on.date()}; `hourbook index fix` makes it")
     request = requests.RecordFixing(
         index=fixing.index,
-        date=int(f"{fixing.date:%Y%m%d}"),
+        date=number_of(fixing.date),
         revision=fixing.revision,
         state=fixing.state.value,
         reason=fixing.reason,

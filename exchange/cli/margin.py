@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from datetime import UTC, date, datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -20,6 +20,7 @@ from exchange.cli.output import (
     why,
     write_text,
 )
+from exchange.messages.dates import number_of
 
 if TYPE_CHECKING:
     from contracts.history import History
@@ -170,7 +171,7 @@ def calibrate(
             volumes = clearing.daily_volumes(VOLUME_DAYS)
     try:
         result = calibration.calibrate(
-            specs, history, content, effective=_number(on), before=before, volumes=volumes
+            specs, history, content, effective=number_of(on), before=before, volumes=volumes
         )
     except ValueError as error:
         fail(f"{prices} is too short a price history: {error}", Exit.USAGE)
@@ -235,10 +236,6 @@ def backtest(
         print()
         shown = [(s.name, f"{s.days}", f"x {s.steepest:.2f}") for s in swings]
         show_table(("steepest rise of a made-up series' margin", "days", ""), shown)
-
-
-def _number(day: date) -> int:
-    return day.year * 10_000 + day.month * 100 + day.day
 
 
 def _quiet(done: int, total: int) -> None:

@@ -42,6 +42,7 @@ from exchange.marketdata.instruments import Instrument, decimal_text
 from exchange.marketdata.stream import Row
 from exchange.messages import INDEX_BITS, EventKind, Limit, Reason, rest, wire
 from exchange.messages.access import COSTS, GatewayReason, Right
+from exchange.messages.dates import date_of
 
 PREFIX: Final = "/api/v1"
 REQUESTS_A_SECOND: Final = 100  # per address
@@ -428,7 +429,7 @@ def read_query(request: web.Request, kind: type[Q]) -> Q:
 def _is_day(number: int) -> bool:
     """Whether a number, yyyymmdd, is a date."""
     try:
-        date(number // 10_000, number // 100 % 100, number % 100)
+        date_of(number)
     except ValueError:
         return False
     return True

@@ -37,6 +37,7 @@ from exchange.clearing.delivery.slices import (
 from exchange.clearing.delivery.terms import DAY_NS, Terms, day_of
 from exchange.clearing.matters import At, Due, Dues, Ruling
 from exchange.clearing.moves import MICROS_A_CENT, ask, pay, take
+from exchange.messages.dates import number_of
 
 if TYPE_CHECKING:
     from exchange.clearing.state import State
@@ -361,7 +362,7 @@ def _failing(
     ``true_up`` those that it owes already."""
     end(delivery, at, state)
     delivery.stage, delivery.refund, delivery.missing_hours = "failing", refund, hours
-    delivery.failed_on = int(f"{day_of(at.stamp):%Y%m%d}")
+    delivery.failed_on = number_of(day_of(at.stamp))
     delivery.fix_by = at.stamp + FIX_DAYS * DAY_NS
     return told(
         delivery, "failing", hours=hours, refund=refund, true_up=true_up, deadline=delivery.fix_by

@@ -7,7 +7,6 @@ without a delivery.
 """
 
 from collections.abc import Sequence
-from datetime import date
 from math import lcm
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
@@ -47,6 +46,7 @@ from exchange.clearing.moves import refused
 from exchange.clearing.records import Record
 from exchange.clearing.refusals import Denial
 from exchange.messages import HOUSE_ACCOUNT, Event, EventKind, TransferKind
+from exchange.messages.dates import date_of
 
 if TYPE_CHECKING:
     from exchange.clearing.state import State
@@ -476,8 +476,7 @@ class Deliveries(Matter):
         rulings = []
         for delivery in self.deliveries:
             if delivery.stage == "failing":
-                terms, number = self._terms(delivery), delivery.failed_on
-                day = date(number // 10_000, number // 100 % 100, number % 100)
+                terms, day = self._terms(delivery), date_of(delivery.failed_on)
                 fixing = state.matters.get(Fixings).since(terms.index, day)
                 if fixing is not None and fixing.price_micros is not None:
                     price = fixing.price_micros
