@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import os
 import threading
+from collections import deque
 from collections.abc import Callable, Coroutine
 from functools import wraps
 from typing import Any, Concatenate, Final, Generic, ParamSpec, Protocol, TypeVar
@@ -28,6 +29,7 @@ class Closing(Protocol):
 _C = TypeVar("_C", bound=Closing)
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
+_Step = Callable[[asyncio.AbstractEventLoop | None], None]
 
 
 class _Call(Generic[_R]):
@@ -47,15 +49,19 @@ class _Call(Generic[_R]):
         self._ended = threading.Lock()
         self._ended.acquire()
 
-    def begin(self) -> None:
-        """Start the coroutine; called in the loop."""
+    def begin(self, loop: asyncio.AbstractEventLoop | None) -> None:
+        """Start the coroutine; called in the loop, or without one once that is being stopped."""
         work, self._work = self._work, None
-        if work is not None:
-            self._task = asyncio.get_running_loop().create_task(work)
+        if work is not None and loop is not None:
+            self._task = loop.create_task(work)
             self._task.add_done_callback(self._end)
+        elif work is not None:
+            work.close()
+            self._error = NotConnected(CLOSED)
+            self._ended.release()
 
-    def cancel(self) -> None:
-        """Cancel it if it has not ended; called in the loop."""
+    def cancel(self, _: object) -> None:
+        """Cancel it if it has not ended; called in the loop, or once that has ended."""
         work, self._work = self._work, None
         if work is not None:
             work.close()
@@ -86,13 +92,17 @@ class _Call(Generic[_R]):
 
 class LoopThread:
     """A loop that runs until ``stop``. Any thread may wait for coroutines in it, and any may stop
-    it. A fork has no such thread: there it counts as stopped."""
+    it. A fork has no such thread: there it counts as stopped.
+
+    The threads share no lock but a queue: on Python 3.14 an interrupt between ``with`` and its
+    block leaves a lock held for ever.
+    """
 
     def __init__(self) -> None:
         self._process = os.getpid()
         self._loop = asyncio.new_event_loop()
+        self._asked = deque[_Step]()
         self._thread = threading.Thread(target=self._run, name="hourbook", daemon=True)
-        self._begins = threading.Lock()  # so that nothing is started once it is being stopped
         self._ending: asyncio.Task[None] | None = None
         self._stopped = False
         self._thread.start()
@@ -105,27 +115,31 @@ class LoopThread:
             raise NotConnected(ELSEWHERE)
         call = _Call(work)
         try:
-            if not self._soon(call.begin):
-                work.close()
-                raise NotConnected(CLOSED)
+            self._ask(call.begin)
             return call.outcome()
         except BaseException:
-            self._soon(call.cancel)  # no effect if it has ended
+            self._ask(call.cancel)  # no effect if it has ended
             raise
 
-    def _soon(self, do: Callable[[], None]) -> bool:
-        """Call a function in the loop; return False if the loop is being stopped."""
-        with self._begins:
-            if not self._stopped:
-                self._loop.call_soon_threadsafe(do)
-            return not self._stopped
+    def _ask(self, do: _Step) -> None:
+        """Call a function in the loop, or in this thread if the loop has ended."""
+        try:
+            if not self._loop.is_closed():
+                self._asked.append(do)
+            self._loop.call_soon_threadsafe(self._do_asked)
+        except RuntimeError:  # closed
+            self._thread.join()  # its last turn is over: `do` is done, or nobody else will do it
+            do(None)
+
+    def _do_asked(self) -> None:
+        while self._asked:
+            self._asked.popleft()(None if self._stopped else self._loop)
 
     def stop(self) -> None:
         """End all waiting calls, the loop and its thread; may be repeated."""
         if self._process != os.getpid():
             return
-        with self._begins:
-            self._stopped = True
+        self._stopped = True
         with contextlib.suppress(RuntimeError):  # it has ended already
             self._loop.call_soon_threadsafe(self._begin_end)
         self._thread.join()
@@ -133,6 +147,7 @@ class LoopThread:
     def _run(self) -> None:
         self._loop.run_forever()
         self._loop.close()
+        self._do_asked()  # what came after the loop's last turn
 
     def _begin_end(self) -> None:
         if self._ending is None:

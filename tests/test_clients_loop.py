@@ -188,27 +188,41 @@ def test_an_interrupt_at_any_step_leaves_a_client_whole() -> None:
 
 
 def test_who_stops_listening_as_another_closes_the_client_is_told_of_nothing() -> None:
-    client, told = SyncClient("ws://nowhere"), list[object]()
+    client = SyncClient("ws://nowhere")
+    with client.events():
+        another = threading.Thread(target=client.close)
+        another.start()
+        another.join()
 
-    def listen() -> None:
+
+@pytest.mark.parametrize("closed", [False, True])
+def test_what_is_asked_after_the_last_turn_of_the_loop_is_refused(closed: bool) -> None:
+    client, told = Client(), list[str]()
+    loop = client.loop._loop
+    close = loop.close
+
+    def ask() -> None:
         try:
-            with client.events():
-                client.loop._begins.acquire()
+            client.turns(1)
         except NotConnected as error:
-            told.append(error)
+            told.append(str(error))
 
-    listener = threading.Thread(target=listen)
-    listener.start()
-    while listener.is_alive():  # until it waits to say that it has stopped listening
-        frame = sys._current_frames().get(listener.ident or 0)
-        if frame is not None and frame.f_code.co_name == "_soon":
-            break
-        time.sleep(0.001)
-    client.loop._stopped = True
-    client.loop._begins.release()
-    listener.join()
+    asks = threading.Thread(target=ask, daemon=True)
+
+    def last() -> None:
+        if closed:
+            close()
+            asks.start()
+        else:
+            asks.start()
+            while not client.loop._asked:
+                time.sleep(0)
+            close()
+
+    loop.close = last  # type: ignore[method-assign]
     client.close()
-    assert told == []
+    asks.join(20)
+    assert told == ["the client is closed"]
 
 
 def test_what_came_before_a_client_was_closed_can_still_be_read() -> None:
