@@ -330,8 +330,9 @@ def test_a_served_market_stops_in_order_and_logs_no_secret(
     with urllib.request.urlopen(ready["http"].removesuffix("/api/v1") + "/ready") as answer:
         assert answer.status == 200
     posted = urllib.request.Request(ready["http"] + "/admin", b"{}", {"Hourbook-Key": "guess"})
-    with pytest.raises(urllib.error.HTTPError):
+    with pytest.raises(urllib.error.HTTPError) as refused:
         urllib.request.urlopen(posted)
+    refused.value.close()
     process.send_signal(number)
     said, logged = process.communicate(timeout=STOP_SECONDS)
     assert process.returncode == 0

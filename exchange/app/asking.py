@@ -121,7 +121,8 @@ def ask_url(url: str, key_file: Path, request: AnyRequest) -> Answer:
         with opener.open(posted, timeout=URL_SECONDS) as response:
             return msgspec.json.decode(response.read(), type=Answer)
     except urllib.error.HTTPError as error:
-        return Answer(False, error=f"{url} refused: {error.code} {error.read().decode()}")
+        with error:
+            return Answer(False, error=f"{url} refused: {error.code} {error.read().decode()}")
     except TimeoutError as error:
         raise TimeoutError(f"no answer within {URL_SECONDS:g} s") from error
     except http.client.InvalidURL as error:
