@@ -208,6 +208,17 @@ async def test_a_day_that_no_calendar_knows_does_not_open(tmp_path: Path) -> Non
         assert (await m.operations.perform(requests.OpenDay(date=20261123)))["opened"] == 48
 
 
+async def test_no_date_is_opened_by_a_slip_of_its_year_or_month(tmp_path: Path) -> None:
+    """Any date may be the first; from then on at most a month is skipped."""
+    async with running(tmp_path) as m:  # on Friday, 2026-11-20
+        await m.operations.perform(requests.Settle())
+        for slip in (20361123, 20261223, 99991231):
+            with pytest.raises(RequestRefused, match=r"too far ahead|calendar US knows"):
+                await m.operations.perform(requests.OpenDay(date=slip))
+        assert m.desk.business_date == 20261120 and not m.desk.day_open
+        assert (await m.operations.perform(requests.OpenDay(date=20261222)))["opened"] == 48
+
+
 async def test_a_calendar_that_ends_in_a_year_is_told_of_each_day(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -6,19 +6,19 @@ Nothing here changes the market directly; every change is a command that the des
 import asyncio
 import logging
 from collections.abc import Callable, Iterable, Iterator
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from contracts import calendar, grades, registry
+from contracts import grades, registry
 from contracts.calendar import CalendarError, Month
 from contracts.grades import table as factors
 from contracts.index.run import end_ns
 from contracts.refusals import Refusal, Refused
 from contracts.spec import Instrument as Terms
-from exchange.app import listings, margin, requests, wishes, wishes_market
+from exchange.app import business_date, listings, margin, requests, wishes, wishes_market
 from exchange.app.approvals import SOCKET_PERSON, Approvals
 from exchange.app.clerk import Clerk
 from exchange.app.conduct import Conduct, combines, describe
@@ -431,13 +431,17 @@ class Operations:
             raise RequestRefused(
                 f"business date {desk.business_date} is closed and not settled; settle it first"
             )
-        number = self._next_date() if request.date is None else request.date
+        last, now = desk.business_date, self._now()
+        number = request.date
+        if number is None:
+            number = business_date.following(last, now, scheduled=self._scheduled)
         day = wishes.as_date(number)
         await self.cleared()  # clearing decides which margin parameters are in force
         limits, rates = self._relimit(), self._rates(day)
         todo = [*limits, *self._conduct.relimit_combinations(limits)]
         todo += [*rates, *self._conduct.rerate_combinations(rates), *self._protections()]
         todo += listings.missing(desk, self._clearing, day)
+        business_date.check(day, last, now)
         await desk.perform([*todo, wishes.open_day(number)])
         return {
             "business_date": number,
@@ -494,21 +498,6 @@ class Operations:
             "instrument": number,
             "last_trading_day": terms.last_trading_day.isoformat(),
         }
-
-    def _next_date(self) -> int:
-        """Return today, or the next date after the last one; of business days if the market follows
-        its calendar. RequestRefused beyond the calendar."""
-        today, last = self._now().date(), self._desk.business_date
-        if not self._scheduled:
-            after = wishes.as_date(last) + timedelta(days=1) if last else today
-            return number_of(max(today, after))
-        days = calendar.load()
-        try:
-            today = days.date_on(self._now())
-            after = days.after(wishes.as_date(last), 1) if last else today
-        except CalendarError as error:
-            raise RequestRefused(str(error)) from error
-        return number_of(max(today, after))
 
     def _relimit(self) -> list[Wish]:
         """Return wishes for the price limits of the listed instruments, around their settlement
