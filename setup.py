@@ -25,6 +25,9 @@ from setuptools.command.sdist import sdist
 # or a checkout's, unless whoever packs names another.
 PACKED_AT = int(os.environ.setdefault("SOURCE_DATE_EPOCH", "1580601600"))  # 2020-02-02
 
+if sys.byteorder != "little" or sys.maxsize < 1 << 62:
+    sys.exit("a 64-bit little-endian processor is needed: records are read as they lie in memory")
+
 CHECKED = os.environ.get("HOURBOOK_CHECKED") == "1"
 WITHOUT_CORE = os.environ.get("HOURBOOK_WITHOUT_CORE") == "1"
 DIRECTIVES = {
