@@ -279,8 +279,14 @@ def test_a_replay_may_be_interrupted(
     "entry", [["-c", "from exchange.command import main; main()"], ["-m", "exchange.cli"]]
 )
 def test_an_interrupt_while_the_command_is_loaded_ends_it(tmp_path: Path, entry: list[str]) -> None:
-    # It sleeps until the signal has come: it may be handled a little later
-    (tmp_path / "typer.py").write_text("import os, time\nos.kill(os.getpid(), 2)\ntime.sleep(9)\n")
+    # It sleeps until the signal has come: it may be handled a little later. A job in the background
+    # inherits that it is ignored.
+    (tmp_path / "typer.py").write_text(
+        "import os, signal, time\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "os.kill(os.getpid(), signal.SIGINT)\n"
+        "time.sleep(9)\n"
+    )
     done = subprocess.run(
         [sys.executable, *entry, "--version"],
         cwd=CHECKOUT,
