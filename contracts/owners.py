@@ -92,14 +92,14 @@ def _index_changes(before: Methodology, after: Methodology, on: date) -> list[Fa
             before.rules_hash(code) != after.rules_hash(code)
         ):
             rule = f"{_IN_FORCE} under methodology {index.methodology_version}: raise the version"
-            changed = _first_change(index, later)
+            changed = _first_change(index, later) or _first_change(before, after)
             found.append(Fault(INDICES, f"indices.{code}{changed}", "", rule))
     return found
 
 
 def _first_change(before: msgspec.Struct, after: msgspec.Struct) -> str:
-    """Return the first field that differs; ``providers`` if none of the index's own fields does."""
+    """Return the first field that differs, other than the indices; empty if none does."""
     for field in before.__struct_fields__:
-        if getattr(before, field) != getattr(after, field):
+        if field != "indices" and getattr(before, field) != getattr(after, field):
             return f", {field}"
-    return ", providers"
+    return ""

@@ -453,6 +453,8 @@ def test_two_folders_differ_in_every_file(
         ("indices.toml", "executable = 100", "executable = 90", "HBX-A100, tier_weights must stay"),
         ("indices.toml", "[providers]", '[providers]\nnew = { venue = "neocloud", tier = '
          '"executable" }', "HBX-H200, providers must stay"),
+        ("indices.toml", '"b300", "gb200"', '"b300", "b400", "gb200"', "HBX-H200, gpus must stay"),
+        ("indices.toml", '"serverless", "spot"', '"serverless"', "HBX-A100, kinds must stay"),
         ("indices.toml", "[indices.HBX-GB200]", "[indices.HBX-GB300]", "HBX-GB200 must stay"),
         ("indices.toml", 'methodology_version = "1.0"', 'methodology_version = "2.0"', ""),
         ("grades.toml", "tokens_per_gpu = 32_768", "tokens_per_gpu = 0", "owner reads"),

@@ -408,11 +408,16 @@ def test_every_cash_contract_settles_on_an_index_of_these_rules() -> None:
         assert rules.load().index(code).methodology_version == version
 
 
-def test_the_rules_hash_covers_rules_and_sellers() -> None:
+def test_the_rules_hash_covers_rules_sellers_and_names() -> None:
+    """The names of the panel as well: what has none is rejected, and is in no feed's fingerprint
+    and no formula of a seller's prices."""
+    shipped, again = rules.load(), msgspec.structs.replace
     hashes = {
+        again(shipped, gpus=shipped.gpus | {"h300"}).rules_hash(CODE),
+        again(shipped, kinds=shipped.kinds - {"spot"}).rules_hash(CODE),
         rules.load().rules_hash(CODE),
         changed(clip_bp=301).rules_hash(CODE),
         with_provider(rules.load(), "vultr", route="spheron").rules_hash(CODE),
         rules.load().rules_hash("HBX-H200"),
     }
-    assert len(hashes) == 4
+    assert len(hashes) == 6

@@ -172,8 +172,10 @@ class Methodology(msgspec.Struct, frozen=True):
         return found
 
     def rules_hash(self, code: str) -> bytes:
-        """Return the digest of an index's rules and the providers; LookupError as ``index``."""
-        plain = msgspec.to_builtins((self.index(code), self.providers), str_keys=True)
+        """Return the digest of an index's rules, the providers and the panel's names, which decide
+        what of a file counts; LookupError as ``index``."""
+        names = sorted(self.gpus), sorted(self.kinds)
+        plain = msgspec.to_builtins((self.index(code), self.providers, names), str_keys=True)
         return digest(msgspec.json.encode(plain, order="sorted"))
 
     def route(self, provider: str) -> str:
