@@ -157,6 +157,22 @@ async def test_a_month_on_another_tick_opens_at_the_same_price(
         assert (listed["H100Z26"].mark, listed["H100Z26"].low_ticks) == (3_220_000, 290)
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "ticks"),
+    [("price_step = 1 ", "price_step = 100 ", 100), ('tick = "0.001"', 'tick = "0.1"', 1)],
+)
+async def test_a_band_is_never_rounded_down_to_none(
+    old: str, new: str, ticks: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """3 % of $3.2 are less than a step of ten cents, and a band of 0 is none in the engine."""
+    coarse = changed(old, new)
+    monkeypatch.setattr(registry, "load", lambda: coarse)
+    async with running(tmp_path) as m:
+        listed = m.desk.instruments.by_code
+        assert listed["H100Z26"].protections.band == ticks
+        assert listed["A100Z26"].protections.band == 68  # 3 % of 2288
+
+
 async def test_a_new_month_follows_the_one_before_it_wherever_the_market_went(
     tmp_path: Path,
 ) -> None:

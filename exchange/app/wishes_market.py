@@ -98,10 +98,12 @@ def set_implied(code: str, number: int, *, on: bool) -> Wish:
 
 
 def protections_of(terms: Terms, price_micros: int) -> Protections:
-    """Return the protections of an instrument's terms, with the band for a settlement price."""
+    """Return the protections of an instrument's terms, with the band for a settlement price: at
+    least a price step if the terms have one, since 0 is none."""
     ticks = abs(price_micros) // terms.tick_scale * terms.band_percent // _PERCENT
+    least = terms.price_step if terms.band_percent else 0
     return Protections(
-        band=ticks // terms.price_step * terms.price_step,
+        band=max(ticks // terms.price_step * terms.price_step, least),
         accountability=terms.accountability_level,
         order_value=terms.order_value_limit * MICROS,
         all_months=terms.all_months_limit,
