@@ -2,16 +2,17 @@
 
 import math
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import date
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from contracts import history, registry
+from contracts import history, prices, registry
 from exchange.clearing.margin import backtest, calibrate, model, rules, study
 from exchange.clearing.margin.model import Floats
 from exchange.clearing.margin.parameters import MarginParameters
@@ -78,12 +79,60 @@ def test_no_pair_of_generations_earns_a_credit_today() -> None:
 # Calibration.
 
 
-def calibrated(before: MarginParameters | None = None) -> calibrate.Calibration:
+def calibrated(
+    before: MarginParameters | None = None,
+    known: history.History | None = None,
+    sizes: Mapping[str, int] | None = None,
+) -> calibrate.Calibration:
+    """By the shipped history and terms; ``sizes`` are other contract sizes, by product."""
     found = registry.load()
     specs = {name: found.spec(name, date(2026, 12, 1)) for name in found.products}
+    for name, size in (sizes or {}).items():
+        specs[name] = msgspec.structs.replace(specs[name], contract_size=size)
     return calibrate.calibrate(
-        specs, history.load(), history.shipped(), effective=20261201, before=before
+        specs, known or history.load(), history.shipped(), effective=20261201, before=before
     )
+
+
+def moving_as(product: str, *others: str) -> history.History:
+    """The shipped history, with others that move day by day as a product does."""
+    shipped = history.load()
+    daily = shipped.daily.products
+    products = daily | dict.fromkeys(others, daily[product])
+    panel = msgspec.structs.replace(shipped.daily, products=products)
+    return msgspec.structs.replace(shipped, daily=panel)
+
+
+def test_no_credit_is_given_for_lots_of_unknown_value() -> None:
+    """GB200 has no price level, and a physical product the history of the cash one."""
+    result = calibrated(known=moving_as("B200", "GB200", "H200", "B200P"))
+    credits = {(pair.a, pair.b): pair.percent for pair in result.pairs}
+    assert credits["B200", "H200"] > 90 and credits["B200", "GB200"] == 0
+    assert not any("B200P" in pair for pair in credits)
+    assert [(one.a, one.b) for one in result.parameters.offsets] == [("B200", "H200")]
+
+
+@pytest.mark.parametrize("size", [1, 8])
+def test_an_offset_is_of_lots_of_the_same_risk(size: int) -> None:
+    """Of eight GPUs a lot, against a lot of one."""
+    result = calibrated(known=moving_as("B200", "H200"), sizes={"H200": size})
+    (offset,) = result.parameters.offsets
+    scans = {p.product: p.charged_bp for p in result.proposals}
+    risk = {"B200": 6_690 * scans["B200"], "H200": size * 4_470 * scans["H200"]}
+    one, other = risk["B200"] * offset.ratio_a, risk["H200"] * offset.ratio_b
+    assert one == pytest.approx(other, rel=0.07), offset
+
+
+def test_the_inputs_hash_covers_the_levels_that_offsets_are_from(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    before, table = calibrated().parameters.inputs_hash, prices.table()
+    dearer = msgspec.structs.replace(table.levels.products["H100"], level_ticks=9_000)
+    levels = msgspec.structs.replace(
+        table.levels, products=table.levels.products | {"H100": dearer}
+    )
+    monkeypatch.setattr(prices, "table", lambda: msgspec.structs.replace(table, levels=levels))
+    assert calibrated().parameters.inputs_hash != before
 
 
 def test_what_is_proposed_is_made_of_its_parts() -> None:

@@ -68,7 +68,8 @@ class Proposal(NamedTuple):
 
 
 class Pair(NamedTuple):
-    """Two products' measured correlation over weeks, its lower bound, and the credit for it."""
+    """Two products' measured correlation over weeks, its lower bound, and the credit for it: none
+    if one of them has no price level, since lots of unknown value have no ratio."""
 
     a: str
     b: str
@@ -100,7 +101,7 @@ def calibrate(
     ``volumes`` are lots per day by product, as far as they are known. ValueError for a history that
     has no whole week.
     """
-    volumes = volumes or {}
+    volumes, levels = volumes or {}, _levels()
     for panel, week in ((history.daily, WEEK_DAYS), (history.hourly, WEEK_HOURS)):
         for name, series in panel.products.items():
             if len(series.levels) <= week:
@@ -109,14 +110,18 @@ def calibrate(
         _propose(spec, history, _charged(before, product))
         for product, spec in sorted(specs.items())
     )
-    scans = {p.product: p.charged_bp for p in proposals}
     pairs = tuple(_pairs(specs, history))
+    values = {
+        p.product: specs[p.product].contract_size * levels[p.product] * p.charged_bp
+        for p in proposals
+        if p.product in levels
+    }
     parameters = MarginParameters(
         version=before.version + 1 if before else 1,
         effective=effective,
-        inputs_hash=_inputs_hash(content, specs, volumes, before),
+        inputs_hash=_inputs_hash(content, specs, volumes, levels, before),
         products=tuple(_margin(specs[p.product], p, volumes.get(p.product, 0)) for p in proposals),
-        offsets=tuple(_offset(pair, scans) for pair in pairs if pair.percent),
+        offsets=tuple(_offset(pair, values) for pair in pairs if pair.percent),
     )
     return Calibration(parameters, proposals, pairs)
 
@@ -190,14 +195,26 @@ def _pairs(specs: Mapping[str, ContractSpec], history: History) -> Iterable[Pair
     """Every pair of products with histories of their own. Cash and physical products are never a
     pair, since they share a history."""
     moves = {p: model.changes(s.levels) for p, s in sorted(history.daily.products.items())}
-    for a, b in combinations([p for p in moves if p in specs], 2):
+    levels = _levels()
+    for a, b in combinations([p for p in moves if p in specs and _is_cash(p)], 2):
         found, least = model.correlation(moves[a], moves[b], WEEK_DAYS)
-        yield Pair(a, b, found, least, model.credit_percent(least))
+        known = a in levels and b in levels
+        yield Pair(a, b, found, least, model.credit_percent(least) if known else 0)
 
 
-def _offset(pair: Pair, scans: Mapping[str, int]) -> Offset:
-    """An offset in lots by the inverse ratio of their scans in money, in small integers."""
-    ratio = Fraction(prices.level(pair.b) * scans[pair.b], prices.level(pair.a) * scans[pair.a])
+def _is_cash(product: str) -> bool:
+    return not product.endswith(PHYSICAL_SUFFIX)
+
+
+def _levels() -> dict[str, int]:
+    """The price levels of ``contracts.prices`` in ticks, by product."""
+    return {name: one.level_ticks for name, one in prices.table().levels.products.items()}
+
+
+def _offset(pair: Pair, values: Mapping[str, int]) -> Offset:
+    """An offset in lots by the inverse ratio of their scans in money, in small integers; ``values``
+    are these scans, in any one unit."""
+    ratio = Fraction(values[pair.b], values[pair.a])
     near = max(ratio, 1 / ratio).limit_denominator(_RATIO_MOST)
     more, fewer = min(near.numerator, 1_000), near.denominator
     a, b = (more, fewer) if ratio > 1 else (fewer, more)
@@ -208,6 +225,7 @@ def _inputs_hash(
     content: bytes,
     specs: Mapping[str, ContractSpec],
     volumes: Mapping[str, int],
+    levels: Mapping[str, int],
     before: MarginParameters | None,
 ) -> str:
     """The BLAKE2b-256 (hex) of all inputs of the proposal."""
@@ -215,6 +233,7 @@ def _inputs_hash(
         content,
         *(msgspec.json.encode(spec) for _, spec in sorted(specs.items())),
         msgspec.json.encode(dict(sorted(volumes.items()))),
+        msgspec.json.encode(dict(sorted(levels.items()))),
         b"" if before is None else before.to_json().encode(),
     ]
     digest = blake2b(digest_size=32)
