@@ -27,13 +27,16 @@ from index_panel import (
 )
 
 from contracts import registry
+from contracts.calendar import Month
 from contracts.index import methodology as rules
 from contracts.index.fixing import Fixing, State
 from contracts.index.methodology import Gate, MethodologyError, Series, Tier
 from contracts.index.numbers import log_nanos
 from contracts.index.run import end_ns, fix_through
+from contracts.index.settlement import FinalPrice, final_price
 from contracts.index.tape import Tape
 
+PAGE = Path(__file__).parents[1] / "docs" / "reference" / "index-methodology.md"
 NOW = BASE_DAYS  # the first day with a number
 BASE = range(NOW)
 
@@ -186,6 +189,41 @@ def test_too_few_effective_sellers_are_withheld() -> None:
     fixing = fixed(flat(spread_out(8), range(NOW + 1)), NOW, methodology=methodology)[NOW]
     assert fixing.reason == "EFFECTIVE_TENTHS"
     assert fixing.gates["effective_tenths"] == 54
+
+
+def final_of(sellers: int, *, stays: bool) -> FinalPrice:
+    """April's final price: its sellers cut their prices by a fifth from the 16th on, two a day. If
+    one does not stay, the last of them withdraws its quote instead."""
+    quotes = spread_out(sellers)
+    last, sixteenth = [*quotes][-1], 46
+    seen = [
+        observed(day(number), seller, round(dollars * (0.8 if cut else 1), 3))
+        for number in range(61)
+        for place, (seller, dollars) in enumerate(quotes.items())
+        for cut in [number >= sixteenth + place // 2]
+        if stays or seller != last or number < sixteenth
+    ]
+    tape, _ = fix_through(
+        Tape(), rules.load(), batch(seen), [CODE], day(60), recorded_ns=end_ns(day(60))
+    )
+    return final_price(rules.load().index(CODE), Month(2026, 4), tape)
+
+
+@pytest.mark.parametrize(("sellers", "said"), [(8, "9.8 % higher"), (9, "0.02 % lower")])
+def test_who_has_days_withheld_chooses_what_counts_as_the_page_says(
+    sellers: int, said: str
+) -> None:
+    """No fixing moves, and yet the month's price does: it is the mean of the days with a number."""
+    stayed, left = (final_of(sellers, stays=stays) for stays in (True, False))
+    assert stayed.price_micros is not None and left.price_micros is not None
+    moved = left.price_micros / stayed.price_micros - 1
+    share = f"{abs(moved):.1%}" if abs(moved) > 0.01 else f"{abs(moved):.2%}"
+    assert f"{share[:-1]} % {'higher' if moved > 0 else 'lower'}" == said
+    page = " ".join(PAGE.read_text().split())
+    assert said in page
+    if sellers == 8:
+        assert (left.published_days, stayed.published_days) == (16, 29)
+        assert "16 days count instead of 29" in page
 
 
 def test_no_seller_weighs_more_than_the_cap() -> None:
