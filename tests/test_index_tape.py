@@ -505,6 +505,22 @@ def test_two_writers_of_one_tape_wait_for_each_other(tmp_path: Path) -> None:
     assert tape.read_bytes() == before
 
 
+def test_a_tape_behind_a_link_grows_where_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else there were two tapes from then on, each with a chain of its own."""
+    monkeypatch.chdir(tmp_path)
+    csv_file(tmp_path / "march.csv", range(2))
+    (tmp_path / "kept").mkdir()
+    link, own = tmp_path / "index.tape", tmp_path / "kept" / "own.tape"
+    link.symlink_to(own)
+    fix = ("index", "fix", "march.csv", "--index", CODE, "--date")
+    for number, tape in enumerate((link, own)):
+        hourbook(*fix, f"{day(number)}", "--tape", str(tape))
+    assert link.is_symlink() and Tape.decode(own.read_bytes()).days(CODE) == [day(0), day(1)]
+    assert sorted(file.name for file in own.parent.iterdir()) == ["own.tape", "own.tape.lock"]
+
+
 def test_the_command_line_shows_the_rules() -> None:
     listed = hourbook("index", "rules")
     assert CODE in listed and "2027-01-15" in listed

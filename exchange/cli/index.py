@@ -464,10 +464,12 @@ def _read_tape(path: Path) -> "Tape":
 
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    """Allow one writer at a time. The lock is a separate file, since the tape is replaced."""
+    """Allow one writer at a time. The lock is a separate file, since the tape is replaced; beside
+    a tape's own place, so that it is one for all links to it."""
     if not path.name or (path.exists() and not path.is_file()):
         fail(f"'{path}' is no file, and a tape is one, which is replaced", Exit.USAGE)
-    lock = path.with_name(f"{path.name}.lock")
+    own = path.resolve()
+    lock = own.with_name(f"{own.name}.lock")
     with lock.open("a") as held:
         try:
             fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -477,7 +479,8 @@ def _locked(path: Path) -> Iterator[None]:
 
 
 def _write(path: Path, content: bytes) -> None:
-    """Replace the tape by the longer one, atomically."""
+    """Replace the tape by the longer one, atomically; if the path is a link, what it leads to."""
+    path = path.resolve()
     beside = path.with_name(f"{path.name}.new")
     with beside.open("wb") as new:
         new.write(content)
