@@ -162,6 +162,10 @@ def test_an_import_that_is_refused_leaves_no_log(tmp_path: Path) -> None:
     (tmp_path / "bad.key").write_text("zz")
     done = hourbook(*terms, tmp_path / "bad.key")
     assert (done.returncode, "bad.key: SYNTAX (2101)" in done.stderr) == (1, True)
+    (tmp_path / "words").write_text("step 1\n")
+    for swapped, named in (((records, records), records), ((tmp_path / "words", where), "words")):
+        done = hourbook("goodput", "import", *swapped, out)
+        assert (done.returncode, f"{named}: " in done.stderr) == (1, True)
     assert not out.exists()
 
 

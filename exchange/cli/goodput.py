@@ -142,11 +142,13 @@ def import_(
     from contracts.goodput.log import Recorder  # noqa: PLC0415
     from contracts.refusals import UNREADABLE  # noqa: PLC0415
 
+    reading = site
     try:
         where = msgspec.json.decode(site.read_bytes(), type=importer.Site)
+        reading = records
         lines = msgspec.json.Decoder(dict[str, Any]).decode_lines(records.read_bytes())
     except UNREADABLE as error:
-        fail(f"{error}; docs/reference/attestation.md says what the two files hold")
+        fail(f"{reading}: {error}; docs/reference/attestation.md says what the two files hold")
     with refusals():
         key = keys.load_key(key_file)
         imported = importer.records_to_events(lines, where, key.public)
