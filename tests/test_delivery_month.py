@@ -274,6 +274,15 @@ async def judge_same_logs(log: Path, folder: Path, data: str) -> None:
         CliRunner().invoke, app, ("clear", "attest", "2", "1", str(log), *options)
     )
     assert "count for delivery 1: no GPU counts twice" in str(twice.exception)
+    wrong = folder / "other.json"
+    for changes, said in (({"grade": "A100-NODE"}, "A100-NODE 2026-12"),
+                          ({"expiry": "2026-11"}, "H100-NODE 2026-11")):  # fmt: skip
+        wrong.write_bytes(encoded(roster(SITE, **changes)))
+        ask = ("clear", "attest", "2", "1", str(log), *options[:3], str(wrong), *options[4:])
+        other_sites = await asyncio.to_thread(CliRunner().invoke, app, ask)
+        assert f"the roster of {said}, and delivery 2 of H100-NODE 2026-12" in str(
+            other_sites.exception
+        )
     for number in ("2", "3"):
         both = ("clear", "attest", number, "1", str(log), str(other), *options)
         # The story of no delivery but its own is read: a site may have hundreds
@@ -303,8 +312,12 @@ def test_hours_are_those_of_the_sites_own_nodes_and_count_once(tmp_path: Path) -
         2 * LOTS * DAY_S,
         present([other, first], SITE, window, 16).digest,
     )
+    node = NODES[WHOLE]
+    older = [ev.Hardware(at, node, "A100-SXM", gpus_of(node)) for at in (BEGIN, BEGIN + HOUR_NS)]
+    lesser = log_of(tmp_path, "lesser", [opening(node, at=BEGIN)[0], *older])
     for logs, place, when, why in (
         ([first, first], SITE, window, Refusal.GPU_TWICE),
+        ([lesser], SITE, window, Refusal.UNKNOWN_GPU),
         ([first], site("beta"), window, Refusal.UNKNOWN_NODE),
         ([first], SITE, (BEGIN + 1, BEGIN + DAY_NS), Refusal.STALE),
     ):  # fmt: skip

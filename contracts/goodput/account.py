@@ -84,6 +84,7 @@ class Account(msgspec.Struct, frozen=True, kw_only=True):
     steps: int
     lost_steps: int
     gpus: tuple[str, ...]  # every GPU named at any time, sorted
+    gpu_classes: tuple[str, ...]  # their classes, sorted
     most_gpus: int  # most GPUs named at one moment
     there: tuple[Presence, ...]  # in order of time, without overlap
     jobs: tuple[JobAccount, ...]
@@ -141,6 +142,7 @@ class Accountant:
         self._places: dict[str, str] = {}  # node of each GPU named now
         self._refitted = False  # hardware changed since it was last compared with the job's
         self._gpus: set[str] = set()
+        self._classes: set[str] = set()
         self._most_gpus = 0
         self._there: list[Presence] = []
         self._jobs: list[JobAccount] = []
@@ -274,6 +276,7 @@ class Accountant:
             del self._places[gpu]
         if event.gpus:
             self._nodes[event.node] = event
+            self._classes.add(event.gpu_class)
         self._places |= dict.fromkeys(event.gpus, event.node)
         self._refitted = True
         self._gpus.update(event.gpus)
@@ -449,6 +452,7 @@ class Accountant:
             steps=sum(job.steps for job in self._jobs),
             lost_steps=sum(job.lost_steps for job in self._jobs),
             gpus=tuple(sorted(self._gpus)),
+            gpu_classes=tuple(sorted(self._classes)),
             most_gpus=self._most_gpus,
             there=tuple(self._there),
             jobs=tuple(self._jobs),

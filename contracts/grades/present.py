@@ -39,8 +39,8 @@ def present(
     """Return the day of a site that delivers ``gpus`` GPUs; ``window_ns`` is the day's first
     instant and the first after it.
 
-    Raises Refused UNKNOWN_NODE, WRONG_KEY or UNKNOWN_GPU for a log of other nodes, keys or GPUs,
-    STALE for one not within the day, GPU_TWICE for a GPU in two logs at once.
+    Raises Refused UNKNOWN_NODE, WRONG_KEY or UNKNOWN_GPU for a log of other nodes, keys or GPUs, or
+    of another class, STALE for one not within the day, GPU_TWICE for a GPU in two logs at once.
     """
     pledged = {node.node: node for node in site.nodes}
     there: list[Presence] = []
@@ -58,6 +58,11 @@ def present(
                 Refusal.STALE, "outside the day", limit=f"{window_ns[0]} to {window_ns[1]}",
                 seen=f"{account.from_ns} to {account.to_ns}",
             )  # fmt: skip
+        for kind in account.gpu_classes:
+            if kind != site.gpu_class:
+                raise Refused(
+                    Refusal.UNKNOWN_GPU, "another class of GPU", limit=site.gpu_class, seen=kind
+                )
         for gpu in account.gpus:
             if gpu not in node.gpus:
                 raise Refused(Refusal.UNKNOWN_GPU, "not pledged for this node", seen=gpu)

@@ -92,7 +92,13 @@ def attest(
     found = _find(number, data)
     begin = found["terms"]["begin_ns"] + (day - 1) * DAY_NS
     try:
-        sites = {site.place: site for site in rosters.read(roster.read_bytes()).sites}
+        listed = rosters.read(roster.read_bytes())
+        sold = found["grade"], found["terms"]["month"]
+        if (listed.grade, listed.expiry) != sold:
+            # One facility may have nodes of several grades, under one name in several rosters
+            fail(f"{roster} is the roster of {listed.grade} {listed.expiry}, and delivery {number}"
+                 f" of {' '.join(sold)}")  # fmt: skip
+        sites = {site.place: site for site in listed.sites}
         site = sites.get((found["provider"], found["facility"]))
         if site is None:
             fail(f"{roster} has no site {found['provider']}/{found['facility']}")
