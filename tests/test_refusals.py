@@ -253,6 +253,29 @@ case(Refusal.GPU_TWICE, "another node's GPUs instead of the drawn one's")(
 case(Refusal.GPU_TWICE, "another site's GPU in a log")(
     lambda f: measured(f, good(gpus=attested.gpus_of("beta-00")))
 )
+def told_by_two(folder: Path, apart: int) -> object:
+    """Two drawn nodes' runs on the GPUs of both; the second begins so many seconds after the end of
+    the first."""
+    drawn = [(attested.hour_of(MADE, node), node) for node in NODES]
+    (first, one), (second, other) = sorted(drawn)[:2]
+    shared = (*attested.gpus_of(one), *attested.gpus_of(other))
+    large = attested.work(gpus=16, tokens_per_step=2 * attested.work().tokens_per_step)
+    spans = ((one, first, (second - first) // SECOND - apart), (other, second, 1_300))
+    paths = []
+    for node, at, seconds in spans:
+        log = attested.run(node, at=at, seconds=seconds, gpus=shared, workload=large)
+        paths.append(attested.write(folder / node, log))
+    return measure.measure(paths, MADE, grades.load().grade(MADE.grade), rules(), now_ns=NOW)
+
+
+case(Refusal.GPU_TWICE, "one job told by two nodes")(lambda f: told_by_two(f, -60))
+
+
+def test_a_job_after_another_on_the_same_gpus_is_its_own(tmp_path: Path) -> None:
+    found = told_by_two(tmp_path, 60)
+    assert isinstance(found, list) and len(found) == 2
+
+
 case(Refusal.GPU_TWICE, "one GPU twice on a node")(
     lambda f: computed(f, good(gpus=(*attested.gpus_of(NODE, 7), f"GPU-{NODE}-0")))
 )

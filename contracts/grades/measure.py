@@ -37,6 +37,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     elapsed_ns: int
     seller_ns: int
     mfu_e6: int
+    gpus: tuple[str, ...] = ()  # every GPU named at any time
 
 
 class _Terms(NamedTuple):
@@ -55,8 +56,9 @@ def measure(
 ) -> list[Run]:
     """Return the runs of the logs, sorted by site, node and time.
 
-    Raises RefusedAll with the first fault of every log and a TIME_ORDER for each overlap of two
-    logs; Refused RULES_CHANGED if the calendar does not cover the expiry.
+    Raises RefusedAll with the first fault of every log, a TIME_ORDER for each overlap of two logs
+    of a node, and a GPU_TWICE for each log that names a GPU which another node's has at that time;
+    Refused RULES_CHANGED if the calendar does not cover the expiry.
     """
     nodes = {node.node: (site, node) for site in roster.sites for node in site.nodes}
     drawn = {
@@ -87,9 +89,30 @@ def measure(
                 Refused(Refusal.TIME_ORDER, "two logs of one moment", where=after.node,
                         limit=before.to_ns, seen=after.from_ns)
             )  # fmt: skip
+    faults += _taken_twice(runs)
     if faults:
         raise RefusedAll(faults)
     return runs
+
+
+def _taken_twice(runs: Sequence[Run]) -> list[Refused]:
+    """A fault for each run that names a GPU of another node's run at the same time: of a cluster's
+    job every node could tell, and each would count."""
+    faults: list[Refused] = []
+    last: dict[str, Run] = {}  # the run of each GPU that ends last, of those begun so far
+    for run in sorted(runs, key=lambda run: (run.from_ns, run.node)):
+        befores = [last[gpu] for gpu in run.gpus if gpu in last]
+        twice = [one for one in befores if one.to_ns > run.from_ns and one.node != run.node]
+        if twice:
+            what = f"a GPU is in the log of {twice[0].node} at that time"
+            faults.append(
+                Refused(Refusal.GPU_TWICE, what, where=run.node, limit=twice[0].to_ns,
+                        seen=run.from_ns)
+            )  # fmt: skip
+        for gpu in run.gpus:
+            if gpu not in last or last[gpu].to_ns < run.to_ns:
+                last[gpu] = run
+    return faults
 
 
 def _pledged(roster: Roster) -> dict[str, str]:
@@ -119,6 +142,7 @@ def _run(path: Path, terms: _Terms) -> Run:
         elapsed_ns=account.elapsed_ns,
         seller_ns=account.seller_ns,
         mfu_e6=account.mfu_e6,
+        gpus=account.gpus,
     )
 
 
