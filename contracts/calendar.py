@@ -16,6 +16,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 import msgspec
 
 from contracts.rules import (
+    DATE,
     TEXT,
     Fault,
     FilesRefused,
@@ -114,7 +115,7 @@ class Session(msgspec.Struct, frozen=True):
     closes: datetime
 
 
-class Calendar(msgspec.Struct, frozen=True):
+class Calendar(msgspec.Struct, frozen=True, omit_defaults=True):
     """Business days and sessions of one place.
 
     Times are local; ``opens`` is on the calendar day before the business day. Every method raises
@@ -136,6 +137,15 @@ class Calendar(msgspec.Struct, frozen=True):
     first_year: int
     last_year: int
     holidays: dict[date, str]
+    announced: dict[date, date] = {}  # of holidays that came late: when they were announced
+
+    def known_on(self, day: date) -> "Calendar":
+        """Return the calendar without the holidays that were announced after a day."""
+        later = {holiday for holiday, when in self.announced.items() if when > day}
+        if not later:
+            return self
+        known = {holiday: name for holiday, name in self.holidays.items() if holiday not in later}
+        return msgspec.structs.replace(self, holidays=known)
 
     def is_business_day(self, day: date) -> bool:
         """Whether the day is a weekday and no holiday."""
@@ -280,6 +290,7 @@ _HOLIDAY_RULES: Final = {
     "closed": Rule(list, 'must be a list of "dollar", "market" or both', _are_reasons),
     "dates": Rule(list, "must be a list of different weekdays in order", _are_days),
 }
+_LATE_RULES: Final = _HOLIDAY_RULES | {"announced": DATE}
 
 
 def read_calendars(file: str, content: bytes) -> tuple[dict[str, Calendar], list[Fault]]:
@@ -304,14 +315,23 @@ def _read_calendar(file: str, code: str, table: object) -> tuple[Calendar | None
         faults.append(Fault(file, f"{place}.holiday", shown(rows), "must be tables"))
         rows = []
     holidays: dict[date, str] = {}
+    announced: dict[date, date] = {}
     for count, row in enumerate(rows, start=1):
-        holiday, wrong = read_table(file, f"{place}.holiday {count}, ", row, _HOLIDAY_RULES)
+        at = f"{place}.holiday {count}, "
+        rules = _LATE_RULES if "announced" in row else _HOLIDAY_RULES
+        holiday, wrong = read_table(file, at, row, rules)
         faults += wrong
-        holidays |= dict.fromkeys(holiday.get("dates", ()), holiday.get("name", ""))
+        dates, told = holiday.get("dates", ()), holiday.get("announced")
+        holidays |= dict.fromkeys(dates, holiday.get("name", ""))
+        if told is not None:
+            announced |= dict.fromkeys(dates, told)
+            if dates and told >= dates[0]:
+                faults.append(Fault(file, f"{at}announced", f"{told}", "must be before its dates"))
     if not faults:
         faults = _joint_faults(file, place, values, holidays)
-    found = None if faults else Calendar(code=code, holidays=holidays, **values)
-    return found, faults
+    if faults:
+        return None, faults
+    return Calendar(code=code, holidays=holidays, announced=announced, **values), []
 
 
 def _joint_faults(

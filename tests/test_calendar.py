@@ -18,6 +18,7 @@ from contracts.calendar import CalendarError, Month, read_calendars
 FIRST, LAST = 2026, 2032
 FILE = (resources.files("contracts") / "data" / "calendars.toml").read_text("ascii")
 US = calendar.load("US")
+MOURNED = date(2026, 11, 12)
 
 
 def every_day(first: int = FIRST, last: int = LAST) -> list[date]:
@@ -223,6 +224,10 @@ def test_what_is_no_calendar_file() -> None:
     assert faults('closed = ["dollar", "market"]', 'closed = ["bank"]') == [
         f'{place}.holiday 1, closed = [\'bank\'] must be a list of "dollar", "market" or both'
     ]
+    for late in ("2025-01-01", '"in time"'):
+        edit = f'name = "New Year\'s Day"\nannounced = {late}'
+        (said,) = faults('name = "New Year\'s Day"', edit)
+        assert said.startswith(f"{place}.holiday 1, announced = ") and " must be " in said
     assert faults("2026-01-01,", "2026-01-03,")[0].endswith(
         "must be a list of different weekdays in order"
     )
@@ -232,6 +237,16 @@ def test_what_is_no_calendar_file() -> None:
     _, found = read_calendars("calendars.toml", f"EU = 1\n{FILE}".encode())
     assert [str(fault) for fault in found] == ["calendars.toml: EU = 1 must be a table"]
     assert faults("[US]", "[US")[0].startswith("calendars.toml must be a TOML file")
+
+
+def test_a_holiday_that_came_late_was_not_known_before() -> None:
+    row = f'[[US.holiday]]\nname = "Mourning"\nclosed = ["market"]\nannounced = {MOURNED}\n'
+    late = read_calendars("calendars.toml", f"{FILE}\n{row}dates = [2026-11-20]\n".encode())
+    us, day = late[0]["US"], date(2026, 11, 20)
+    assert not late[1] and not us.is_business_day(day)
+    assert us.known_on(MOURNED) is us and us.before(date(2026, 12, 1), 7) == date(2026, 11, 18)
+    before = us.known_on(MOURNED - timedelta(days=1))
+    assert before.is_business_day(day) and before.holidays == US.holidays
 
 
 def test_local_times_are_read_as_written() -> None:

@@ -17,6 +17,7 @@ from attested import EXPIRY, SECOND, roster, rules, site
 from hypothesis import given
 from hypothesis import strategies as st
 
+from contracts import calendar as calendars
 from contracts import grades, registry
 from contracts.calendar import Month
 from contracts.calendar import load as calendar
@@ -133,6 +134,24 @@ def test_the_schedule_of_december() -> None:
     assert (days.published, days.dispute_last, days.frozen) == (
         date(2026, 11, 16), date(2026, 11, 19), date(2026, 11, 23),
     )  # fmt: skip
+
+
+@pytest.mark.parametrize("told", ["2026-11-12", "2026-09-01"])
+def test_a_holiday_that_came_late_draws_no_other_hours(
+    told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The runs of the hours drawn before it would all be of hours not drawn; one that was known
+    before the window counts."""
+    made = roster(site("alpha"))
+    hour, known = attested.hour_of(made, "alpha-00"), schedule(EXPIRY, rules())
+    file = (Path(calendars.__file__).parent / "data" / calendars.FILE_NAME).read_text()
+    row = f'[[US.holiday]]\nname = "Mourning"\nclosed = ["market"]\nannounced = {told}\n'
+    read, faults = calendars.read_calendars("f", f"{file}\n{row}dates = [2026-11-20]".encode())
+    assert not faults
+    monkeypatch.setattr(calendars, "_shipped", lambda: read)
+    late = told > "2026-10-02"
+    assert (schedule(EXPIRY, rules()) == known) == late
+    assert (attested.hour_of(made, "alpha-00") == hour) == late
 
 
 # The draw

@@ -10,6 +10,7 @@ from contracts.grades import Rules
 from contracts.refusals import Refusal, Refused
 
 _NANO = 10**9
+_DAYS_EACH = 3  # more calendar days than several business days take each, holidays included
 
 
 class Schedule(msgspec.Struct, frozen=True, kw_only=True):
@@ -35,10 +36,14 @@ class Schedule(msgspec.Struct, frozen=True, kw_only=True):
 def schedule(expiry: Month, rules: Rules) -> Schedule:
     """Return the schedule of an expiry under the rules it was listed with.
 
-    Raises Refused RULES_CHANGED if the calendar does not cover the month.
+    Days are counted by the calendar as it was known before the first of them: a holiday announced
+    later neither draws other hours than those measured nor moves a published table's dates. Raises
+    Refused RULES_CHANGED if the calendar does not cover the month.
     """
-    first, days = expiry.first_day, calendar.load()
+    first = expiry.first_day
+    begins = timedelta(days=rules.window_days + _DAYS_EACH * rules.publish_days)
     try:
+        days = calendar.load().known_on(first - begins)
         published = days.before(first, rules.publish_days)
         return Schedule(
             expiry=str(expiry),
@@ -49,7 +54,7 @@ def schedule(expiry: Month, rules: Rules) -> Schedule:
             frozen=days.before(first, rules.freeze_days),
             delivery_first=first,
         )
-    except CalendarError as error:
+    except (CalendarError, OverflowError) as error:
         raise Refused(Refusal.RULES_CHANGED, f"{error}", seen=expiry) from error
 
 
