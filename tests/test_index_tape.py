@@ -268,6 +268,7 @@ def index() -> Index:
     ("published", "market", "step", "price"),
     [
         (30, 0, Step.MEAN, 2_500_000),
+        (30, 7, Step.MEAN, 2_500_000),
         (20, 0, Step.MEAN, 2_500_000),
         (19, 5, Step.SHORT_MEAN, 2_500_000),
         (10, 0, Step.SHORT_MEAN, 2_500_000),
@@ -281,8 +282,11 @@ def test_a_month_settles_by_the_ladder(
     published: int, market: int, step: Step, price: int | None
 ) -> None:
     prices = [2_500_000] * published + [None] * (30 - published)
-    final = settled(prices, tuple(3_000_001 + n for n in range(market)))
+    ours = tuple(3_000_001 + n for n in range(market))
+    final = settled(prices, ours)
     assert (final.step, final.price_micros) == (step, price)
+    unused = step in (Step.MEAN, Step.SHORT_MEAN)
+    assert (final.inputs_hash == settled(prices).inputs_hash) == (unused or not ours)
     assert (final.published_days, len(final.withheld)) == (published, 30 - published)
 
 

@@ -253,6 +253,8 @@ case(Refusal.GPU_TWICE, "another node's GPUs instead of the drawn one's")(
 case(Refusal.GPU_TWICE, "another site's GPU in a log")(
     lambda f: measured(f, good(gpus=attested.gpus_of("beta-00")))
 )
+
+
 def told_by_two(folder: Path, apart: int) -> object:
     """Two drawn nodes' runs on the GPUs of both; the second begins so many seconds after the end of
     the first."""

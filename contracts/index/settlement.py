@@ -112,10 +112,10 @@ def final_price(
     prices = [f.price_micros for f in fixings if f.price_micros is not None]
     last = list(market_micros[-rules.market_days :])
     step, used = Step.UNDETERMINED, []
-    if len(prices) >= rules.full_days:
-        step, used = Step.MEAN, prices
-    elif len(prices) >= rules.short_days:
-        step, used = Step.SHORT_MEAN, prices
+    if len(prices) >= rules.short_days:
+        step = Step.MEAN if len(prices) >= rules.full_days else Step.SHORT_MEAN
+        # The market's prices are no input then: who has only the tape finds the same hash
+        used, last = prices, []
     elif len(last) >= rules.market_days:
         step, used = Step.MARKET_MEAN, last
     rows = [(f"{f.date}", f.revision, f.price_micros, f.inputs_hash) for f in fixings]
