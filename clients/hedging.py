@@ -67,7 +67,7 @@ def hedge_ratio(
     states the ratio at the last prices. The interval is a block bootstrap's, the same for the same
     ``seed``. ValueRefused if the series differ in length, a price is not finite (or not positive,
     if ``relative``), fewer than ``CHANGES_MIN`` changes are known, or a price never moves, or
-    always by the same.
+    always by the same, or that of the hedge does so in the first half of the changes.
     """
     if len(exposure) != len(hedge):
         raise ValueRefused(f"{len(exposure)} prices of the exposure, {len(hedge)} of the hedge")
@@ -82,9 +82,14 @@ def hedge_ratio(
     moves = list(zip(theirs, ours, strict=True))
     half = len(moves) // 2
     slope, early = _slope(moves), _slope(moves[:half])
-    if slope is None or early is None or len(set(ours)) == 1:
+    if slope is None or len(set(ours)) == 1:
         raise ValueRefused(
             "the prices do not move, or always by the same: no ratio follows from them"
+        )
+    if early is None:
+        raise ValueRefused(
+            f"the hedge's prices do not move in the first {half} of {len(moves)} changes, or always"
+            " by the same: nothing says what a ratio does ahead"
         )
     r2 = statistics.correlation(*zip(*moves, strict=True)) ** 2
     spread = statistics.stdev(ours)

@@ -134,7 +134,7 @@ MOVING = [2.50, 2.47, 2.52, 2.49, 2.44, 2.41, 2.50, 2.38, 2.39, 2.36, 2.30, 2.31
     [
         (MOVING, FALLING, False, "or always by the same"),
         (FALLING, MOVING, False, "or always by the same"),
-        (MOVING, FALLING[:8] + MOVING[:6], False, "or always by the same"),
+        (MOVING, FALLING[:8] + MOVING[:6], False, "first 6 of 13 changes, or always by the same"),
         ([1e6 * price for price in MOVING], [1e-6 * price for price in FALLING], False, "the same"),
         (MOVING, GROWING, True, "or always by the same"),
         (GROWING, MOVING, True, "or always by the same"),
@@ -142,7 +142,7 @@ MOVING = [2.50, 2.47, 2.52, 2.49, 2.44, 2.41, 2.50, 2.38, 2.39, 2.36, 2.30, 2.31
         ([1.0, 2.0] * 4, [1.0, 2.0] * 4, False, "7 changes are known; 8 at least are needed"),
         ([1.0, 2.0] * 5, [1.0] * 10, False, "do not move"),
         ([1.0] * 10, [1.0, 2.0] * 5, False, "do not move"),
-        ([1.0] * 5 + [2.0] * 5, [1.0] * 6 + [2.0] * 4, False, "do not move"),
+        ([1.0] * 5 + [2.0] * 5, [1.0] * 6 + [2.0] * 4, False, "do not move in the first 4 of 9"),
         ([1.0, 2.0] * 4 + [float("nan")] * 2, [1.0, 2.0] * 5, False, "nan is no price"),
         ([1.0, 2.0] * 5, [float("inf"), 2.0] * 5, False, "inf is no price"),
         ([1.0, 0.0] * 5, [1.0, 2.0] * 5, True, "0.0 is no price with a logarithm"),
