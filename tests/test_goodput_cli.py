@@ -111,9 +111,13 @@ def test_from_a_roster_to_a_true_up(inputs: Path, tmp_path: Path) -> None:
     offers.write_text(json.dumps([
         {"provider": "alpha", "facility": "one", "price": "2.600"},
         {"provider": "beta", "facility": "one", "price": "2.500"},
+        {"provider": "beta", "facility": "on", "price": "2.100"},
     ]))  # fmt: skip
-    ranked = said("goodput", "cheapest", out, offers, "--price", "2.650")["sites"]
-    assert [place["provider"] for place in ranked] == ["alpha", "beta"]
+    ranked = said("goodput", "cheapest", out, offers, "--price", "2.650")
+    assert [place["provider"] for place in ranked["sites"]] == ["alpha", "beta"]
+    assert ranked["left_out"] == ["beta/on"]  # a slip that would be the cheapest
+    shown = hourbook("goodput", "cheapest", out, offers, "--price", "2.650").stdout
+    assert "left out, for want of a factor: beta/on" in shown
     offers.write_text('[{"provider": "gamma", "facility": "one", "price": "2.6"}]')
     nobody = hourbook("goodput", "cheapest", out, offers, "--price", "2.650", "--json")
     assert (nobody.returncode, "no offer is of a site" in nobody.stderr) == (1, True)

@@ -452,8 +452,11 @@ def cheapest(
     ranked = delivery.by_cheapness(quoted, known, future_micros=future)
     if not ranked:
         fail("no offer is of a site with a factor")
+    left_out = [f"{o.provider}/{o.facility}" for o in quoted
+                if (o.provider, o.facility) not in known]  # fmt: skip
     if as_json:
-        show_json({"expiry": published.expiry, "grade": published.grade, "sites": ranked})
+        show_json({"expiry": published.expiry, "grade": published.grade, "sites": ranked,
+                   "left_out": left_out})  # fmt: skip
         return
     heads = ("site", "price", "factor", "price/factor", "basis")
     dollars = [
@@ -463,6 +466,8 @@ def cheapest(
     ]  # fmt: skip
     show_table(heads, dollars)
     print(f"{published.grade} {published.expiry}: the first is the cheapest to deliver")
+    if left_out:
+        print(f"left out, for want of a factor: {', '.join(left_out)}")
 
 
 def _dollars(price: str) -> int:
