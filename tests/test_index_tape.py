@@ -509,6 +509,21 @@ def test_two_writers_of_one_tape_wait_for_each_other(tmp_path: Path) -> None:
     assert tape.read_bytes() == before
 
 
+def test_no_day_is_withheld_for_columns_interchanged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would be closed for the next day too, and a revision does not open it."""
+    monkeypatch.chdir(tmp_path)
+    csv_file(tmp_path / "march.csv", range(2))
+    rows = (tmp_path / "march.csv").read_text()
+    head, rest = rows.split("\n", 1)
+    (tmp_path / "other.csv").write_text(f"{head.replace('provider,gpu', 'gpu,provider')}\n{rest}")
+    said = hourbook("index", "fix", "other.csv", "--date", f"{day(1)}", code=1)
+    assert "EMPTY (2207)" in said and "18 rejected, line 2 for UNKNOWN_PROVIDER 'h100-sxm'" in said
+    assert not (tmp_path / "index.tape").exists()
+    hourbook("index", "fix", "march.csv", "--date", f"{day(1)}")
+
+
 def test_a_tape_behind_a_link_grows_where_it_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -423,10 +423,16 @@ def _index(code: str, methodology: "Methodology | None" = None) -> "Index":
 
 
 def _batch(file: Path, now_ns: int, methodology: "Methodology") -> "Batch":
-    """Return the observations of a file. Raises RefusedFile."""
-    from contracts.index.observations import read  # noqa: PLC0415
+    """Return the observations of a file. Raises RefusedFile; EMPTY also if every one is rejected:
+    no day is withheld for a file that was exported wrongly."""
+    from contracts.index.observations import FileRefusal, RefusedFile, read  # noqa: PLC0415
 
-    return read(_content(file), now_ns=now_ns, methodology=methodology)
+    batch = read(_content(file), now_ns=now_ns, methodology=methodology)
+    if not batch.observations:
+        first = batch.rejected[0]
+        seen = f"{len(batch.rejected)} rejected, line {first.line} for {first.screen.name}"
+        raise RefusedFile(FileRefusal.EMPTY, "an observation", f"{seen} {first.value[:40]!a}")
+    return batch
 
 
 def _content(file: Path) -> bytes:
