@@ -522,6 +522,10 @@ def test_no_day_is_withheld_for_columns_interchanged(
     assert "EMPTY (2207)" in said and "18 rejected, line 2 for UNKNOWN_PROVIDER 'h100-sxm'" in said
     assert not (tmp_path / "index.tape").exists()
     hourbook("index", "fix", "march.csv", "--date", f"{day(1)}")
+    csv_file(tmp_path / "later.csv", range(2, 4))
+    revise = ("--date", f"{day(1)}", "--revise")
+    said = hourbook("index", "fix", "later.csv", *revise, code=1)
+    assert "(limit an observation of 2026-03-02, seen 2026-03-03 to 2026-03-04)" in said
 
 
 def test_a_tape_behind_a_link_grows_where_it_is(

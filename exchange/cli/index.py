@@ -87,7 +87,7 @@ def fix(
     now_ns = time.time_ns()
     with _locked(tape_file), _refusals(file):
         tape = _read_tape(tape_file)
-        batch = _batch(file, now_ns, methodology)
+        batch = _batch(file, now_ns, methodology, on.date() if revise else None)
         if revise:
             grown, fixings = run.revise(
                 tape, methodology, batch, chosen, on.date(), recorded_ns=now_ns
@@ -422,9 +422,9 @@ def _index(code: str, methodology: "Methodology | None" = None) -> "Index":
         fail(str(error.args[0]))
 
 
-def _batch(file: Path, now_ns: int, methodology: "Methodology") -> "Batch":
-    """Return the observations of a file. Raises RefusedFile; EMPTY also if every one is rejected:
-    no day is withheld for a file that was exported wrongly."""
+def _batch(file: Path, now_ns: int, methodology: "Methodology", revised: date | None) -> "Batch":
+    """Return the observations of a file. Raises RefusedFile; EMPTY also if every one is rejected,
+    or none is of the day to be ``revised``: no day is withheld for a wrong file."""
     from contracts.index.observations import FileRefusal, RefusedFile, read  # noqa: PLC0415
 
     batch = read(_content(file), now_ns=now_ns, methodology=methodology)
@@ -432,6 +432,10 @@ def _batch(file: Path, now_ns: int, methodology: "Methodology") -> "Batch":
         first = batch.rejected[0]
         seen = f"{len(batch.rejected)} rejected, line {first.line} for {first.screen.name}"
         raise RefusedFile(FileRefusal.EMPTY, "an observation", f"{seen} {first.value[:40]!a}")
+    days = batch.days
+    if revised is not None and revised not in days:
+        wanted, seen = f"an observation of {revised}", f"{days[0]} to {days[-1]}"
+        raise RefusedFile(FileRefusal.EMPTY, wanted, seen)
     return batch
 
 
