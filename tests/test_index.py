@@ -32,7 +32,7 @@ from contracts.index import methodology as rules
 from contracts.index.fixing import Fixing, State
 from contracts.index.methodology import Gate, MethodologyError, Series, Tier
 from contracts.index.numbers import log_nanos
-from contracts.index.run import end_ns, fix_through
+from contracts.index.run import end_ns, fix_through, revise
 from contracts.index.settlement import FinalPrice, final_price
 from contracts.index.tape import Tape
 
@@ -351,6 +351,20 @@ def test_a_dead_feed_is_found_by_its_fingerprint() -> None:
     fixings = fixed(panel, NOW + 4, methodology=methodology)
     stale = [fixings[n].screened.get("STALE", 0) for n in range(NOW, NOW + 5)]
     assert stale == [0, 0, 0, 1, 1]
+
+
+def test_a_dead_feed_stays_dead_in_a_revision() -> None:
+    """The days before those on the tape are in the file alone, the corrected one as the first."""
+    seen = flat(spread_out(9), range(70))
+    until = day(69)
+    tape, fixings = fix_through(
+        Tape(), rules.load(), batch(seen), [CODE], until, first=day(65), recorded_ns=end_ns(until)
+    )
+    assert fixings[-1].screened == {"STALE": 9}
+    last = [observed(until, "vultr", 2.5)]
+    better = batch([one for one in seen if one.day < until.toordinal()] + seen[-9:] + last, "new")
+    _, (again,) = revise(tape, rules.load(), better, [CODE], until, recorded_ns=end_ns(until))
+    assert again.screened == {"STALE": 9} and len(again.votes) == 1
 
 
 def test_what_was_carried_forward_is_screened() -> None:

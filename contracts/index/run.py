@@ -129,7 +129,7 @@ def revise(
     grown = _copy(tape, recorded_ns)
     _refuse_replay(grown, batch, codes, [on])
     observed = by_day(batch.observations)
-    feeds = _feeds_before(grown, {}, on, codes)
+    feeds = _feeds_before(grown, observed, on, codes)
     prints = _prints(observed, [on])
     seen = _days_of(on, observed.get(on.toordinal(), []), prints[on], feeds)
     grown.append(_capture(batch, codes, prints), recorded_ns)
