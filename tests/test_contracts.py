@@ -420,6 +420,9 @@ def test_what_is_asked_of_days_and_files_that_are_not_there(tmp_path: Path) -> N
     assert again in hourbook("contracts", "check", tmp_path / "mine", mine, code=1)
     gone = tmp_path / "gone.toml"
     assert f"no file {gone}" in hourbook("contracts", "diff", mine, gone, code=3)
+    for one, other in ((mine, "H100"), ("H100Z26", mine)):
+        said = hourbook("contracts", "diff", one, other, code=1)
+        assert f"{mine} is a file: name a second file" in said
 
 
 @pytest.mark.parametrize(

@@ -224,7 +224,10 @@ def diff(before: Compared, after: Compared, on: On = None, as_json: Json = False
     for path in paths:
         if path.suffix == ".toml" and not path.exists():
             fail(f"no file {path}", Exit.UNUSABLE)
-    if all(path.exists() for path in paths):
+    there = [path for path in paths if path.exists()]
+    if len(there) == 1 and there[0].suffix == ".toml":
+        fail(f"{there[0]} is a file: name a second file, not a code, to compare it with")
+    if len(there) == len(paths):
         try:
             found = compare.files(*(_files([path]) for path in paths))
         except registry.RegistryError as error:
@@ -315,7 +318,7 @@ def _known_days() -> Iterator[None]:
     try:
         yield
     except BeyondCalendar as beyond:
-        fail(f"{beyond}. Until then name an earlier day: a page needs all months of its cycle")
+        fail(f"{beyond}. Until then name an earlier day, whose months it covers")
     except (CalendarError, UnknownContractError) as error:
         fail(f"{error}")
 
