@@ -129,6 +129,19 @@ def test_every_check_of_the_page_has_a_fault(op: str) -> None:
     )
 
 
+def figures() -> dict[str, tuple[str, str]]:
+    """What the page calls limit and observed, by reason; empty where it has none."""
+    lines = re.findall(r"^\| (\d{3} \|.*) \|$", PAGE.read_text(), re.MULTILINE)
+    rows = [line.split(" |") for line in lines]
+    return {row[1].strip(): (row[4].strip(), row[5].strip()) for row in rows}
+
+
+def has_its_figures(told: wire.Rejected) -> bool:
+    """Whether the page says what each figure of the reject is."""
+    limit, observed = figures()[told.name]
+    return (told.limit is None or bool(limit)) and (told.observed is None or bool(observed))
+
+
 async def callers(venue: Venue) -> dict[str, Any]:
     """Connections: one that has not logged on, one that may only read, one that may trade."""
     reader = venue.connect()
@@ -151,6 +164,7 @@ async def test_the_first_fault_in_the_pages_order_is_the_answer(venue: Venue, op
         (told,) = await venue.say(session, sent)
         assert isinstance(told, wire.Rejected)
         assert told.name == reason, (sent, told)
+        assert has_its_figures(told), told
         if reason in ("SYNTAX", "TICK", "PRICE_LIMIT", "QUANTITY_RANGE"):
             assert told.field in wrong, "it names a field that the request has"
 
@@ -165,3 +179,22 @@ async def test_a_replace_of_an_order_not_yet_seen_names_its_instrument(venue: Ve
         ({"instrument": CODE}, "SYNTAX"),
     ):
         assert (await market.reject(venue, trader, {**blind, **fields})).name == reason
+
+
+async def test_the_page_has_the_figures_of_refused_subscriptions(venue: Venue) -> None:
+    trader = await venue.trader(RICH)
+    seen = set()
+    for fields in (
+        {"channels": ["depth.NOPE"]},
+        {"channels": [f"depth.{CODE}"], "after": 1 << 40},
+        {"channels": [f"depth.{number}" for number in range(257)]},
+    ):
+        sent = {"op": "subscribe", "request_id": "r", **fields}
+        told = await market.reject(venue, trader, sent)
+        assert has_its_figures(told), told
+        seen.add((told.name, told.limit is not None, told.observed is not None))
+    assert seen == {
+        ("NOT_FOUND", False, True),
+        ("NOT_FOUND", True, True),
+        ("SUBSCRIPTIONS_FULL", True, True),
+    }

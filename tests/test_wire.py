@@ -11,6 +11,7 @@ import pytest
 from exchange.gateway.auth import sign
 from exchange.messages import CancelReason, HaltCause, Reason, TradingState, wire
 from exchange.messages.access import RETRYABLES, GatewayReason
+from exchange.messages.wire_market import mark_parts, text_checksum
 
 PAGES = Path(__file__).parents[1] / "docs" / "reference"
 REQUESTS = get_args(wire.AnyRequest)
@@ -76,6 +77,39 @@ def test_the_documented_examples_are_true() -> None:
     levels = re.findall(r"^ {4}([0-9a-f]{16}) ([0-9a-f]{16}) ", page, re.MULTILINE)
     checksum = crc32(bytes.fromhex("".join(price + lots for price, lots in levels)))
     assert len(levels) == 3 and f"checksum is {checksum}" in page
+
+
+def test_the_documented_checksums_are_those_of_their_texts_and_of_messages() -> None:
+    page = (PAGES / "wire.md").read_text()
+    texts = dict(re.findall(r"^\| `(\w+)`.* \| `([^`]+)` \| \d+ \|$", page, re.MULTILINE))
+    sums = re.findall(r"^\| `\w+`.* \| `([^`]+)` \| (\d+) \|$", page, re.MULTILINE)
+    assert [crc32(text.encode()) for text, _ in sums] == [int(told) for _, told in sums]
+    place = {"instrument": "H100Z26", "sequence": 747, "time": 1}
+    figures = {"channel": "c", "previous_sequence": 0, "checksum": 0, **place}
+    top = wire.TopOfBook(bid=("2.650", "12", 3), **figures)
+    before = wire.InstrumentStatistics(business_date=20261124, reference="3.224000", **figures)
+    auction = wire.AuctionResult(index=1, price="3.181", quantity="6", surplus="2", **place)
+    marked = text_checksum((*mark_parts(auction), 747, None, None, None))
+    assert {name: crc32(text.encode()) for name, text in texts.items()} == {
+        "top": top.proof(),
+        "statistics": before.proof(),
+        "mark": marked,
+    }
+
+
+def test_the_documented_conversation_is_of_the_protocols_messages() -> None:
+    page = (PAGES / "wire.md").read_text()
+    (conversation,) = re.findall(r"^```text\n(> \{.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    request = msgspec.json.Decoder(wire.AnyRequest)
+    frame = msgspec.json.Decoder(list[wire.AnyResponse])
+    lines = re.split(r"^(?=[><] )", conversation, flags=re.MULTILINE)[1:]
+    assert [line[0] for line in lines] == ["<" if at % 2 else ">" for at in range(len(lines))]
+    for line in lines:
+        told = (request if line[0] == ">" else frame).decode(line[2:])
+        for one in told if isinstance(told, list) else [told]:
+            sent = msgspec.json.decode(line[2:])
+            fields = sent if isinstance(sent, dict) else sent[told.index(one)]
+            assert set(fields) - {"op", "type"} <= set(one.__struct_fields__)
 
 
 @pytest.mark.parametrize("message", REQUESTS)
