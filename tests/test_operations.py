@@ -1,5 +1,6 @@
 """What operators see of a serving market, and how it stops. Budget: 20 seconds."""
 
+import ast
 import asyncio
 import gc
 import json
@@ -9,7 +10,7 @@ import signal
 import subprocess
 import urllib.error
 import urllib.request
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -141,6 +142,43 @@ def test_every_metric_that_an_alert_asks_for_exists() -> None:
     )
     assert {name.removesuffix("_bucket") for name in asked} - known == set()
     assert len(asked) >= 10
+
+
+def test_every_alert_has_a_row_that_says_what_to_do() -> None:
+    page = (CHECKOUT / "docs/howto/watch-a-market.md").read_text()
+    alerts = re.findall(r"- alert: (\w+)", page)
+    rows = re.findall(r"^\| (.*?) \|", page.partition("## When one rings")[2], re.MULTILINE)
+    assert sorted(alerts) == sorted(name for row in rows[1:] for name in row.split(", "))
+
+
+def logged() -> Iterator[tuple[str, str]]:
+    """What the sources log above level info: the level, and the text with its placeholders."""
+    levels = {"warning", "error", "critical", "exception"}
+    for path in sorted((CHECKOUT / "exchange").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+                owner = ast.unparse(node.func.value)
+                if node.func.attr in levels and ("_log" in owner or "getLogger" in owner):
+                    (text, *_) = node.args
+                    assert isinstance(text, ast.Constant) and isinstance(text.value, str)
+                    yield node.func.attr, text.value
+
+
+def test_every_line_that_is_logged_above_info_is_in_the_reference() -> None:
+    """A text of placeholders alone, an exception's own, has a row that no program can find."""
+    page = (CHECKOUT / "docs/reference/operations.md").read_text()
+    told: list[tuple[re.Pattern[str], str]] = []
+    for message, level in re.findall(r"^\| (`.*?) \| ([a-z, ]+) \| ", page, re.MULTILINE):
+        for span in re.findall(r"``` (.+?) ```|`([^`]+)`", message):
+            if re.search(r"[a-z]{3}", text := span[0] or span[1]):
+                told.append((re.compile(re.sub(r"\b[A-Z]+\b", ".+", re.escape(text))), level))
+    found = list(logged())
+    assert len(found) > 40
+    for level, text in found:
+        line = re.sub(r"%[rsd]", "x", text)
+        levels = [said for pattern, said in told if pattern.fullmatch(line)]
+        wanted = "error" if level == "exception" else level
+        assert any(wanted in said for said in levels) or not re.search("[a-z]{3}", text), text
 
 
 async def test_ready_follows_the_market_and_health_the_process(live: Live) -> None:
