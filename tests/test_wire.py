@@ -1,15 +1,33 @@
 """The wire's pages say what the wire's types say, and the types keep their promises."""
 
 import re
+from enum import IntEnum, IntFlag
 from pathlib import Path
+from struct import calcsize
 from typing import Any, get_args
 from zlib import crc32
 
 import msgspec
 import pytest
 
+from exchange import messages
+from exchange.app.wishes import digest
 from exchange.gateway.auth import sign
-from exchange.messages import CancelReason, HaltCause, Reason, TradingState, wire
+from exchange.history.records import TWO_SIDED
+from exchange.messages import (
+    COMMAND,
+    COMMAND_FIELDS,
+    EVENT,
+    EVENT_FIELDS,
+    TRADE,
+    TRADE_FIELDS,
+    CancelReason,
+    EventKind,
+    HaltCause,
+    Reason,
+    TradingState,
+    wire,
+)
 from exchange.messages.access import RETRYABLES, GatewayReason
 from exchange.messages.wire_market import mark_parts, text_checksum
 
@@ -110,6 +128,40 @@ def test_the_documented_conversation_is_of_the_protocols_messages() -> None:
             sent = msgspec.json.decode(line[2:])
             fields = sent if isinstance(sent, dict) else sent[told.index(one)]
             assert set(fields) - {"op", "type"} <= set(one.__struct_fields__)
+
+
+def test_the_records_are_documented_field_by_field_and_number_by_number() -> None:
+    page = (PAGES / "records.md").read_text()
+    rows = re.findall(r"^\| (\d+) \| ([ui]\d+) \| `(\w+)` \|", page, re.MULTILINE)
+    wanted = []
+    layouts = ((COMMAND, COMMAND_FIELDS, 0), (EVENT, EVENT_FIELDS, 0), (TRADE, TRADE_FIELDS, 48))
+    for layout, names, first in layouts:
+        offset = 0
+        for code, field in zip(layout.format.lstrip("<"), names, strict=True):
+            size = calcsize(code)
+            if offset >= first:
+                sign = "i" if code.islower() else "u"
+                wanted.append((str(offset), f"{sign}{8 * size}", field))
+            offset += size
+        assert offset == layout.size
+    assert rows == wanted
+    (two_sided,) = re.findall(
+        r"^Events with an account on each side .*: ([A-Z_ ·]+)\.$", page, re.M
+    )
+    assert {EventKind[kind] for kind in two_sided.split(" · ")} == TWO_SIDED
+    told = dict(re.findall(r"^\| (\w+) \| .* \| ([A-Z_]+ \d+(?: · [A-Z_]+ \d+)*) \|$", page, re.M))
+    enumerations = [
+        one
+        for one in vars(messages).values()
+        if isinstance(one, type) and issubclass(one, IntEnum | IntFlag) and len(one)
+    ]
+    assert told == {
+        one.__name__: " · ".join(f"{member.name} {member.value}" for member in one)
+        for one in enumerations
+        if one not in (messages.Reason, messages.Limit)  # rejects.md and configuration.md have them
+    }
+    low, high = digest("bid-1", b"order")
+    assert f"`key_lo` is {low} and `key_hi` {high}" in page
 
 
 @pytest.mark.parametrize("message", REQUESTS)
