@@ -102,8 +102,8 @@ def test_the_documented_checksums_are_those_of_their_texts_and_of_messages() -> 
     texts = dict(re.findall(r"^\| `(\w+)`.* \| `([^`]+)` \| \d+ \|$", page, re.MULTILINE))
     sums = re.findall(r"^\| `\w+`.* \| `([^`]+)` \| (\d+) \|$", page, re.MULTILINE)
     assert [crc32(text.encode()) for text, _ in sums] == [int(told) for _, told in sums]
-    place = {"instrument": "H100Z26", "sequence": 747, "time": 1}
-    figures = {"channel": "c", "previous_sequence": 0, "checksum": 0, **place}
+    place: dict[str, Any] = {"instrument": "H100Z26", "sequence": 747, "time": 1}
+    figures: dict[str, Any] = {"channel": "c", "previous_sequence": 0, "checksum": 0, **place}
     top = wire.TopOfBook(bid=("2.650", "12", 3), **figures)
     before = wire.InstrumentStatistics(business_date=20261124, reference="3.224000", **figures)
     auction = wire.AuctionResult(index=1, price="3.181", quantity="6", surplus="2", **place)

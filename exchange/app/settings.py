@@ -34,6 +34,43 @@ from exchange.sequencer import SOURCE_COMMANDS
 
 PREFIX: Final = "HOURBOOK_"
 DEFAULT, FILE, ENVIRONMENT, FLAG, FIXED = "default", "file", "environment", "flag", "fixed"
+# What the engine's limits are of; each is the most that there may be.
+ENGINE_LIMITS: Final = {
+    "ORDERS": "slots of orders: working ones and remembered ids; one is not used",
+    "BOOK_ORDERS": "working orders of an outright; of a combination divided by its legs + 3",
+    "POSITIONS": "pairs of an account and an instrument; one is not used",
+    "ACCOUNTS": "accounts, of numbers below it",
+    "MEMBERS": "members, of numbers below it",
+    "INSTRUMENTS": "instruments ever listed",
+    "PRODUCTS": "products, of numbers below it",
+    "PROTECTIONS": "products in which an account's quotes are protected",
+    "SESSIONS": "sessions at a time; one is not used",
+    "LADDER_LEVELS": "prices between an instrument's limits",
+    "IDEMPOTENCY_WINDOW": "accepted ids that are remembered of an account",
+    "QUANTITY": "lots of an order",
+    "POSITION": "lots of an account in an instrument, held or working",
+    "PRICE": "a price's absolute value, in ticks or clearing units",
+    "MONEY": "absolute value of an amount or a balance, in micro-dollars",
+    "BATCH_COMMANDS": "commands in a batch",
+    "QUEUE_COMMANDS": "commands that wait for the sequencer",
+    "FRAME_BYTES": "of a WebSocket frame from a client",
+    "CLIENT_ID_CHARS": "characters of a client's id",
+    "SUBSCRIPTIONS": "channels of a connection",
+    "WINDOW_PARTS": "parts in which a breaker's window is counted",
+    "CORRECTIONS": "trades busted or adjusted on a business date",
+    "REDUCING": "reduce-only orders of an account in an instrument",
+    "GROUPS": "orders of an instrument that are grouped with one of another",
+    "ICEBERGS": "live iceberg orders of an instrument",
+    "REFILLS": "refills of an iceberg order",
+    "ELECTIONS": "stops of an instrument that enter under one command",
+    "AUCTION_ROUNDS": "rounds in which stops join an auction",
+    "ELECTION_NS": "log time after which the next stops enter",
+    "LEGS": "legs of a combination",
+    "LEG_SPREADS": "combinations with implied prices that one leg is in",
+    "IMPLIED_TRADES": "trades of an incoming order at implied prices",
+    "LEG_CHANGES": "changes of legs that are remembered for corrections",
+    "CREDITS": "spreads with a margin credit",
+}
 
 
 class Serve(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -288,9 +325,9 @@ def _names(known: Mapping[str, object]) -> str:
 
 def fixed() -> list[tuple[str, float, str]]:
     """Return the limits that clients, logs or hashes rely on: changing one changes the protocol."""
-    frozen = Limit.__members__.items()
     return [
-        *((f"engine.{name.lower()}", int(value), "of messages.Limit") for name, value in frozen),
+        *((f"engine.{name.lower()}", int(limit), ENGINE_LIMITS[name])
+          for name, limit in Limit.__members__.items()),
         ("queue.source_commands", SOURCE_COMMANDS, "commands that one account may have queued"),
         ("journal.segment_bytes", segments.SEGMENT_BYTES,
          "bytes after which a log segment is full"),
