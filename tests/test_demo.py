@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import signal
 import subprocess
 from pathlib import Path
@@ -32,6 +33,16 @@ def test_five_seconds_of_market_are_proven() -> None:
     assert "state hash equal" in done.stdout
     assert "  NO " not in done.stdout
     assert all(product in done.stdout for product in PRODUCTS)
+    readme = (CHECKOUT / "README.md").read_text()
+    (shown,) = re.findall(r"^```text\n([\d,]+ commands.*?)^```$", readme, re.MULTILINE | re.DOTALL)
+    assert outline(done.stdout) == outline(shown)
+
+
+def outline(text: str) -> list[str]:
+    """The lines of what the demo prints, without their figures, rejects and columns' widths."""
+    lines = [" ".join(line.split()) for line in text.strip().splitlines()]
+    kept = [line for line in lines if not re.match(r"rejected:|[-\d ]*-|.*[A-Z]\d\d", line)]
+    return [re.sub(r"-?\d[\d,.]*", "N", line) for line in kept if line]
 
 
 def test_the_proof_as_json() -> None:
