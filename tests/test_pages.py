@@ -1,5 +1,6 @@
-"""Pages of the reference against the code: requests, refusals, outcomes, and every command line."""
+"""Pages against the code: requests, refusals, outcomes, messages, and every command line."""
 
+import ast
 import re
 from enum import IntEnum
 from typing import Any
@@ -41,6 +42,30 @@ def test_every_outcome_of_a_transfer_is_documented_under_its_number() -> None:
     assert len(told) == len(Outcome)
     for name, outcome in zip(told, Outcome, strict=True):
         assert outcome.name.endswith(name)  # a name that begins with _ leaves out what came before
+
+
+def texts() -> set[str]:
+    """Every text in the sources, with an x for what is put into it."""
+    found = set()
+    for path in (CHECKOUT / "exchange").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.JoinedStr):
+                parts = (one.value if isinstance(one, ast.Constant) else "x" for one in node.values)
+                found.add("".join(map(str, parts)))
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                found.add(node.value)
+    return found
+
+
+def test_the_messages_of_a_failing_disk_are_those_that_the_sources_have() -> None:
+    page = (CHECKOUT / "docs" / "howto" / "keep-a-log.md").read_text()
+    rows = re.findall(r"^\| (`.*?) \| ", page.partition("## When the disk fails")[2], re.MULTILINE)
+    shown = [text for row in rows for text in re.findall(r"`([^`]+)`", row)]
+    assert len(shown) > 15
+    sources = texts()
+    for text in shown:
+        inner = re.sub(r"\b(?:[A-Z]+|\d+|\w+\\\.db)\b", ".+", re.escape(text))
+        assert any(re.search(inner, source) for source in sources), text
 
 
 def operations() -> dict[str, Any]:
