@@ -68,6 +68,29 @@ def test_the_messages_of_a_failing_disk_are_those_that_the_sources_have() -> Non
         assert any(re.search(inner, source) for source in sources), text
 
 
+def test_every_page_can_be_reached_from_another() -> None:
+    pages = {
+        page.resolve() for page in (*PAGES, CHECKOUT / "CHANGELOG.md", CHECKOUT / "THREAT_MODEL.md")
+    }
+    led = {
+        (page.parent / target).resolve()
+        for page in pages
+        for target in re.findall(r"\]\(([^)#\s]+\.md)", page.read_text())
+    }
+    assert pages - led == {CHECKOUT / "README.md"}
+
+
+def test_every_decision_is_listed_by_its_title() -> None:
+    folder = CHECKOUT / "docs" / "decisions"
+    listed = re.findall(
+        r"^\| (\d+) \| \[(.+)\]\((.+)\) \|$", (folder / "README.md").read_text(), re.M
+    )
+    assert listed == [
+        (*path.read_text().splitlines()[0].removeprefix("# ").split(". ", 1), path.name)
+        for path in sorted(folder.glob("0*.md"))
+    ]
+
+
 def operations() -> dict[str, Any]:
     """The operators' requests by their names."""
     structs = (one for one in vars(requests).values() if isinstance(one, type))
