@@ -14,15 +14,19 @@ import shlex
 import shutil
 import signal
 import sqlite3
+import ssl
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import closing
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 from served import CHECKOUT, COMMAND
+from test_access import certificate
 from typer.testing import CliRunner
 
 import exchange.cli.root as cli
@@ -84,6 +88,26 @@ def test_a_file_that_holds_no_admin_key_is_named(tmp_path: Path, text: str) -> N
 def test_an_address_that_is_none_is_named(key: Path, url: str) -> None:
     said, code = ended("admin", "state", "--url", url, "--key", key)
     assert code == 3 and f"no market answers at {url}" in said and "http://HOST:PORT" in said
+
+
+def test_a_certificate_that_is_not_trusted_is_no_wrong_address(
+    tmp_path: Path, key: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody is told to send signed requests without TLS instead."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*certificate(tmp_path))
+    server = HTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler)
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    serving = threading.Thread(target=server.serve_forever)
+    serving.start()
+    try:
+        url = f"https://127.0.0.1:{server.server_port}"
+        said, code = ended("admin", "state", "--url", url, "--key", key)
+    finally:
+        server.shutdown()
+        serving.join()
+        server.server_close()
+    assert code == 3 and "SSL_CERT_FILE" in said and "http://HOST" not in said
 
 
 @pytest.mark.parametrize(

@@ -182,7 +182,10 @@ def _ask_url(url: str, key: Path, request: "AnyRequest") -> "Answer":
     except msgspec.DecodeError as error:
         fail(f"{url} does not answer as a market does: {error}", Exit.UNUSABLE)
     except (URLError, ValueError) as error:
-        fail(f"no market answers at {url}: {error}; write http://HOST:PORT", Exit.UNUSABLE)
+        todo = "write http://HOST:PORT"
+        if "CERTIFICATE_VERIFY_FAILED" in str(error):  # never advise to speak in the clear
+            todo = "name a certificate of one's own in SSL_CERT_FILE"
+        fail(f"no market answers at {url}: {error}; {todo}", Exit.UNUSABLE)
     except (OSError, HTTPException) as error:
         why = f"{type(error).__name__}: {error}"
         fail(f"{url} has not answered, and may have done it ({why}); look before you ask again",
