@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from itertools import takewhile
 from secrets import token_hex
 from typing import Any, Final, Literal
 
@@ -182,11 +183,13 @@ class Trading:
 
     def _done(self, account: int, report: OrderReport) -> dict[str, Any]:
         """Return the order of a report, with the trades of the same command."""
+        fills = reversed(self._blotter.fills.get(account, ()))
+        recent = takewhile(lambda fill: fill.trade.sequence >= report.sequence, fills)
         trades = [
             self._portrayer.fill(fill)
-            for fill in self._blotter.fills.get(account, ())
+            for fill in recent
             if fill.trade.sequence == report.sequence and fill.trade.order_id == report.order_id
-        ]
+        ][::-1]
         order = self._portrayer.order(self.own(account, report.order_id))
         return {"order": order, "trades": trades}
 
