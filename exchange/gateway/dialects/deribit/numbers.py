@@ -39,6 +39,8 @@ def plain(value: object, param: str) -> str:
         raise wrong_param(param, Reason.SYNTAX, "not a number")
     if max(number.adjusted(), -exponent) > DIGITS_MAX:
         raise wrong_param(param, Reason.SYNTAX, f"more than {DIGITS_MAX} digits")
+    if not number:
+        return "0"  # of a negative zero, too, which a program with floats may well arrive at
     text = format(number, "f")
     return text.rstrip("0").rstrip(".") if "." in text else text
 
