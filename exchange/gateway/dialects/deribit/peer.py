@@ -8,6 +8,7 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from math import inf
 from secrets import token_hex
 from typing import Any, Final
 
@@ -307,8 +308,16 @@ class Peer:
         self._channels |= opened
         if not feeds:
             return names
+        for channel in opened.values():
+            channel.due = inf  # says nothing before the answer
+
+        def result(_: Any) -> list[str]:
+            for channel in opened.values():
+                channel.due = 0.0
+            return names
+
         request = Subscribe(request_id=token_hex(12), channels=feeds)
-        return Wish(request.request_id, request, lambda _: names)
+        return Wish(request.request_id, request, result)
 
     def _check_feeds(self, feeds: list[str]) -> None:
         """Raise the Failure of a subscription that the session would refuse: its channels must not
