@@ -59,6 +59,13 @@ def test_every_reject_has_a_code_and_its_name(reason: Any) -> None:
         assert f"| {told.code} | `{told.message}` |" in PAGE.read_text()
 
 
+def test_a_refusal_of_the_dialects_own_says_when_to_come_again() -> None:
+    told = codes.refusal(Reason.LOG_FULL).data
+    assert told is not None and (told["retryable"], told["retry_after_ms"]) == (True, 1_000)
+    told = codes.refusal(Reason.BAD_SIGNATURE).data
+    assert told is not None and not told["retryable"] and "retry_after_ms" not in told
+
+
 @pytest.fixture
 async def venue(tmp_path: Path) -> AsyncIterator[Venue]:
     async with Venue.open(tmp_path) as opened:
