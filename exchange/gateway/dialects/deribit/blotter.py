@@ -8,9 +8,11 @@ Invariant: each batch is applied right after the hub has applied it, so the blot
 order and trade in the reports that are still to be sent.
 """
 
+import asyncio
 from bisect import bisect_left, bisect_right
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from itertools import islice
 from typing import Final, Generic, NamedTuple, TypeAlias, TypeVar
 
@@ -36,6 +38,8 @@ from exchange.messages.wire import Execution, PublicTrade
 HISTORY_COMMANDS: Final = 200_000  # commands read back at the start
 TRADES_KEPT: Final = 1_000  # per instrument, and per account
 ENDED_KEPT: Final = 100_000  # ended orders of all accounts
+SEEN_SECONDS: Final = 1.0  # longest wait for an order that only another gateway knows
+WAITERS: Final = 1_000  # callers that may wait so
 OPEN, FILLED, CANCELLED, UNTRIGGERED = "open", "filled", "cancelled", "untriggered"
 _T = TypeVar("_T", PublicTrade, Execution)
 _DUPLICATE: Final = int(EventFlag.DUPLICATE)
@@ -101,6 +105,8 @@ class Blotter:
         self.revalued = 0  # counts what changes the worth or margin of positions: marks, rates
         self._marks: dict[int, int] = {}  # by instrument, from the events taken
         self._corrections = Corrections()
+        self._awaited: dict[int, list[asyncio.Future[None]]] = {}  # by id of an unknown order
+        self._waiters = 0
         self._ended: deque[Ticket] = deque()
         # By account and instrument, in the order of their ends.
         self.ended: defaultdict[int, defaultdict[int, deque[Ticket]]] = defaultdict(
@@ -155,6 +161,29 @@ class Blotter:
         if len(self.listed) > listed:
             for tell in list(self.on_listing):
                 tell()
+        for order_id in self._awaited.keys() & self.orders.keys():
+            for told in self._awaited.pop(order_id):
+                if not told.done():  # its caller may have left
+                    told.set_result(None)
+
+    async def seen(self, order_id: int) -> None:
+        """Wait until an order is known, at most ``SEEN_SECONDS``; not at all if it is, or if
+        ``WAITERS`` wait already."""
+        if order_id in self.orders or self._waiters >= WAITERS:
+            return
+        told: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        waiting = self._awaited.setdefault(order_id, [])
+        waiting.append(told)
+        self._waiters += 1
+        try:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(SEEN_SECONDS):
+                    await told
+        finally:
+            self._waiters -= 1
+            waiting.remove(told)
+            if not waiting and self._awaited.get(order_id) is waiting:
+                del self._awaited[order_id]
 
     def working(self, account: int) -> list[Ticket]:
         """Return an account's working orders, the oldest first."""

@@ -119,7 +119,7 @@ class Peer:
         self._methods.blotter.on_listing.add(self._widen)
 
     def leave(self) -> None:
-        """Cancel the pending reads from disk."""
+        """Cancel the pending reads from disk, and what waits for an order."""
         self._methods.blotter.on_listing.discard(self._widen)
         for reading in self._readings:
             reading.cancel()
@@ -250,6 +250,10 @@ class Peer:
             outcome = await later.done(self._address)
         except Failure as failure:
             outcome = failure
+        if isinstance(outcome, Wish):
+            self._pending.add(outcome, lambda result: self._reply(call, result))
+            self._session.hear(encode_msgpack(outcome.request), time.time_ns())
+            return
         self._reply(call, outcome)
         with suppress(ConnectionResetError):
             await self._flush()

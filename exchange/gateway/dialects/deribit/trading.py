@@ -32,6 +32,7 @@ from exchange.messages.wire import (
 )
 from exchange.messages.wire_mass import MassCancel, MassCancelled
 
+ORDER_ID_DIGITS: Final = 20
 BOOKS_MAX: Final = 64  # combinations in one frame of mass cancels
 _LABEL: Final = re.compile(rf"[A-Za-z0-9._-]{{0,{LABEL_CHARS}}}")
 _TIMES: Final[dict[str, TimeInForceText]] = {
@@ -132,8 +133,10 @@ class Trading:
         return Wish(request.request_id, request, result)
 
     def cancel(self, account: int, cancel: CancelOne) -> Wish:
-        """Cancel an order."""
-        self.own(account, cancel.order_id)
+        """Cancel an order, also one that this gateway does not know yet: another has said that it
+        works, and an order must never be called gone that is not."""
+        if number_of(cancel.order_id) is None:
+            raise refusal(Reason.NOT_FOUND)
         request = Cancel(request_id=token_hex(12), order_id=cancel.order_id)
 
         def result(report: OrderReport) -> Any:
@@ -175,8 +178,8 @@ class Trading:
     def own(self, account: int, order_id: str) -> Ticket:
         """Return an order of the account; raises the same Failure for an unknown order and for
         another account's."""
-        known = order_id.isascii() and order_id.isdigit() and len(order_id) <= 20
-        ticket = self._blotter.orders.get(int(order_id)) if known and order_id[0] != "0" else None
+        number = number_of(order_id)
+        ticket = None if number is None else self._blotter.orders.get(number)
         if ticket is None or ticket.account != account:
             raise refusal(Reason.NOT_FOUND)
         return ticket
@@ -199,6 +202,12 @@ class Trading:
             late = GatewayReason.LATE
             data = {"reason": late.name, "number": int(late), "param": "valid_until"}
             raise Failure(code, message, data | {"outcome": NOT_DONE})
+
+
+def number_of(order_id: str) -> int | None:
+    """Return the number of an order id; None if it is not written as one."""
+    is_number = order_id.isascii() and order_id.isdigit() and len(order_id) <= ORDER_ID_DIGITS
+    return int(order_id) if is_number and order_id[0] != "0" else None
 
 
 def _mass(requests: list[MassCancel]) -> Wish | int:
