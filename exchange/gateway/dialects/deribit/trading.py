@@ -6,9 +6,15 @@ from itertools import takewhile
 from secrets import token_hex
 from typing import Any, Final, Literal
 
+from exchange.gateway.decode import Refused
 from exchange.gateway.dialects.deribit.blotter import Blotter, Ticket
 from exchange.gateway.dialects.deribit.calls import Wish
-from exchange.gateway.dialects.deribit.codes import NOT_DONE, TIMED_OUT, refusal
+from exchange.gateway.dialects.deribit.codes import (
+    NOT_DONE,
+    TIMED_OUT,
+    refusal,
+    refused_by,
+)
 from exchange.gateway.dialects.deribit.instruments import CURRENCY, chosen, find
 from exchange.gateway.dialects.deribit.numbers import plain
 from exchange.gateway.dialects.deribit.params import Act, CancelOne, Edit, Order
@@ -99,7 +105,7 @@ class Trading:
             time_in_force=tif,
             post_only=order.post_only,
             stop_price=_optional(order.trigger_price, "trigger_price"),
-            display_quantity=_optional(order.max_show, "max_show"),
+            display_quantity=None if order.max_show is None else _lots(order.max_show, "max_show"),
             reduce_only=order.reduce_only,
         )
 
@@ -223,15 +229,20 @@ def _mass(requests: list[MassCancel]) -> Wish | int:
 
 def _amount(amount: object, contracts: object) -> str:
     """Return the lots, from either parameter; raises Failure if they are missing or differ."""
-    said = [plain(v, name) for v, name in ((amount, "amount"), (contracts, "contracts"))
+    said = [_lots(v, name) for v, name in ((amount, "amount"), (contracts, "contracts"))
             if v is not None]  # fmt: skip
     if not said:
         raise wrong_param("amount", Reason.MISSING_FIELD)
     if len(set(said)) > 1:
         raise wrong_param("contracts", Reason.COMBINATION, "amount and contracts differ")
-    if "." in said[0]:
-        raise refusal(Reason.LOT, "amount counts whole contracts")
     return said[0]
+
+
+def _lots(value: object, param: str) -> str:
+    text = plain(value, param)
+    if "." in text:  # in a native frame it would count as malformed
+        raise refused_by(Refused(Reason.LOT, param, "whole contracts alone"))
+    return text
 
 
 def _needed(value: object, param: str) -> str:
