@@ -280,6 +280,11 @@ async def test_over_http_by_every_kind_of_proof(venue: Venue) -> None:
             f"{url}/private/buy", params=order, headers=proofs[1]
         ) as answer:  # fmt: skip
             assert answer.status == 405, "HEAD changes nothing"
+        every = {"type": "all", "detailed": "false", "kind": "any"}
+        async with session.get(
+            f"{url}/private/cancel_all", params=every, headers=proofs[1]
+        ) as answer:  # fmt: skip
+            assert (answer.status, (await answer.json())["result"]) == (200, 0)
         call = {"method": "private/get_open_orders", "id": "7", "params": {}}
         async with session.post(url, data=json.dumps(call), headers=proofs[0]) as answer:
             told = await answer.json()

@@ -76,6 +76,8 @@ CALLS: Final[list[tuple[str, dict[str, Any], int, str]]] = [
     ("private/cancel", {"order_id": "٣"}, 10004, "NOT_FOUND"),
     ("private/cancel", {}, -32602, "MISSING_FIELD"),
     ("private/cancel_all", {"type": "stop"}, -32602, "SYNTAX"),
+    ("private/cancel_all", {"detailed": True}, -32602, "SYNTAX"),
+    ("private/cancel_all_by_currency", {"detailed": 1}, -32602, "SYNTAX"),
     ("private/cancel_all_by_currency", {"currency": "BTC"}, -32602, "NOT_FOUND"),
     ("private/cancel_all_by_instrument", {"instrument_name": "X"}, 13020, "UNKNOWN_INSTRUMENT"),
     ("private/get_positions", {"currency": "BTC"}, -32602, "NOT_FOUND"),

@@ -55,7 +55,7 @@ class CancelAll(Act, frozen=True, kw_only=True):
     currency: str = CURRENCY
     kind: Literal["any", "combo", "future", "future_combo"] = "any"
     type: Literal["all"] = "all"
-    detailed: Literal[False] = False
+    detailed: bool = False  # a Literal would refuse the text of a query; only False is taken
 
 
 class CancelBook(CancelAll, frozen=True, kw_only=True):
@@ -152,6 +152,7 @@ class Trading:
 
     def cancel_all(self, account: int, cancel: CancelAll) -> Wish | int:
         """Cancel all orders, or those of a currency and a kind; the result is their number."""
+        _check_detail(cancel)
         instruments = self._hub.feed.instruments
         everywhere = cancel.currency in ("any", CURRENCY)
         if everywhere and cancel.kind == "any":
@@ -174,6 +175,7 @@ class Trading:
 
     def cancel_book(self, account: int, cancel: CancelBook) -> Wish | int:
         """Cancel all orders of an instrument; the result is their number."""
+        _check_detail(cancel)
         instruments = self._hub.feed.instruments
         instrument = find(instruments, cancel.instrument_name)
         if instrument not in chosen(instruments, cancel.currency, cancel.kind):
@@ -214,6 +216,11 @@ def number_of(order_id: str) -> int | None:
     """Return the number of an order id; None if it is not written as one."""
     is_number = order_id.isascii() and order_id.isdigit() and len(order_id) <= ORDER_ID_DIGITS
     return int(order_id) if is_number and order_id[0] != "0" else None
+
+
+def _check_detail(cancel: CancelAll) -> None:
+    if cancel.detailed:
+        raise wrong_param("detailed", Reason.SYNTAX, "the number of orders is all there is")
 
 
 def _mass(requests: list[MassCancel]) -> Wish | int:
