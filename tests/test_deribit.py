@@ -59,6 +59,13 @@ def test_every_reject_has_a_code_and_its_name(reason: Any) -> None:
         assert f"| {told.code} | `{told.message}` |" in PAGE.read_text()
 
 
+def test_a_refusal_of_the_dialects_own_says_when_to_come_again() -> None:
+    told = codes.refusal(Reason.LOG_FULL).data
+    assert told is not None and (told["retryable"], told["retry_after_ms"]) == (True, 1_000)
+    told = codes.refusal(Reason.BAD_SIGNATURE).data
+    assert told is not None and not told["retryable"] and "retry_after_ms" not in told
+
+
 @pytest.fixture
 async def venue(tmp_path: Path) -> AsyncIterator[Venue]:
     async with Venue.open(tmp_path) as opened:
@@ -273,6 +280,11 @@ async def test_over_http_by_every_kind_of_proof(venue: Venue) -> None:
             f"{url}/private/buy", params=order, headers=proofs[1]
         ) as answer:  # fmt: skip
             assert answer.status == 405, "HEAD changes nothing"
+        every = {"type": "all", "detailed": "false", "kind": "any"}
+        async with session.get(
+            f"{url}/private/cancel_all", params=every, headers=proofs[1]
+        ) as answer:  # fmt: skip
+            assert (answer.status, (await answer.json())["result"]) == (200, 0)
         call = {"method": "private/get_open_orders", "id": "7", "params": {}}
         async with session.post(url, data=json.dumps(call), headers=proofs[0]) as answer:
             told = await answer.json()

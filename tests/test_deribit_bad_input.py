@@ -20,6 +20,7 @@ from exchange.gateway.dialects.deribit import rpc as grammar
 from exchange.gateway.dialects.deribit.blotter import Blotter
 from exchange.gateway.dialects.deribit.calls import Wish
 from exchange.gateway.dialects.deribit.methods import PRIVATE, Methods
+from exchange.gateway.session import MALFORMED_LIMIT
 from exchange.messages import Reason
 from exchange.messages.access import GatewayReason
 from exchange.messages.wire import encode_msgpack
@@ -45,6 +46,7 @@ CALLS: Final[list[tuple[str, dict[str, Any], int, str]]] = [
     ("private/buy", BUY | {"amount": -1}, 10021, "QUANTITY_RANGE"),
     ("private/buy", BUY | {"amount": 1.5}, 10021, "LOT"),
     ("private/buy", BUY | {"amount": 10**30}, 10021, "QUANTITY_RANGE"),
+    ("private/buy", BUY | {"max_show": 0.5}, 10021, "LOT"),
     ("private/buy", BUY | {"amount": "1e999999999"}, -32602, "SYNTAX"),
     ("private/buy", BUY | {"amount": "NaN"}, -32602, "SYNTAX"),
     ("private/buy", BUY | {"amount": "1_0"}, -32602, "SYNTAX"),
@@ -74,6 +76,8 @@ CALLS: Final[list[tuple[str, dict[str, Any], int, str]]] = [
     ("private/cancel", {"order_id": "٣"}, 10004, "NOT_FOUND"),
     ("private/cancel", {}, -32602, "MISSING_FIELD"),
     ("private/cancel_all", {"type": "stop"}, -32602, "SYNTAX"),
+    ("private/cancel_all", {"detailed": True}, -32602, "SYNTAX"),
+    ("private/cancel_all_by_currency", {"detailed": 1}, -32602, "SYNTAX"),
     ("private/cancel_all_by_currency", {"currency": "BTC"}, -32602, "NOT_FOUND"),
     ("private/cancel_all_by_instrument", {"instrument_name": "X"}, 13020, "UNKNOWN_INSTRUMENT"),
     ("private/get_positions", {"currency": "BTC"}, -32602, "NOT_FOUND"),
@@ -250,6 +254,20 @@ async def test_text_that_is_no_call_is_refused_by_name(
     status, error = await bench.post(text)
     named(error, code, reason)
     assert status == 400 and bench.hash() == before
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"max_show": 0.5}, {"price": 0.1 + 0.2 - 0.3}, {"price": 1e35}, {"amount": 1.5}]
+)
+async def test_a_number_of_no_use_is_no_malformed_frame(
+    bench: Bench, wrong: dict[str, float]
+) -> None:
+    """A program that computes one again and again keeps its connection, and with it its orders."""
+    rpc = await bench.venue.rpc(bench.key)
+    for _ in range(MALFORMED_LIMIT + 1):
+        error = await rpc.fail("private/buy", **bench.filled(BUY) | wrong)
+        assert error["data"]["param"] in wrong
+    assert await rpc.call("public/test")
 
 
 async def test_bytes_are_no_text(bench: Bench) -> None:

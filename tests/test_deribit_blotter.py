@@ -78,7 +78,9 @@ def test_the_blotter_knows_what_the_accounts_know(seed: int) -> None:
     assert early
     for ticket in early:
         told = Portrayer(hub, late).order(ticket)
-        assert told["creation_timestamp"] is None
+        for unknown in ("creation_timestamp", "post_only", "reduce_only", "max_show"):
+            assert told[unknown] is None
+        assert told["replaced"] is (True if ticket.replaced else None)
         assert (told["average_price"] is None) == (ticket.filled > 0)
     for number, price in late.last.items():
         assert price == blotter.last[number]

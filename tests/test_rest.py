@@ -18,7 +18,7 @@ from exchange.app.requests import Deposit, Settle
 from exchange.gateway import access, archive, auth, http, openapi, rest
 from exchange.gateway.server import BODY_BYTES
 from exchange.journal.tape import Released
-from exchange.messages import EVENT, TradingState
+from exchange.messages import EVENT, Reason, TradingState
 from exchange.messages.access import (
     KEY_HEADER,
     NONCE_HEADER,
@@ -342,6 +342,22 @@ async def test_the_document_is_served_and_checked_in(house: House) -> None:
     async with house.http.get(f"{house.base}{openapi.OPENAPI_PATH}") as answer:
         served = await answer.read()
     assert served == openapi.encoded() == PAGE.read_bytes()
+
+
+async def test_what_a_full_disk_or_a_long_body_is_answered_is_in_the_document(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    statuses = {}
+    target = f"{house.base}/api/v1/account"
+    async with house.http.get(target, data=io.BytesIO(bytes(BODY_BYTES + 1))) as answer:
+        statuses[answer.status] = (await answer.json())["name"]
+    monkeypatch.setattr(house.market.hub.keys, "check", lambda *_: Reason.LOG_FULL)
+    status, told = await house.get("account")
+    statuses[status] = told["name"]
+    assert statuses == {413: "BODY_TOO_LARGE", 503: "LOG_FULL"}
+    answers = openapi.document()["paths"]["/api/v1/account"]["get"]["responses"]
+    for status, name in statuses.items():
+        assert name in answers[str(status)]["description"]
 
 
 def test_the_page_has_every_route_and_status() -> None:

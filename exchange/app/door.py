@@ -55,9 +55,11 @@ class Door:
         directory: Path,
         house: House,
         serve: Serve,
+        *,
+        apart: bool = False,
     ) -> None:
-        """Build it without listening. Raises RequestRefused if the settings' TLS files are
-        unusable."""
+        """Build it without listening; ``apart`` as one of several gateways of the market. Raises
+        RequestRefused if the settings' TLS files are unusable."""
         self._tls = tls_context(serve)
         self.gateway = Gateway(hub, origins=frozenset(serve.origins))
         self._rest = Rest(hub, stream, Books(clearing, directory / LEDGER_NAME))
@@ -76,7 +78,7 @@ class Door:
             metrics_for=serve.metrics,
         )
         if serve.deribit:
-            Room(self.gateway, hub, self._rest)
+            Room(self.gateway, hub, self._rest, apart=apart)
 
     async def listen(self, host: str, port: int, *, shared: bool = False) -> int:
         """Listen for clients over TCP or TLS; return the port. ``shared``: other processes listen

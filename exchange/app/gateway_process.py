@@ -242,7 +242,7 @@ async def serve(directory: Path, number: int) -> None:
         first_connection=welcome.life << LIFE_BITS,
     )
     clearing = Clearing.open(directory / LEDGER_NAME, read_only=True)
-    door = Door(hub, copy, clearing, directory, ward, settings)
+    door = Door(hub, copy, clearing, directory, ward, settings, apart=True)
     tally = Tally()
     following = asyncio.create_task(door.gateway.run())
     telling = asyncio.create_task(_tell(ward, hub, tally))  # reports progress as well

@@ -70,6 +70,7 @@ def document() -> dict[str, Any]:
     """Return the whole document as plain data."""
     types = [*get_args(AnyRequest), *get_args(AnyResponse)]
     schemas, components = schema_components(types, _REFERENCES)
+    components = _without_discriminators(components)
     messages = {
         kind.__name__: {
             "name": kind.__struct_config__.tag,
@@ -101,6 +102,17 @@ def document() -> dict[str, Any]:
         "components": {"messages": messages, "schemas": components},
         "x-public-channels": [public._asdict() for public in PUBLIC],
     }
+
+
+def _without_discriminators(schema: Any) -> Any:
+    """Return a schema without the discriminators of OpenAPI, which are invalid in AsyncAPI; the
+    alternatives differ in the only value of their tag anyway."""
+    if isinstance(schema, dict):
+        kept = ((name, part) for name, part in schema.items() if name != "discriminator")
+        return {name: _without_discriminators(part) for name, part in kept}
+    if isinstance(schema, list):
+        return [_without_discriminators(part) for part in schema]
+    return schema
 
 
 def _refer(where: str, name: str) -> dict[str, str]:

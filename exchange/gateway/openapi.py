@@ -69,7 +69,7 @@ def document() -> dict[str, Any]:
 
 
 def _operation(route: Route, answer: dict[str, Any], rejected: dict[str, Any]) -> dict[str, Any]:
-    statuses = {400, 404, 429} | ({401, 403} if route.right else set())
+    statuses = {400, 404, 429} | ({401, 403, 413, 503} if route.right else set())
     made: dict[str, Any] = {
         "summary": route.summary,
         "description": cleandoc(route.answer.__doc__ or ""),

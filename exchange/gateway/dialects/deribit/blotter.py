@@ -8,9 +8,11 @@ Invariant: each batch is applied right after the hub has applied it, so the blot
 order and trade in the reports that are still to be sent.
 """
 
+import asyncio
 from bisect import bisect_left, bisect_right
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from itertools import islice
 from typing import Final, Generic, NamedTuple, TypeAlias, TypeVar
 
@@ -24,6 +26,7 @@ from exchange.marketdata.happenings import Corrections, executed_of, trade_of
 from exchange.marketdata.stream import Released, Row, maker_of, signed
 from exchange.messages import (
     EVENT,
+    INDEX_BITS,
     CancelReason,
     EventFlag,
     EventKind,
@@ -35,10 +38,13 @@ from exchange.messages.wire import Execution, PublicTrade
 HISTORY_COMMANDS: Final = 200_000  # commands read back at the start
 TRADES_KEPT: Final = 1_000  # per instrument, and per account
 ENDED_KEPT: Final = 100_000  # ended orders of all accounts
+SEEN_SECONDS: Final = 1.0  # longest wait for an order that only another gateway knows
+WAITERS: Final = 1_000  # callers that may wait so
 OPEN, FILLED, CANCELLED, UNTRIGGERED = "open", "filled", "cancelled", "untriggered"
 _T = TypeVar("_T", PublicTrade, Execution)
 _DUPLICATE: Final = int(EventFlag.DUPLICATE)
 _SELL: Final = int(EventFlag.SELL)
+_REPRICED: Final = 2  # reason of an ORDER_REPLACED made by an auction, not by a request
 
 
 class Ticket(msgspec.Struct, gc=False):
@@ -53,6 +59,7 @@ class Ticket(msgspec.Struct, gc=False):
     quantity: int
     tif: int
     market: bool
+    priced: bool  # has a limit price: of market orders those that rest
     post_only: bool
     reduce_only: bool
     stop: bool
@@ -76,6 +83,7 @@ class Shown(NamedTuple, Generic[_T]):
     trade: _T
     direction: int  # tick direction: 0 up, 1 level after up, 2 down, 3 level after down
     mark: int  # mark at that time, in micro-dollars
+    leg_fees: int = 0  # fees paid for its legs, in micro-dollars; its own report has none then
 
 
 Print: TypeAlias = Shown[PublicTrade]
@@ -94,8 +102,11 @@ class Blotter:
         self.last: dict[int, int] = {}  # price of the last trade in ticks, by instrument
         self.listed: dict[int, int] = {}  # log time of the listing, by instrument
         self.on_listing: set[Callable[[], None]] = set()  # called after a batch with listings
+        self.revalued = 0  # counts what changes the worth or margin of positions: marks, rates
         self._marks: dict[int, int] = {}  # by instrument, from the events taken
         self._corrections = Corrections()
+        self._awaited: dict[int, list[asyncio.Future[None]]] = {}  # by id of an unknown order
+        self._waiters = 0
         self._ended: deque[Ticket] = deque()
         # By account and instrument, in the order of their ends.
         self.ended: defaultdict[int, defaultdict[int, deque[Ticket]]] = defaultdict(
@@ -104,6 +115,7 @@ class Blotter:
         self._kinds: dict[int, Callable[[Row, int, str | None], None]] = {
             EventKind.ORDER_ACCEPTED: self._accept,
             EventKind.TRADE: self._trade,
+            EventKind.LEG_TRADE: self._charge,
             EventKind.ORDER_EXECUTED: self._execute,
             EventKind.ORDER_CANCELLED: self._cancel,
             EventKind.ORDER_REDUCED: self._reduce,
@@ -114,6 +126,7 @@ class Blotter:
             EventKind.MARKED: self._mark,
             EventKind.INSTRUMENT_SETTLED: self._mark,
             EventKind.INSTRUMENT_EXPIRED: self._mark,
+            EventKind.RISK_CHANGED: self._revalue,
             EventKind.TRADE_BUSTED: self._correct,
             EventKind.TRADE_ADJUSTED: self._correct,
             EventKind.LEG_BUSTED: self._correct,
@@ -148,6 +161,29 @@ class Blotter:
         if len(self.listed) > listed:
             for tell in list(self.on_listing):
                 tell()
+        for order_id in self._awaited.keys() & self.orders.keys():
+            for told in self._awaited.pop(order_id):
+                if not told.done():  # its caller may have left
+                    told.set_result(None)
+
+    async def seen(self, order_id: int) -> None:
+        """Wait until an order is known, at most ``SEEN_SECONDS``; not at all if it is, or if
+        ``WAITERS`` wait already."""
+        if order_id in self.orders or self._waiters >= WAITERS:
+            return
+        told: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        waiting = self._awaited.setdefault(order_id, [])
+        waiting.append(told)
+        self._waiters += 1
+        try:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(SEEN_SECONDS):
+                    await told
+        finally:
+            self._waiters -= 1
+            waiting.remove(told)
+            if not waiting and self._awaited.get(order_id) is waiting:
+                del self._awaited[order_id]
 
     def working(self, account: int) -> list[Ticket]:
         """Return an account's working orders, the oldest first."""
@@ -170,6 +206,7 @@ class Blotter:
             quantity=row[9],
             tif=terms & 0xFF,
             market=bool(flags & EventFlag.MARKET),
+            priced=not flags & EventFlag.MARKET or bool(row[8] or row[10]),
             post_only=bool(flags & EventFlag.POST_ONLY),
             reduce_only=bool(features & OrderFeature.REDUCE_ONLY),
             stop=bool(features & OrderFeature.STOP),
@@ -201,6 +238,19 @@ class Blotter:
         shown = self._show(executed_of(self._instruments.by_id[row[5]], row, stamp), row)
         self.fills[row[6]].append(Shown(report, shown.direction, shown.mark))
         self._fill(row[7], row[8], row[9], row[10], stamp)
+
+    def _charge(self, row: Row, stamp: int, text: str | None) -> None:
+        """Add the fees of a leg to the trade that it belongs to, for the orders of both sides."""
+        match = str(row[0] << INDEX_BITS | row[10])
+        for account, order, cash in ((row[6], row[7], row[13]), (row[12], row[11], row[14])):
+            fills = self.fills[account]
+            place = len(fills) - 1
+            while cash and place >= 0 and fills[place].trade.sequence == row[0]:
+                found = fills[place]
+                if (found.trade.match_number, found.trade.order_id) == (match, str(order)):
+                    fills[place] = found._replace(leg_fees=found.leg_fees - cash)
+                    break
+                place -= 1
 
     def _fill(self, order: int, price: int, lots: int, leaves: int, stamp: int) -> None:
         ticket = self.orders.get(order)
@@ -241,7 +291,8 @@ class Blotter:
         if ticket is not None:
             ticket.price, ticket.quantity = row[8], row[9]
             ticket.leaves = row[9] - ticket.filled
-            ticket.updated, ticket.replaced = stamp, True
+            ticket.updated = stamp
+            ticket.replaced |= row[4] != _REPRICED
 
     def _wait(self, row: Row, stamp: int, text: str | None) -> None:
         ticket = self.orders.get(row[7])
@@ -252,7 +303,7 @@ class Blotter:
         ticket = self.orders.get(row[7])
         if ticket is not None:
             ticket.state, ticket.price, ticket.updated = OPEN, row[8], stamp
-            ticket.waits = False
+            ticket.waits, ticket.priced = False, True
 
     def _list(self, row: Row, stamp: int, text: str | None) -> None:
         self.listed[row[5]] = stamp
@@ -260,6 +311,10 @@ class Blotter:
 
     def _mark(self, row: Row, stamp: int, text: str | None) -> None:
         self._marks[row[5]] = row[8]
+        self._revalue(row, stamp, text)
+
+    def _revalue(self, row: Row, stamp: int, text: str | None) -> None:
+        self.revalued += 1
 
     def _correct(self, row: Row, stamp: int, text: str | None) -> None:
         """Remove a busted trade, or show an adjusted one with its new price.
@@ -342,6 +397,7 @@ def _ticket_of(order: Order) -> Ticket:
         quantity=order.quantity,
         tif=order.tif,
         market=False,  # not known: it rests at a limit
+        priced=True,
         post_only=False,
         reduce_only=False,
         stop=order.waiting,

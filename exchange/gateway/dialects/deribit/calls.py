@@ -1,4 +1,4 @@
-"""The deferred results of methods: ``Later`` reads the disk first, ``Wish`` sends a native request.
+"""The deferred results of methods: ``Later`` waits first, ``Wish`` sends a native request.
 
 ``Pending`` matches wishes with the native answers, which repeat their ids.
 """
@@ -27,12 +27,13 @@ class Wish(NamedTuple):
 
 
 class Later(NamedTuple):
-    """A result that is read from disk; ``work`` takes the caller's address."""
+    """A result, or a Wish, that must be waited for: what is on disk, or an order that another
+    gateway knows already. ``work`` takes the caller's address."""
 
     work: Callable[[str], Awaitable[Any]]
 
     async def done(self, address: str) -> Any:
-        """Return the result; raises Failure."""
+        """Return the result or the Wish; raises Failure."""
         try:
             return await self.work(address)
         except Refused as refused:

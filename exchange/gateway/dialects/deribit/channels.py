@@ -5,9 +5,8 @@ with ``raw`` after every native frame.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from decimal import Decimal
-from functools import partial
 from typing import Any, Final
 
 from exchange.gateway.dialects.deribit.instruments import CURRENCY, chosen, find, is_expired, is_of
@@ -229,19 +228,24 @@ class Own(Channel):
 
 
 class Portfolio(Channel):
-    """An account's money, sent after any of its reports."""
+    """An account's money, sent after any of its reports and whenever a mark or a rate changes."""
 
-    def __init__(self, name: str, portray: Callable[[], dict[str, Any]]) -> None:
+    def __init__(self, name: str, portrayer: Portrayer, account: int) -> None:
         super().__init__(name, (), "100ms")
-        self._portray = portray
+        self._portrayer = portrayer
+        self._account = account
         self._due = True
+        self._revalued = 0  # the portrayer's, when it was last sent
 
     def take(self, message: Response) -> None:
         self._due |= not isinstance(message, _PICTURES | PublicTrade)
 
     def tell(self) -> list[Any]:
-        due, self._due = self._due, False
-        return [self._portray()] if due else []
+        revalued = self._portrayer.revalued
+        if not self._due and revalued == self._revalued:
+            return []
+        self._due, self._revalued = False, revalued
+        return [self._portrayer.account(self._account)]
 
 
 class Choice:
@@ -328,7 +332,7 @@ def open_channel(name: str, hub: Hub, portrayer: Portrayer, account: int | None)
 def _own(name: str, parts: list[str], hub: Hub, portrayer: Portrayer, account: int) -> Channel:
     what, *rest = parts
     if what == "portfolio" and rest in (["any"], [CURRENCY], [CURRENCY.lower()]):
-        return Portfolio(name, partial(portrayer.account, account))
+        return Portfolio(name, portrayer, account)
     if what not in ("orders", "trades", "changes") or len(rest) not in (2, 3):
         raise _no_channel(name)
     interval = _interval(name, rest[-1])

@@ -100,7 +100,7 @@ def failure(rejected: Rejected) -> Failure:
 
 def refusal(reason: Reason | GatewayReason, detail: str | None = None) -> Failure:
     """Return the error of a call that the dialect refuses itself."""
-    return failure(Rejected(number=int(reason), name=reason.name, detail=detail))
+    return refused_by(Refused(reason, None, detail))
 
 
 def refused_by(refused: Refused) -> Failure:

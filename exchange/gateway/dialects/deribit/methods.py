@@ -1,6 +1,7 @@
 """The table of methods: parameters, required right and handler of each."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -10,11 +11,17 @@ from exchange.gateway.decode import Refused
 from exchange.gateway.dialects.deribit import params as take
 from exchange.gateway.dialects.deribit.answers import Candles, Market, Own
 from exchange.gateway.dialects.deribit.blotter import Blotter
+from exchange.gateway.dialects.deribit.calls import Later
 from exchange.gateway.dialects.deribit.codes import refusal, refused_by
 from exchange.gateway.dialects.deribit.gate import Gate
 from exchange.gateway.dialects.deribit.portray import Portrayer
 from exchange.gateway.dialects.deribit.rpc import Call, Failure, unknown_method
-from exchange.gateway.dialects.deribit.trading import CancelAll, CancelBook, Trading
+from exchange.gateway.dialects.deribit.trading import (
+    CancelAll,
+    CancelBook,
+    Trading,
+    number_of,
+)
 from exchange.gateway.http import Flood
 from exchange.gateway.hub import Hub
 from exchange.gateway.rest import requests_allowed
@@ -53,8 +60,12 @@ class Method(NamedTuple):
 class Methods:
     """The methods that any caller may use, over HTTP or a WebSocket."""
 
-    def __init__(self, hub: Hub, blotter: Blotter, candles: Candles) -> None:
+    def __init__(
+        self, hub: Hub, blotter: Blotter, candles: Candles, *, apart: bool = False
+    ) -> None:
+        """``apart``: other gateways may answer for an order before this one knows it."""
         self.hub = hub
+        self._apart = apart
         self.blotter = blotter
         self.portrayer = Portrayer(hub, blotter)
         self.gate = Gate(hub)
@@ -116,7 +127,19 @@ class Methods:
         if method.right is Right.PUBLIC:
             return method.answer(take.convert(call.params, method.takes))
         account = self.permitted(key, method.right).account
-        return method.answer(account, take.convert(call.params, method.takes))
+        params = take.convert(call.params, method.takes)
+        if self._apart and isinstance(params, take.OneOrder | take.OfOrder | take.Edit):
+            number = number_of(params.order_id)
+            if number is not None and number not in self.blotter.orders:
+                return self._once_seen(number, partial(method.answer, account, params))
+        return method.answer(account, params)
+
+    def _once_seen(self, order_id: int, answer: Callable[[], Any]) -> Later:
+        async def wait(address: str) -> Any:
+            await self.blotter.seen(order_id)
+            return answer()
+
+        return Later(wait)
 
     def only_reads(self, call: Call) -> bool:
         """Whether a call changes nothing, and so is answered by the gateway alone."""

@@ -8,6 +8,7 @@ from typing import Final
 
 import msgspec
 
+from contracts.decimal_text import PRICE_CHARS_MAX
 from exchange.gateway.dialects.deribit.rpc import wrong_param
 from exchange.messages import Reason
 
@@ -39,8 +40,13 @@ def plain(value: object, param: str) -> str:
         raise wrong_param(param, Reason.SYNTAX, "not a number")
     if max(number.adjusted(), -exponent) > DIGITS_MAX:
         raise wrong_param(param, Reason.SYNTAX, f"more than {DIGITS_MAX} digits")
+    if not number:
+        return "0"  # of a negative zero, too, which a program with floats may well arrive at
     text = format(number, "f")
-    return text.rstrip("0").rstrip(".") if "." in text else text
+    text = text.rstrip("0").rstrip(".") if "." in text else text
+    if len(text) > PRICE_CHARS_MAX:  # in a native frame it would count as malformed
+        raise wrong_param(param, Reason.SYNTAX, f"more than {PRICE_CHARS_MAX} characters")
+    return text
 
 
 _NUMBER: Final = frozenset("0123456789.eE+-")

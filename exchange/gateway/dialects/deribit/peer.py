@@ -8,6 +8,7 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from math import inf
 from secrets import token_hex
 from typing import Any, Final
 
@@ -118,7 +119,7 @@ class Peer:
         self._methods.blotter.on_listing.add(self._widen)
 
     def leave(self) -> None:
-        """Cancel the pending reads from disk."""
+        """Cancel the pending reads from disk, and what waits for an order."""
         self._methods.blotter.on_listing.discard(self._widen)
         for reading in self._readings:
             reading.cancel()
@@ -249,6 +250,10 @@ class Peer:
             outcome = await later.done(self._address)
         except Failure as failure:
             outcome = failure
+        if isinstance(outcome, Wish):
+            self._pending.add(outcome, lambda result: self._reply(call, result))
+            self._session.hear(encode_msgpack(outcome.request), time.time_ns())
+            return
         self._reply(call, outcome)
         with suppress(ConnectionResetError):
             await self._flush()
@@ -307,8 +312,16 @@ class Peer:
         self._channels |= opened
         if not feeds:
             return names
+        for channel in opened.values():
+            channel.due = inf  # says nothing before the answer
+
+        def result(_: Any) -> list[str]:
+            for channel in opened.values():
+                channel.due = 0.0
+            return names
+
         request = Subscribe(request_id=token_hex(12), channels=feeds)
-        return Wish(request.request_id, request, lambda _: names)
+        return Wish(request.request_id, request, result)
 
     def _check_feeds(self, feeds: list[str]) -> None:
         """Raise the Failure of a subscription that the session would refuse: its channels must not

@@ -32,6 +32,10 @@ from exchange.messages.wire import Execution, PublicTrade
 ID_START: Final = "drb"
 ID_CHARS: Final = 15  # ID_START and sixty random bits; "_" and the label follow
 LABEL_CHARS: Final = Limit.CLIENT_ID_CHARS - ID_CHARS - 1
+# Of an order, known only from its entry.
+_TERMS: Final = (
+    "creation_timestamp", "max_show", "post_only", "reject_post_only", "reduce_only",
+)  # fmt: skip
 
 
 def side_name(sell: bool) -> str:
@@ -60,6 +64,11 @@ class Portrayer:
         self._stats: dict[int, tuple[int, dict[str, Any]]] = {}  # (sequence of change, figures)
         self._exposures: dict[int, dict[int, Exposure]] = {}  # by account
         self._exposed_at = -1  # sequence of ``_exposures``
+
+    @property
+    def revalued(self) -> int:
+        """A number that rises whenever a mark or a margin rate has changed."""
+        return self._blotter.revalued
 
     def known_order(self, order_id: int) -> dict[str, Any] | None:
         """Return an order by its id; None if it is no longer kept."""
@@ -99,14 +108,15 @@ class Portrayer:
             "is_liquidation": False,
         }
         # The price of a waiting stop market order is the day's limit, not the client's.
-        if ticket.market and (ticket.waits or not ticket.price):
+        if ticket.market and (ticket.waits or not ticket.priced):
             shown["price"] = "market_price"
         if ticket.stop:
             shown["trigger"] = "last_price"
             shown["trigger_price"] = exact(instrument.price_text(ticket.trigger))
             shown["triggered"] = not ticket.waits
         if ticket.early:
-            unknown = ["creation_timestamp"]
+            unknown = list(_TERMS)
+            unknown += [] if ticket.replaced else ["replaced"]
             unknown += ["average_price"] if ticket.filled else []
             unknown += ["trigger_price"] if ticket.stop else []
             unknown += [] if ticket.updated else ["last_update_timestamp"]
@@ -120,7 +130,9 @@ class Portrayer:
         execution = shown.trade
         ticket = self._blotter.orders.get(int(execution.order_id))
         market = ticket is not None and ticket.market
+        entered = None if ticket is None or ticket.early else ticket
         mark = exact(micros_text(shown.mark))
+        fee = micros_text(shown.leg_fees) if shown.leg_fees else execution.fee
         return {
             "trade_id": execution.match_number,
             "trade_seq": int(execution.match_number),
@@ -132,13 +144,13 @@ class Portrayer:
             "price": exact(execution.price),
             "amount": exact(execution.quantity),
             "contracts": exact(execution.quantity),
-            "fee": exact(execution.fee),
+            "fee": exact(fee),
             "fee_currency": CURRENCY,
             "liquidity": "M" if execution.liquidity == "maker" else "T",
             "state": "filled" if execution.leaves_quantity == "0" else "open",
             "label": label_of(execution.client_order_id),
-            "post_only": ticket is not None and ticket.post_only,
-            "reduce_only": ticket is not None and ticket.reduce_only,
+            "post_only": None if entered is None else entered.post_only,
+            "reduce_only": None if entered is None else entered.reduce_only,
             "tick_direction": shown.direction,
             "mark_price": mark,
             "index_price": mark,

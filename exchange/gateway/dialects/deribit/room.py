@@ -30,12 +30,13 @@ _BY_NAME: Final = {reason.name: status for reason, status in STATUS.items()}
 class Room:
     """Adds the dialect's routes to a gateway that has not started, and keeps the blotter."""
 
-    def __init__(self, gateway: Gateway, hub: Hub, rest: Rest) -> None:
+    def __init__(self, gateway: Gateway, hub: Hub, rest: Rest, *, apart: bool = False) -> None:
+        """``apart``: other processes are gateways of the same market."""
         self._gateway = gateway
         blotter = Blotter(hub)
         blotter.read_back()
         gateway.watchers.append(blotter.take)
-        self._methods = Methods(hub, blotter, rest.candle_rows)
+        self._methods = Methods(hub, blotter, rest.candle_rows, apart=apart)
         self._lines = Lines(hub)
         router = gateway.app.router
         router.add_get(WS, self._websocket, allow_head=False)
@@ -94,7 +95,7 @@ class Room:
             key = methods.gate.admit(header, target, body, address)
         outcome = methods.answer(call, key)
         if isinstance(outcome, Later):
-            return await outcome.done(address)
+            outcome = await outcome.done(address)
         if key is not None and isinstance(outcome, Wish):
             return await self._lines.carry_out(outcome, key, address)
         return outcome

@@ -16,7 +16,7 @@ METHOD_CHARS: Final = 64
 ID_CHARS: Final = 64
 _encode: Final = msgspec.json.Encoder().encode
 
-RequestId = int | str | None
+RequestId = int | str | msgspec.Raw | None  # Raw: the digits of a number that is no 64-bit integer
 
 
 class Failure(Exception):
@@ -80,18 +80,24 @@ def call_of(value: Any, taken_us: int) -> Call:
     if not isinstance(method, str) or not isinstance(params, dict | None):
         wrong = _named(Reason.SYNTAX, "method is text and params an object")
         raise Failure(INVALID_REQUEST, "Invalid Request", wrong)
-    return Call(id_of(value), method, params or {}, taken_us)
+    found = id_of(value)
+    if found is None and value.get("id") is not None:  # its answer could not be told from others
+        told = f"id is a number or text of at most {ID_CHARS} characters"
+        raise Failure(INVALID_REQUEST, "Invalid Request", _named(Reason.SYNTAX, told))
+    return Call(found, method, params or {}, taken_us)
 
 
 def id_of(value: Any) -> RequestId:
-    """Return a request's id; None if it has none, or one too long or not an integer or text."""
+    """Return a request's id as its answer repeats it; None if it has none, or an unusable one."""
     found = value.get("id") if isinstance(value, dict) else None
-    if isinstance(found, bool) or not isinstance(found, int | str):
+    if isinstance(found, bool) or not isinstance(found, int | str | Decimal):
         return None
-    fits = len(found) <= ID_CHARS and found.isascii() if isinstance(found, str) else (
-        abs(found) < 1 << 63
-    )  # fmt: skip
-    return found if fits else None
+    if isinstance(found, int) and abs(found) < 1 << 63:
+        return found
+    text = str(found)
+    if len(text) > ID_CHARS:
+        return None
+    return text if isinstance(found, str) else msgspec.Raw(text.encode())
 
 
 def unknown_method(method: str) -> Failure:

@@ -2,12 +2,19 @@
 
 import re
 from collections.abc import Sequence
+from itertools import takewhile
 from secrets import token_hex
 from typing import Any, Final, Literal
 
+from exchange.gateway.decode import Refused
 from exchange.gateway.dialects.deribit.blotter import Blotter, Ticket
 from exchange.gateway.dialects.deribit.calls import Wish
-from exchange.gateway.dialects.deribit.codes import NOT_DONE, TIMED_OUT, refusal
+from exchange.gateway.dialects.deribit.codes import (
+    NOT_DONE,
+    TIMED_OUT,
+    refusal,
+    refused_by,
+)
 from exchange.gateway.dialects.deribit.instruments import CURRENCY, chosen, find
 from exchange.gateway.dialects.deribit.numbers import plain
 from exchange.gateway.dialects.deribit.params import Act, CancelOne, Edit, Order
@@ -31,6 +38,7 @@ from exchange.messages.wire import (
 )
 from exchange.messages.wire_mass import MassCancel, MassCancelled
 
+ORDER_ID_DIGITS: Final = 20
 BOOKS_MAX: Final = 64  # combinations in one frame of mass cancels
 _LABEL: Final = re.compile(rf"[A-Za-z0-9._-]{{0,{LABEL_CHARS}}}")
 _TIMES: Final[dict[str, TimeInForceText]] = {
@@ -47,7 +55,7 @@ class CancelAll(Act, frozen=True, kw_only=True):
     currency: str = CURRENCY
     kind: Literal["any", "combo", "future", "future_combo"] = "any"
     type: Literal["all"] = "all"
-    detailed: Literal[False] = False
+    detailed: bool = False  # a Literal would refuse the text of a query; only False is taken
 
 
 class CancelBook(CancelAll, frozen=True, kw_only=True):
@@ -97,7 +105,7 @@ class Trading:
             time_in_force=tif,
             post_only=order.post_only,
             stop_price=_optional(order.trigger_price, "trigger_price"),
-            display_quantity=_optional(order.max_show, "max_show"),
+            display_quantity=None if order.max_show is None else _lots(order.max_show, "max_show"),
             reduce_only=order.reduce_only,
         )
 
@@ -131,8 +139,10 @@ class Trading:
         return Wish(request.request_id, request, result)
 
     def cancel(self, account: int, cancel: CancelOne) -> Wish:
-        """Cancel an order."""
-        self.own(account, cancel.order_id)
+        """Cancel an order, also one that this gateway does not know yet: another has said that it
+        works, and an order must never be called gone that is not."""
+        if number_of(cancel.order_id) is None:
+            raise refusal(Reason.NOT_FOUND)
         request = Cancel(request_id=token_hex(12), order_id=cancel.order_id)
 
         def result(report: OrderReport) -> Any:
@@ -142,6 +152,7 @@ class Trading:
 
     def cancel_all(self, account: int, cancel: CancelAll) -> Wish | int:
         """Cancel all orders, or those of a currency and a kind; the result is their number."""
+        _check_detail(cancel)
         instruments = self._hub.feed.instruments
         everywhere = cancel.currency in ("any", CURRENCY)
         if everywhere and cancel.kind == "any":
@@ -164,6 +175,7 @@ class Trading:
 
     def cancel_book(self, account: int, cancel: CancelBook) -> Wish | int:
         """Cancel all orders of an instrument; the result is their number."""
+        _check_detail(cancel)
         instruments = self._hub.feed.instruments
         instrument = find(instruments, cancel.instrument_name)
         if instrument not in chosen(instruments, cancel.currency, cancel.kind):
@@ -174,19 +186,21 @@ class Trading:
     def own(self, account: int, order_id: str) -> Ticket:
         """Return an order of the account; raises the same Failure for an unknown order and for
         another account's."""
-        known = order_id.isascii() and order_id.isdigit() and len(order_id) <= 20
-        ticket = self._blotter.orders.get(int(order_id)) if known and order_id[0] != "0" else None
+        number = number_of(order_id)
+        ticket = None if number is None else self._blotter.orders.get(number)
         if ticket is None or ticket.account != account:
             raise refusal(Reason.NOT_FOUND)
         return ticket
 
     def _done(self, account: int, report: OrderReport) -> dict[str, Any]:
         """Return the order of a report, with the trades of the same command."""
+        fills = reversed(self._blotter.fills.get(account, ()))
+        recent = takewhile(lambda fill: fill.trade.sequence >= report.sequence, fills)
         trades = [
             self._portrayer.fill(fill)
-            for fill in self._blotter.fills.get(account, ())
+            for fill in recent
             if fill.trade.sequence == report.sequence and fill.trade.order_id == report.order_id
-        ]
+        ][::-1]
         order = self._portrayer.order(self.own(account, report.order_id))
         return {"order": order, "trades": trades}
 
@@ -196,6 +210,17 @@ class Trading:
             late = GatewayReason.LATE
             data = {"reason": late.name, "number": int(late), "param": "valid_until"}
             raise Failure(code, message, data | {"outcome": NOT_DONE})
+
+
+def number_of(order_id: str) -> int | None:
+    """Return the number of an order id; None if it is not written as one."""
+    is_number = order_id.isascii() and order_id.isdigit() and len(order_id) <= ORDER_ID_DIGITS
+    return int(order_id) if is_number and order_id[0] != "0" else None
+
+
+def _check_detail(cancel: CancelAll) -> None:
+    if cancel.detailed:
+        raise wrong_param("detailed", Reason.SYNTAX, "the number of orders is all there is")
 
 
 def _mass(requests: list[MassCancel]) -> Wish | int:
@@ -211,15 +236,20 @@ def _mass(requests: list[MassCancel]) -> Wish | int:
 
 def _amount(amount: object, contracts: object) -> str:
     """Return the lots, from either parameter; raises Failure if they are missing or differ."""
-    said = [plain(v, name) for v, name in ((amount, "amount"), (contracts, "contracts"))
+    said = [_lots(v, name) for v, name in ((amount, "amount"), (contracts, "contracts"))
             if v is not None]  # fmt: skip
     if not said:
         raise wrong_param("amount", Reason.MISSING_FIELD)
     if len(set(said)) > 1:
         raise wrong_param("contracts", Reason.COMBINATION, "amount and contracts differ")
-    if "." in said[0]:
-        raise refusal(Reason.LOT, "amount counts whole contracts")
     return said[0]
+
+
+def _lots(value: object, param: str) -> str:
+    text = plain(value, param)
+    if "." in text:  # in a native frame it would count as malformed
+        raise refused_by(Refused(Reason.LOT, param, "whole contracts alone"))
+    return text
 
 
 def _needed(value: object, param: str) -> str:
