@@ -6,12 +6,12 @@ import shutil
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
+from random import Random
 
 import msgspec
 
 from exchange.engine import Engine
 from exchange.journal import frame as frames
-from exchange.journal.memory import MemoryStorage
 from exchange.journal.reader import LogReader, Recovered
 from exchange.journal.replay import Engine as AnyEngine
 from exchange.journal.segments import Journal
@@ -28,6 +28,7 @@ from exchange.messages import (
     TradingState,
 )
 from exchange.sequencer import Sequencer
+from exchange.sim.disk import SimDisk
 
 EXCHANGE_ID = bytes(range(16))
 SPEC_HASH = bytes(range(100, 132))
@@ -142,9 +143,9 @@ def crashed_copy(directory: Path, copy: Path) -> Path:
     return copy
 
 
-def log_in_memory(data: bytes) -> MemoryStorage:
+def log_in_memory(data: bytes) -> SimDisk:
     """A log of one segment of those bytes, and nothing beside it."""
-    storage = MemoryStorage()
+    storage = SimDisk(Random(1))
     storage.replace(FIRST_SEGMENT, data)
     return storage
 
