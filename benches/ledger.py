@@ -24,9 +24,9 @@ from typing import Any, Final
 from msgspec.structs import astuple
 
 from benches.rows import Row, bench_parser, folder, publish, row, whole
+from benches.transfer_file import Transfers
 from exchange.clearing import transfer_store
 from exchange.clearing.outcomes import Outcome, Transfer
-from exchange.clearing.transfer_store import Transfers
 from exchange.clearing.transfers import Account, Book
 
 BATCHES: Final = (1, 100, 1_000, 8_000)

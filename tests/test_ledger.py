@@ -16,6 +16,7 @@ from oracle_ledger import Oracle
 from test_defaults import start
 from test_deliveries import OLD, SHORT, attest, begun, deliveries
 
+from benches.transfer_file import Transfers
 from exchange.clearing.bulk import insert
 from exchange.clearing.calling import Pledge, Release, ValueAsset
 from exchange.clearing.delivery.terms import DAY_NS
@@ -25,7 +26,6 @@ from exchange.clearing.transfer_store import (
     BY_ID,
     BY_PENDING,
     HOLDS,
-    Transfers,
     create,
     fold,
     resume,

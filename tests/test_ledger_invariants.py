@@ -16,8 +16,9 @@ from typing import Any, Final
 import pytest
 from msgspec.structs import replace
 
+from benches.transfer_file import Transfers
 from exchange.clearing.outcomes import Outcome, Transfer, TransferKind
-from exchange.clearing.transfer_store import Transfers, batches, create
+from exchange.clearing.transfer_store import batches, create
 from exchange.clearing.transfers import GENESIS, SECOND, Account, Book, Row, link
 
 TABLE: Final = Path(__file__).parent / "tables" / "ledger.json"

@@ -8,18 +8,16 @@ against each other.
 """
 
 import sqlite3
-import threading
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
-from pathlib import Path
 from typing import Final
 
 from msgspec.structs import astuple
 
 from exchange.clearing.bulk import insert
-from exchange.clearing.outcomes import Outcome, Transfer, TransferKind
-from exchange.clearing.transfers import AMOUNT_MAX, GENESIS, Account, Book, Row, link
+from exchange.clearing.outcomes import TransferKind
+from exchange.clearing.transfers import GENESIS, Account, Book, Row, link
 
 _SCHEMA: Final = (
     "create table transfer_accounts (id text primary key, ledger text not null,"
@@ -176,84 +174,3 @@ def fold(connection: sqlite3.Connection, book: Book) -> Book:
         assert found == tuple(totals), f"totals of {id}: {totals}, rows say {found}"
     book.take()
     return book
-
-
-class Transfers:
-    """An open file of transfers. Its methods may be called from any thread."""
-
-    book_type: type[Book] = Book
-
-    def __init__(self, path: Path | str, *, amount_max: int = AMOUNT_MAX) -> None:
-        self._amount_max = amount_max
-        self.connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-        self.connection.execute("pragma journal_mode = wal")
-        self.connection.execute("pragma synchronous = full")
-        self._lock = threading.Lock()
-        named = "select count(*) from sqlite_master where name = 'transfers'"
-        if not self.connection.execute(named).fetchone()[0]:
-            self.connection.execute("begin immediate")
-            self._create()
-            self.connection.execute("commit")
-        self.book = self._load()
-
-    def _create(self) -> None:
-        create(self.connection)
-
-    def _load(self) -> Book:
-        return fold(self.connection, self.book_type(amount_max=self._amount_max))
-
-    def close(self) -> None:
-        """Close the file."""
-        self.connection.close()
-
-    @property
-    def sequence(self) -> int:
-        """The sequence that caused the last batch; 0 before the first one."""
-        row = self.connection.execute("select max(sequence) from transfer_batches").fetchone()
-        return row[0] or 0
-
-    @property
-    def head(self) -> bytes:
-        """The hash of the last batch, which covers all before it."""
-        return self.book.head if self.book.count else GENESIS
-
-    def open(self, *accounts: Account) -> None:
-        """Open accounts, except for those that are open already."""
-        with self._lock:
-            for account in accounts:
-                self.book.open(account)
-            self._commit()
-
-    def apply(self, batch: Sequence[Transfer], stamp: int, sequence: int = 0) -> list[Outcome]:
-        """Apply a batch; once this returns, the result is durable.
-
-        After an error of SQLite nothing of the batch was applied, and the book is read again.
-        """
-        with self._lock:
-            self.book.sequence = sequence
-            outcomes = self.book.apply(batch, stamp)
-            self._commit()
-            return outcomes
-
-    def advance(self, stamp: int, sequence: int = 0) -> list[Row]:
-        """Release the holds whose time ends by ``stamp``; return their rows."""
-        with self._lock:
-            self.book.sequence = sequence
-            rows = self.book.advance(stamp)
-            self._commit()
-            return rows
-
-    def _commit(self) -> None:
-        execute = self.connection.execute
-        execute("begin immediate")
-        try:
-            self._write()
-            execute("commit")
-        except BaseException:
-            if self.connection.in_transaction:
-                execute("rollback")
-            self.book = self._load()
-            raise
-
-    def _write(self) -> None:
-        write(self.connection, self.book)

@@ -54,12 +54,6 @@ def award(net: int, bids: Sequence[Bid]) -> tuple[list[Award], int]:
     return awards, left
 
 
-def result(net: int, reference: int, multiplier: int, awards: Sequence[Award]) -> int:
-    """Return the defaulter's gain against the reference price by the awards, in micro-dollars."""
-    sign = 1 if net > 0 else -1
-    return sum(sign * a.lots * (a.price - reference) * multiplier for a in awards)
-
-
 def juniors(
     net: int, reference: int, bids: Sequence[Bid], fund: Mapping[int, int]
 ) -> frozenset[int]:

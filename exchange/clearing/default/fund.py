@@ -97,8 +97,6 @@ class FundSize(NamedTuple):
 def size_by_stress(
     books: Mapping[int, Sequence[Exposure]],
     margin: Mapping[int, int],
-    scenarios: Sequence[Scenario] = SCENARIOS,
-    cover: int = COVER,
 ) -> FundSize:
     """Return the fund that the members' positions and margins require, in micro-dollars.
 
@@ -106,9 +104,9 @@ def size_by_stress(
     """
     losses = {
         scenario.name: {member: stress_loss(book, scenario) for member, book in books.items()}
-        for scenario in scenarios
+        for scenario in SCENARIOS
     }
-    uncovered = {name: fund_size([by], margin, cover) for name, by in losses.items()}
+    uncovered = {name: fund_size([by], margin) for name, by in losses.items()}
     worst = max(uncovered, key=lambda name: uncovered[name], default="")
     size = uncovered.get(worst, 0)
     weights = {member: margin.get(member, 0) for member in books}
