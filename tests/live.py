@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any, Self
 from urllib.parse import urlsplit
 
+import pytest
+
 from clients.aio import AsyncClient
 from clients.backoff import Backoff
 from exchange.app import Addresses, Market
@@ -172,3 +174,10 @@ class Live:
                 yield live
         finally:
             await market.stop()
+
+
+@pytest.fixture
+async def opened_live(tmp_path: Path) -> AsyncIterator[Live]:
+    """A market of a test's own, which has a minute."""
+    async with asyncio.timeout(60), Live.open(tmp_path) as opened:
+        yield opened

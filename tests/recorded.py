@@ -9,6 +9,7 @@ from pathlib import Path
 from random import Random
 
 import msgspec
+import pytest
 
 from exchange.engine import Engine
 from exchange.journal import frame as frames
@@ -234,3 +235,17 @@ def append(journal: Journal, commands: list[bytes]) -> None:
         0, 0, SPEC_HASH, journal.last.frame_hash, frames.NO_HASH,
     )  # fmt: skip
     journal.append(opening, b"".join(commands), bytes(8 * len(commands)), b"", b"")
+
+
+@pytest.fixture(scope="module")
+def market(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A market that closed cleanly after a batch of each of ``SIZES``."""
+    directory = tmp_path_factory.mktemp("market")
+    record(directory, [deposits(size, 100 * at) for at, size in enumerate(SIZES, 1)])
+    return directory
+
+
+@pytest.fixture
+def log(market: Path, tmp_path: Path) -> Path:
+    """A copy of its log as a killed process would have left it."""
+    return crashed_copy(market, tmp_path / "copy")

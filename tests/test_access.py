@@ -8,7 +8,7 @@ import json
 import logging
 import resource
 import ssl
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -50,10 +50,7 @@ CANCEL = {"op": "cancel", "request_id": "r", "client_order_id": "x"}
 HALT = requests.Halt(code=CODE)
 
 
-@pytest.fixture
-async def venue(tmp_path: Path) -> AsyncIterator[Venue]:
-    async with market.running(tmp_path) as opened:
-        yield opened
+venue = market.venue  # a fixture
 
 
 async def test_a_key_of_scope_cancel_only_takes_lots_out_and_puts_none_in(venue: Venue) -> None:

@@ -5,7 +5,6 @@ Budget: 5 seconds.
 
 import json
 import re
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +21,7 @@ PAGES = Path(__file__).parents[1] / "docs" / "reference"
 jsonschema_rs = pytest.importorskip("jsonschema_rs", reason="pip install 'hourbook[dev]'")
 
 
-@pytest.fixture
-async def venue(tmp_path: Path) -> AsyncIterator[Venue]:
-    async with market.running(tmp_path) as opened:
-        yield opened
+venue = market.venue  # a fixture
 
 
 def test_the_document_is_the_one_checked_in() -> None:

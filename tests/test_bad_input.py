@@ -4,8 +4,7 @@ Without sockets, and with what the vectors leave out; test_bad_inputs.py has eve
 """
 
 import random
-from collections.abc import AsyncIterator, Callable
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any, Final
 
 import msgspec
@@ -21,10 +20,7 @@ from exchange.messages import Command, CommandKind, Limit, Mode, Reason, Trading
 R: Final = Reason
 
 
-@pytest.fixture
-async def venue(tmp_path: Path) -> AsyncIterator[Venue]:
-    async with market.running(tmp_path) as opened:
-        yield opened
+venue = market.venue  # a fixture
 
 
 async def test_frames_that_are_no_command(venue: Venue) -> None:

@@ -1,7 +1,5 @@
 """Logons that are refused, and what a connection may do before one. Ids as in test_bad_input.py."""
 
-from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,10 +13,7 @@ R = Reason
 CANCEL = {"op": "cancel", "request_id": "r", "client_order_id": "x"}
 
 
-@pytest.fixture
-async def venue(tmp_path: Path) -> AsyncIterator[Venue]:
-    async with market.running(tmp_path) as opened:
-        yield opened
+venue = market.venue  # a fixture
 
 
 @pytest.mark.parametrize(

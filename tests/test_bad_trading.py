@@ -5,7 +5,6 @@ comes that way, through clearing where a price is made.
 """
 
 import asyncio
-from collections.abc import AsyncIterator
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -33,10 +32,7 @@ SECOND = 1_000_000_000
 DAY = 20261201
 
 
-@pytest.fixture
-async def venue(tmp_path: Path) -> AsyncIterator[Venue]:
-    async with market.running(tmp_path) as opened:
-        yield opened
+venue = market.venue  # a fixture
 
 
 def sell(name: str, **fields: Any) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 import json
 import random
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
@@ -22,10 +22,7 @@ from exchange.messages import Limit, wire
 NOW_MS: Final = market.START_NS // 1_000_000
 
 
-@pytest.fixture
-async def venue(tmp_path: Path) -> AsyncIterator[Venue]:
-    async with market.running(tmp_path) as opened:
-        yield opened
+venue = market.venue  # a fixture
 
 
 def packed(session: Session, requests: Any) -> str | bytes:

@@ -6,7 +6,6 @@ Budget: 15 seconds.
 import asyncio
 import json
 import socket
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -32,10 +31,7 @@ Named = wire.TopOfBook | wire.QueueDelta | wire.InstrumentStatistics | wire.Chan
 ALL = [*BOOKS, f"statistics.{CODE}", f"trades.{CODE}", f"state.{CODE}"]
 
 
-@pytest.fixture
-async def venue(tmp_path: Path) -> AsyncIterator[Venue]:
-    async with market.running(tmp_path) as opened:
-        yield opened
+venue = market.venue  # a fixture
 
 
 def join(*channels: str, **fields: Any) -> dict[str, Any]:

@@ -1,6 +1,5 @@
 """The clearing house's records, expiries and defaults as an operator of a market meets them."""
 
-import asyncio
 import contextlib
 import json
 import threading
@@ -10,7 +9,7 @@ from fractions import Fraction
 from pathlib import Path
 
 import pytest
-from live import CODE, Live, until
+from live import CODE, Live, opened_live, until
 
 from contracts.calendar import Month
 from contracts.index import methodology
@@ -32,10 +31,7 @@ PAID = '{"operation": "pay_capital", "amount": 5000000, "person": "owner"}'
 NO_FACTORS = '{"operation":"record_factors"}'
 
 
-@pytest.fixture
-async def live(tmp_path: Path) -> AsyncIterator[Live]:
-    async with asyncio.timeout(60), Live.open(tmp_path) as opened:
-        yield opened
+live = opened_live  # a fixture
 
 
 def record(operation: str, **fields: object) -> requests.PutRecord:

@@ -2,12 +2,11 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Final
 
 import pytest
-from live import CODE, QUICK, Cable, Live, clock_ns, until
+from live import CODE, QUICK, Cable, Live, clock_ns, opened_live, until
 
 from clients import errors
 from clients.aio import AsyncClient
@@ -21,10 +20,7 @@ from exchange.sim.trader import encoded_report
 SIDES: Final[tuple[wire.SideText, wire.SideText]] = ("buy", "sell")
 
 
-@pytest.fixture
-async def live(tmp_path: Path) -> AsyncIterator[Live]:
-    async with asyncio.timeout(60), Live.open(tmp_path) as opened:
-        yield opened
+live = opened_live  # a fixture
 
 
 async def middle(client: AsyncClient) -> int:

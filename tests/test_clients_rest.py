@@ -4,7 +4,7 @@ import asyncio
 import os
 import sys
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Iterator
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
-from live import CODE, QUICK, Live, clock_ns
+from live import CODE, QUICK, Live, clock_ns, opened_live
 from served import CHECKOUT
 from test_access import certificate
 
@@ -32,10 +32,7 @@ from exchange.messages.wire import Accepted, Execution, PublicTrade
 TRADES = 23
 
 
-@pytest.fixture
-async def live(tmp_path: Path) -> AsyncIterator[Live]:
-    async with asyncio.timeout(60), Live.open(tmp_path) as opened:
-        yield opened
+live = opened_live  # a fixture
 
 
 async def trade(live: Live) -> tuple[AsyncClient, list[int]]:

@@ -18,6 +18,7 @@ from random import Random
 
 import aiohttp
 import pytest
+import recorded
 from faults import FAULTS
 from live import CODE, Live, until
 from recorded import (
@@ -96,18 +97,7 @@ def test_a_test_with_a_number_is_in_the_table() -> None:
         assert f"test_faults::{name}" in ((entry,) if isinstance(entry, str) else entry)
 
 
-@pytest.fixture(scope="module")
-def market(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A market that closed cleanly after six batches."""
-    directory = tmp_path_factory.mktemp("market")
-    record(directory, [deposits(size, 100 * at) for at, size in enumerate(SIZES, 1)])
-    return directory
-
-
-@pytest.fixture
-def log(market: Path, tmp_path: Path) -> Path:
-    """A copy of its log as a killed process would have left it."""
-    return crashed_copy(market, tmp_path / "copy")
+market, log = recorded.market, recorded.log  # fixtures
 
 
 def test_f01_a_log_cut_at_every_byte_replays_to_its_last_whole_frame(tmp_path: Path) -> None:

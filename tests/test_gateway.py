@@ -1,7 +1,7 @@
 """The gateway on a real market: orders, reports, resume, sessions, queries, slow readers."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +22,7 @@ from exchange.gateway.session import (
 )
 from exchange.messages import Command, CommandKind, TradingState, wire
 
-
-@pytest.fixture
-async def venue(tmp_path: Path) -> AsyncIterator[Venue]:
-    async with market.running(tmp_path) as opened:
-        yield opened
+venue = market.venue  # a fixture
 
 
 def types(messages: list[wire.AnyResponse]) -> list[str]:

@@ -161,10 +161,7 @@ async def test_a_copy_keeps_what_a_full_disk_does_not_have(
         assert len(copy._recent) == 4 and everything(copy) == everything(known)
 
 
-@pytest.fixture
-async def venue(tmp_path: Path) -> AsyncIterator[Venue]:
-    async with market.running(tmp_path) as opened:
-        yield opened
+venue = market.venue  # a fixture
 
 
 async def test_what_another_process_refuses_is_answered_here(venue: Venue) -> None:

@@ -1,21 +1,14 @@
 """Mass acts through the gateway, on a real market: requests, answers, the reports that follow."""
 
-from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
-import pytest
 import venue as market
 from venue import CODE, RICH, THIRD, Venue, enter
 
 from exchange.messages import wire
 from exchange.messages.wire_mass import Killed, MassCancelled, Protection, Quoted
 
-
-@pytest.fixture
-async def venue(tmp_path: Path) -> AsyncIterator[Venue]:
-    async with market.running(tmp_path) as opened:
-        yield opened
+venue = market.venue  # a fixture
 
 
 def types(messages: list[wire.AnyResponse]) -> list[str]:

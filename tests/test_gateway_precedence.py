@@ -6,7 +6,6 @@ Budget: 2 seconds.
 """
 
 import re
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -99,10 +98,7 @@ GOOD: Final[dict[str, dict[str, Any]]] = {
 }  # fmt: skip
 
 
-@pytest.fixture
-async def venue(tmp_path: Path) -> AsyncIterator[Venue]:
-    async with market.running(tmp_path) as opened:
-        yield opened
+venue = market.venue  # a fixture
 
 
 def lists() -> dict[str, list[set[str]]]:

@@ -4,7 +4,6 @@ import asyncio
 import json
 import random
 import sqlite3
-from collections.abc import AsyncIterator
 from contextlib import closing
 from pathlib import Path
 
@@ -24,11 +23,7 @@ from exchange.gateway.session import CLOSE_REVOKED, CLOSE_SLOW, Session, Stage
 from exchange.messages import EVENT, EventKind, wire
 from exchange.messages.wire_mass import MassCancelled
 
-
-@pytest.fixture
-async def venue(tmp_path: Path) -> AsyncIterator[Venue]:
-    async with market.running(tmp_path) as opened:
-        yield opened
+venue = market.venue  # a fixture
 
 
 def heard(venue: Venue, session: Session) -> list[wire.AnyResponse]:

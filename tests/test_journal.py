@@ -9,6 +9,7 @@ from hashlib import blake2b
 from pathlib import Path
 
 import pytest
+import recorded
 from blake3 import blake3
 from recorded import (
     EXCHANGE_ID,
@@ -24,7 +25,6 @@ from recorded import (
     log_in_memory,
     open_sequencer,
     read_log,
-    record,
     running,
     say,
 )
@@ -46,18 +46,7 @@ from exchange.sequencer import replay
 PAGE = Path(__file__).parents[1] / "docs/reference/journal.md"
 
 
-@pytest.fixture(scope="module")
-def market(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A market that closed cleanly after six batches."""
-    directory = tmp_path_factory.mktemp("market")
-    record(directory, [deposits(size, 100 * at) for at, size in enumerate(SIZES, 1)])
-    return directory
-
-
-@pytest.fixture
-def log(market: Path, tmp_path: Path) -> Path:
-    """A copy of its log as a killed process would have left it."""
-    return crashed_copy(market, tmp_path / "copy")
+market, log = recorded.market, recorded.log  # fixtures
 
 
 def reseal(frame: bytes) -> bytes:

@@ -1,7 +1,6 @@
 """One order, asked for by either id: before its answer, while it works, after its end."""
 
 from collections import Counter
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +12,7 @@ from venue import CODE, RICH, THIRD, Venue, enter, reject
 from exchange.gateway import lookups
 from exchange.messages import wire
 
-
-@pytest.fixture
-async def venue(tmp_path: Path) -> AsyncIterator[Venue]:
-    async with market.running(tmp_path) as opened:
-        yield opened
+venue = market.venue  # a fixture
 
 
 def ask(**ids: str) -> dict[str, Any]:

@@ -1,14 +1,12 @@
 """Give-ups and block trades in a running market: signed, then moved once, by the engine."""
 
-import asyncio
 import json
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
-from live import CODE, Live, until
+from live import CODE, Live, opened_live, until
 
 from exchange.app import requests
 from exchange.app.wishes import RequestRefused, due
@@ -18,11 +16,7 @@ from exchange.history.bulletin import Bulletin
 from exchange.marketdata.instruments import micros_text
 from exchange.messages.wire import PublicTrade, PublicTransfer
 
-
-@pytest.fixture
-async def live(tmp_path: Path) -> AsyncIterator[Live]:
-    async with asyncio.timeout(60), Live.open(tmp_path) as opened:
-        yield opened
+live = opened_live  # a fixture
 
 
 async def put(live: Live, operation: str, **fields: object) -> dict[str, Any]:

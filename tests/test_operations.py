@@ -10,13 +10,13 @@ import signal
 import subprocess
 import urllib.error
 import urllib.request
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
-from live import CODE, Live, clock_ns, until
+from live import CODE, Live, clock_ns, opened_live, until
 from prometheus_client.parser import text_string_to_metric_families
 from served import CHECKOUT, COMMAND, STOP_SECONDS
 
@@ -32,11 +32,7 @@ from exchange.gateway.metrics import STAGES, Metrics
 from exchange.journal.replay import replay
 from exchange.messages import EVENT, EventKind, Limit, Mode, wire
 
-
-@pytest.fixture
-async def live(tmp_path: Path) -> AsyncIterator[Live]:
-    async with asyncio.timeout(60), Live.open(tmp_path) as opened:
-        yield opened
+live = opened_live  # a fixture
 
 
 async def get(live: Live, path: str) -> tuple[int, str]:

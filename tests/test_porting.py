@@ -1,16 +1,14 @@
 """A defaulter's client goes to another member, with all that it has, when two people say so."""
 
-import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from datetime import date
-from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 from clearing_house import RATE, House, factors
-from live import CODE, Live, until
+from live import CODE, Live, opened_live, until
 from overrides import people
 from test_defaults import (
     CLIENT,
@@ -435,10 +433,7 @@ def test_lots_keep_the_date_on_which_they_were_bought(house: House) -> None:
 # The two people
 
 
-@pytest.fixture
-async def live(tmp_path: Path) -> AsyncIterator[Live]:
-    async with asyncio.timeout(60), Live.open(tmp_path) as opened:
-        yield opened
+live = opened_live  # a fixture
 
 
 def record(operation: str, **fields: object) -> requests.PutRecord:

@@ -5,7 +5,6 @@ import json
 import random
 import signal
 import sys
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +23,7 @@ from exchange.gateway.previews import Outcome, Tried
 from exchange.gateway.session import MSGPACK, Session
 from exchange.messages import wire
 
-
-@pytest.fixture
-async def venue(tmp_path: Path) -> AsyncIterator[Venue]:
-    async with market.running(tmp_path) as opened:
-        yield opened
+venue = market.venue  # a fixture
 
 
 @pytest.fixture

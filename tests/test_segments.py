@@ -9,6 +9,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+import recorded
 from recorded import (
     FIRST_SEGMENT,
     SIZES,
@@ -37,19 +38,7 @@ from exchange.journal.head import Head, write_head
 from exchange.journal.storage import DirectoryLock, LocalFile, LocalStorage
 from exchange.sequencer import replay
 
-
-@pytest.fixture(scope="module")
-def market(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A market that closed cleanly after six batches."""
-    directory = tmp_path_factory.mktemp("market")
-    record(directory, [deposits(size, 100 * at) for at, size in enumerate(SIZES, 1)])
-    return directory
-
-
-@pytest.fixture
-def log(market: Path, tmp_path: Path) -> Path:
-    """A copy of its log as a killed process would have left it."""
-    return crashed_copy(market, tmp_path / "copy")
+market, log = recorded.market, recorded.log  # fixtures
 
 
 class Writing(LocalStorage):

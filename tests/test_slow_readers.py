@@ -4,9 +4,7 @@ Budget: 5 seconds.
 """
 
 import json
-from collections.abc import AsyncIterator
 from functools import partial
-from pathlib import Path
 
 import pytest
 import venue as market
@@ -20,10 +18,7 @@ from exchange.journal.tape import Released
 CHANNELS = [f"depth.{CODE}", f"top.{CODE}"]
 
 
-@pytest.fixture
-async def venue(tmp_path: Path) -> AsyncIterator[Venue]:
-    async with market.running(tmp_path) as opened:
-        yield opened
+venue = market.venue  # a fixture
 
 
 async def reader(venue: Venue) -> Session:

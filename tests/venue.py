@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import msgspec
+import pytest
 from msgspec.structs import astuple
 
 from exchange.app.switches import Switches
@@ -278,3 +279,10 @@ async def running(directory: Path, *, fresh: bool = True) -> AsyncIterator[Venue
     finally:
         await venue.sequencer.close()
         await asyncio.gather(*tasks)
+
+
+@pytest.fixture
+async def venue(tmp_path: Path) -> AsyncIterator[Venue]:
+    """An open market of a test's own."""
+    async with running(tmp_path) as opened:
+        yield opened
