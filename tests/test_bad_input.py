@@ -91,19 +91,6 @@ async def test_a_foreign_order_is_not_found_b73(venue: Venue) -> None:
     assert venue.heard(owner) == []
 
 
-async def test_one_id_names_one_order_b74_b75_b76(venue: Venue) -> None:
-    trader, other = await venue.trader(RICH), await venue.trader(THIRD)
-    await venue.say(trader, enter("a"))
-    told = await reject(venue, trader, enter("a", quantity="11"))
-    assert (told.name, told.client_order_id) == ("DUPLICATE_DIFFERENT", "a")
-    await venue.say(other, enter("s", side="sell"))
-    venue.heard(trader)
-    before = venue.hash()
-    (again,) = await venue.say(trader, enter("a"))  # filled, and still the same order
-    assert isinstance(again, wire.Accepted)
-    assert again.duplicate and again.leaves_quantity == "0" and venue.hash() == before
-
-
 async def test_cancels_that_cannot_be_b77(venue: Venue) -> None:
     trader, other = await venue.trader(RICH), await venue.trader(THIRD)
     assert (await reject(venue, trader, CANCEL)).name == "NOT_FOUND"
