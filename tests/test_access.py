@@ -276,6 +276,7 @@ async def test_tls_and_nothing_else_b17(tmp_path: Path) -> None:
             plain = addresses.ws.replace("wss://", "ws://")
             with pytest.raises(aiohttp.ClientError):
                 await client.ws_connect(plain)
+            assert opened.hub.sessions == {}
         old = ssl.create_default_context(cafile=chain)
         old.minimum_version, old.maximum_version = ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_2
         async with aiohttp.ClientSession() as client:

@@ -6,10 +6,9 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import aiohttp
-import msgspec
 import pytest
 from sockets import ORIGIN, House, Socket, hear, running
-from venue import CODE, RICH, THIRD, enter
+from venue import RICH, THIRD, enter
 
 from exchange.gateway import server
 from exchange.messages import Limit, wire
@@ -69,31 +68,6 @@ async def test_the_size_of_a_frame_b21(house: House) -> None:
     assert told[0]["name"] == "SYNTAX"
     closed = await house.say(socket, "x" * (Limit.FRAME_BYTES + 1))
     assert closed.type is aiohttp.WSMsgType.CLOSE and closed.data == 1009
-
-
-async def test_text_that_is_not_utf8_b26(house: House) -> None:
-    socket = await house.connect()
-    await socket.send_frame(b"\xff\xfe", aiohttp.WSMsgType.TEXT)
-    closed = await hear(socket)
-    assert closed.type is aiohttp.WSMsgType.CLOSE and closed.data == 1007
-
-
-async def test_a_binary_frame_on_a_text_connection_b27(house: House) -> None:
-    socket = await house.connect()
-    await socket.send_bytes(msgspec.msgpack.encode({"op": "heartbeat"}))
-    assert (await hear(socket))[0]["name"] == "SYNTAX"
-
-
-async def test_a_silent_connection_is_closed_b20(
-    house: House, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    public = await house.connect()
-    channels = [f"trades.{CODE}"]
-    await house.say(public, {"op": "subscribe", "request_id": "s", "channels": channels})
-    monkeypatch.setattr(server, "SILENT_SECONDS", 0.05)
-    closed = await hear(await house.connect())
-    assert closed.type is aiohttp.WSMsgType.CLOSE and closed.data == server.CLOSE_IDLE
-    assert (await house.say(public, {"op": "heartbeat"}))[0]["type"] == "heartbeat"
 
 
 async def test_abuse_closes_the_socket_with_a_reason(house: House) -> None:
