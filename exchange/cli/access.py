@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import msgspec
 import typer
 
+from exchange.app.requests import AnyRequest
 from exchange.cli.output import Exit, fail, show_facts
 
 if TYPE_CHECKING:
     from exchange.app.asking import Answer
-    from exchange.app.requests import AnyRequest
 
 DATA_HELP = "The market's data directory."
 Data = Annotated[Path, typer.Option("--data", help=DATA_HELP)]
@@ -42,7 +42,7 @@ DATABASES: Final = {
 
 
 Show = Callable[[dict[str, Any], bool], None]
-Make = Callable[..., "AnyRequest"]
+Make = Callable[..., AnyRequest]
 
 
 def market_command(
@@ -83,11 +83,6 @@ def market_command(
         return make
 
     return register
-
-
-class _AdminKey(msgspec.Struct):
-    key_id: str
-    secret: str
 
 
 def need_log(directory: Path) -> None:
@@ -141,7 +136,7 @@ def _is_whole(file: Path) -> bool:
 
 
 def operate(
-    request: "AnyRequest",
+    request: AnyRequest,
     data: Path,
     url: str = "",
     key: Path | None = None,
@@ -164,7 +159,7 @@ def operate(
     return answer.result
 
 
-def _ask_url(url: str, key: Path, request: "AnyRequest") -> "Answer":
+def _ask_url(url: str, key: Path, request: AnyRequest) -> "Answer":
     from http.client import HTTPException  # noqa: PLC0415
     from urllib.error import URLError  # noqa: PLC0415
 
@@ -173,7 +168,7 @@ def _ask_url(url: str, key: Path, request: "AnyRequest") -> "Answer":
     if not key.is_file():
         fail(f"no admin key in {key}; name its file with --key", Exit.UNUSABLE)
     try:
-        msgspec.json.decode(key.read_bytes(), type=_AdminKey)
+        msgspec.json.decode(key.read_bytes(), type=asking.AdminKey)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         made = "`hourbook keys create 0 --scope admin` prints one"
         fail(f"{key} holds no admin key with its secret: {error}; {made}", Exit.UNUSABLE)
@@ -192,7 +187,7 @@ def _ask_url(url: str, key: Path, request: "AnyRequest") -> "Answer":
              Exit.UNUSABLE)  # fmt: skip
 
 
-async def _at(data: Path, request: "AnyRequest") -> "Answer":
+async def _at(data: Path, request: AnyRequest) -> "Answer":
     from exchange.app import asking  # noqa: PLC0415
 
     answer = await asking.ask(data, request)

@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from exchange.app import requests
 from exchange.cli.access import (
     DEFAULT_DATA,
     Account,
     Data,
     Expiry,
     Json,
-    KeyFile,
-    Url,
     databases,
     market_command,
     operate,
@@ -36,7 +35,6 @@ from exchange.cli.rulings import show_proposed, show_rulings
 from exchange.messages.dates import date_of
 
 if TYPE_CHECKING:
-    from exchange.app import requests
     from exchange.clearing import Clearing
 
 app = group("Settlement and the ledger.")
@@ -50,32 +48,6 @@ def _is_date(number: int | None) -> int | None:
     except ValueError as wrong:
         raise typer.BadParameter(str(wrong)) from None
     return number
-
-
-@app.command("settle")
-def settle(
-    data: Data = DEFAULT_DATA,
-    url: Url = "",
-    key: KeyFile = None,
-    as_json: Json = False,
-) -> None:
-    """Close the open business date and settle every instrument once."""
-    from exchange.app import requests  # noqa: PLC0415
-
-    _show_settled(operate(requests.Settle(), data, url, key), as_json)
-
-
-@app.command("cycle")
-def cycle(
-    data: Data = DEFAULT_DATA,
-    url: Url = "",
-    key: KeyFile = None,
-    as_json: Json = False,
-) -> None:
-    """Pay the variation of the intraday cycle that is due, if the market has not done so."""
-    from exchange.app import requests  # noqa: PLC0415
-
-    _show_settled(operate(requests.RunCycle(), data, url, key), as_json)
 
 
 def _show_settled(result: dict[str, Any], as_json: bool) -> None:
@@ -101,14 +73,25 @@ def _show_settled(result: dict[str, Any], as_json: bool) -> None:
         fail("clearing differs from the engine: the market is cancel-only; keep its directory")
 
 
+@market_command(app, "settle", show=_show_settled)
+def settle() -> requests.Settle:
+    """Close the open business date and settle every instrument once."""
+    return requests.Settle()
+
+
+@market_command(app, "cycle", show=_show_settled)
+def cycle() -> requests.RunCycle:
+    """Pay the variation of the intraday cycle that is due, if the market has not done so."""
+    return requests.RunCycle()
+
+
 @market_command(app, "schedule", show=show_rulings)
 def schedule(
     times: Annotated[
         list[str] | None, typer.Argument(help="HH:MM, UTC; none at all ends the schedule.")
     ] = None,
-) -> "requests.PutRecord":
+) -> requests.PutRecord:
     """Set the times of the day at which variation is paid besides the day's settlement."""
-    from exchange.app import requests  # noqa: PLC0415
     from exchange.clearing.cycles import ScheduleCycles  # noqa: PLC0415
     from exchange.clearing.records import write  # noqa: PLC0415
 
@@ -125,10 +108,8 @@ def propose_price(
     correction: Annotated[
         bool, typer.Option("--correction", help="Of a date that is settled already.")
     ] = False,
-) -> "requests.ProposePrice":
+) -> requests.ProposePrice:
     """Propose a settlement price; another person approves it: hourbook admin approve."""
-    from exchange.app import requests  # noqa: PLC0415
-
     return requests.ProposePrice(code=code, price=price, reason=reason, correction=correction)
 
 
@@ -143,10 +124,8 @@ def record(
     request_id: Annotated[
         str, typer.Option("--request-id", help="Makes a repeat harmless: it is recorded once.")
     ] = "",
-) -> "requests.PutRecord":
+) -> requests.PutRecord:
     """Put a record before the clearing house and print what it ruled."""
-    from exchange.app import requests  # noqa: PLC0415
-
     try:
         text = file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -268,7 +247,6 @@ def fees(data: Data = DEFAULT_DATA, as_json: Json = False) -> None:
 def ledger(data: Path) -> "Iterator[Clearing]":
     """Open the ledger for reading, also while it is served. One that is missing or of another
     build's layout is rebuilt from the log by a start of the market, which says so on stderr."""
-    from exchange.app import requests  # noqa: PLC0415
     from exchange.app.market import LEDGER_NAME  # noqa: PLC0415
     from exchange.clearing import Clearing  # noqa: PLC0415
     from exchange.clearing.store import OtherVersion  # noqa: PLC0415

@@ -3,16 +3,14 @@
 As in ``operator``, each function builds the request of one command.
 """
 
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
+from exchange.app import requests
 from exchange.cli.access import market_command
 from exchange.cli.output import plain, show_json, show_table
 from exchange.cli.rulings import show_proposed
-
-if TYPE_CHECKING:
-    from exchange.app import requests
 
 app = typer.Typer()  # listed among the commands of `admin`
 
@@ -41,10 +39,8 @@ def _show_indicative(result: dict[str, Any], as_json: bool) -> None:
 
 
 @market_command(app, "halt")
-def halt(code: Target) -> "requests.Halt":
+def halt(code: Target) -> requests.Halt:
     """Stop trading; orders stay and may be cancelled."""
-    from exchange.app import requests  # noqa: PLC0415
-
     return requests.Halt(code=code)
 
 
@@ -55,18 +51,14 @@ def resume(
     auction: Annotated[
         bool, typer.Option("--auction", help="Collect orders for a volatility auction first.")
     ] = False,
-) -> "requests.Resume":
+) -> requests.Resume:
     """Start trading in what is closed, halted or collected. A breaker's halt takes two people."""
-    from exchange.app import requests  # noqa: PLC0415
-
     return requests.Resume(code=code, reason=reason, auction=auction)
 
 
 @market_command(app, "pre-open")
-def pre_open(code: Target) -> "requests.PreOpen":
+def pre_open(code: Target) -> requests.PreOpen:
     """Collect orders for an opening auction."""
-    from exchange.app import requests  # noqa: PLC0415
-
     return requests.PreOpen(code=code)
 
 
@@ -77,26 +69,20 @@ def auction(
         Literal["opening", "closing", "volatility"],
         typer.Option(help="The cause that is published."),
     ] = "volatility",
-) -> "requests.Auction":
+) -> requests.Auction:
     """Collect orders for an auction; `resume` or `close` trades them at one price."""
-    from exchange.app import requests  # noqa: PLC0415
-
     return requests.Auction(code=code, cause=cause)
 
 
 @market_command(app, "close")
-def close(code: Target) -> "requests.Close":
+def close(code: Target) -> requests.Close:
     """End trading; what an auction has collected trades at its price."""
-    from exchange.app import requests  # noqa: PLC0415
-
     return requests.Close(code=code)
 
 
 @market_command(app, "indicate", show=_show_indicative)
-def indicate(code: Target) -> "requests.Indicate":
+def indicate(code: Target) -> requests.Indicate:
     """Publish what the orders collected would do if the auction ended now."""
-    from exchange.app import requests  # noqa: PLC0415
-
     return requests.Indicate(code=code)
 
 
@@ -108,10 +94,8 @@ def list_contract(
     price: Annotated[
         str, typer.Argument(help="First mark of an expiry: dollars per GPU-hour, as 2.650.")
     ] = "",
-) -> "requests.ListContract":
+) -> requests.ListContract:
     """List an expiry of the cycle, a physical one say, or a combination of listed expiries."""
-    from exchange.app import requests  # noqa: PLC0415
-
     return requests.ListContract(code=code, price=price)
 
 
@@ -121,10 +105,8 @@ def implied(
         str, typer.Argument(help="A combination, H100Z26-H100F27; every one if absent.")
     ] = "",
     off: Off = False,
-) -> "requests.SetImplied":
+) -> requests.SetImplied:
     """Let a combination and its legs imply each other's prices."""
-    from exchange.app import requests  # noqa: PLC0415
-
     return requests.SetImplied(code=code, on=not off)
 
 
@@ -144,10 +126,8 @@ def protect(
         int | None, typer.Option(help="Lots of an account over all expiries.")
     ] = None,
     off: Off = False,
-) -> "requests.Protect":
+) -> requests.Protect:
     """Hold instruments to the protections of their terms, or to those stated instead."""
-    from exchange.app import requests  # noqa: PLC0415
-
     return requests.Protect(
         code=code,
         on=not off,
@@ -179,10 +159,8 @@ def breaker(
     product: Annotated[
         bool, typer.Option("--product", help="Every outright of the product halts with it.")
     ] = False,
-) -> "requests.SetBreaker":
+) -> requests.SetBreaker:
     """Halt an instrument whose price moves too far within a span of time."""
-    from exchange.app import requests  # noqa: PLC0415
-
     return requests.SetBreaker(
         code=code,
         window=window,
@@ -205,11 +183,9 @@ def limits(
     credit: Annotated[
         str | None, typer.Option(help="Dollars a pair of a calendar spread need not hold.")
     ] = None,
-) -> "requests.SetLimits":
+) -> requests.SetLimits:
     """Move an instrument's limits of price, position or order until the next business day, or
     give a calendar spread a credit of margin, which stays."""
-    from exchange.app import requests  # noqa: PLC0415
-
     return requests.SetLimits(
         code=code, low=low, high=high, position_limit=position, max_order=order, credit=credit
     )
@@ -219,8 +195,6 @@ def limits(
 def feature(
     name: Annotated[Feature, typer.Argument(help="What is turned off for everybody.")],
     on: Annotated[bool, typer.Option("--on", help="Turn it on again.")] = False,
-) -> "requests.SetFeature":
+) -> requests.SetFeature:
     """Turn a feature of the whole market off without a restart."""
-    from exchange.app import requests  # noqa: PLC0415
-
     return requests.SetFeature(feature=name, on=on)

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Final
 import msgspec
 import typer
 
+from exchange.app import requests
 from exchange.cli.access import DEFAULT_DATA, Data, Json, operate
 from exchange.cli.clear import ledger
 from exchange.cli.output import Exit, fail, show_json, show_table, write_text
@@ -87,7 +88,6 @@ def attest(
     from contracts.grades import roster as rosters  # noqa: PLC0415
     from contracts.grades.present import present  # noqa: PLC0415
     from contracts.refusals import Refused, RefusedAll  # noqa: PLC0415
-    from exchange.app import requests  # noqa: PLC0415
 
     found = _find(number, data)
     begin = found["terms"]["begin_ns"] + (day - 1) * DAY_NS

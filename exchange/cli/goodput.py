@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import msgspec
 import typer
 
-from exchange.cli.access import DEFAULT_DATA, Data, Json, KeyFile, Url, operate
+from exchange.app import requests
+from exchange.cli.access import Json, market_command
 from exchange.cli.output import (
     Exit,
     fail,
@@ -398,22 +399,15 @@ def _show_table(made: "FactorTable") -> None:
     show_table(heads, rows)
 
 
-@app.command("publish")
+@market_command(app, "publish")
 def publish(
     table: Annotated[Path, typer.Argument(help="The signed table, from `goodput factors --out`.")],
-    data: Data = DEFAULT_DATA,
-    url: Url = "",
-    key: KeyFile = None,
-    as_json: Json = False,
-) -> None:
+) -> requests.RecordFactors:
     """Put a signed factor table into the market's log."""
-    from exchange.app import requests  # noqa: PLC0415
-
     try:
-        request = requests.RecordFactors(table=table.read_text("utf-8"))
+        return requests.RecordFactors(table=table.read_text("utf-8"))
     except UnicodeDecodeError as error:
         fail(f"{table}: not a factor table: {error}")
-    show_facts(operate(request, data, url, key), as_json)
 
 
 @app.command("cheapest")

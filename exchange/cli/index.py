@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from exchange.cli.access import DEFAULT_DATA, Data, Json, KeyFile, Url, operate
+from exchange.app import requests
+from exchange.cli.access import Json, market_command
 from exchange.cli.output import Exit, fail, group, progress, show_facts, show_json, show_table
 from exchange.messages.dates import number_of
 
@@ -294,7 +295,7 @@ def settle(
         )
 
 
-@app.command("record")
+@market_command(app, "record")
 def record(
     code: Code,
     on: Annotated[
@@ -302,19 +303,13 @@ def record(
         typer.Option("--date", formats=_DAY, metavar="YYYY-MM-DD", help="The day of the fixing."),
     ],
     tape_file: TapeFile = DEFAULT_TAPE,
-    data: Data = DEFAULT_DATA,
-    url: Url = "",
-    key: KeyFile = None,
-    as_json: Json = False,
-) -> None:
+) -> requests.RecordFixing:
     """Put a day's fixing into a market's log: an integer, with the hash of its inputs."""
-    from exchange.app import requests  # noqa: PLC0415
-
     tape, index = _read_tape(tape_file), _index(code)
     fixing = tape.fixing(index.code, on.date())
     if fixing is None:
         fail(f"{tape_file} has no fixing of {code} on {on.date()}; `hourbook index fix` makes it")
-    request = requests.RecordFixing(
+    return requests.RecordFixing(
         index=fixing.index,
         date=number_of(fixing.date),
         revision=fixing.revision,
@@ -324,7 +319,6 @@ def record(
         inputs_hash=fixing.inputs_hash,
         tape_hash=tape.hash_of(fixing),
     )
-    show_facts(operate(request, data, url, key), as_json)
 
 
 def _show_fixed(fixings: Sequence["Fixing"], batch: "Batch", on: date, as_json: bool) -> None:

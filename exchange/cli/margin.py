@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from exchange.cli.access import DEFAULT_DATA, Data, Json, KeyFile, Url, operate
+from exchange.app import requests
+from exchange.cli.access import DEFAULT_DATA, Data, Json, market_command
 from exchange.cli.output import (
     Exit,
+    dollars,
     fail,
     percent,
     progress,
-    show_facts,
     show_json,
     show_table,
     why,
@@ -190,22 +191,16 @@ def calibrate(
         _show_calibration(result, history)
 
 
-@app.command("adopt")
+@market_command(app, "adopt")
 def adopt(
     file: Annotated[Path, typer.Argument(help="Parameters as `hourbook clear calibrate` writes.")],
-    data: Data = DEFAULT_DATA,
-    url: Url = "",
-    key: KeyFile = None,
-    as_json: Json = False,
-) -> None:
+) -> requests.AdoptMargin:
     """Adopt margin parameters: they enter the log, and the engine's rates follow them."""
-    from exchange.app import requests  # noqa: PLC0415
-
     try:
         text = file.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         fail(f"{file} cannot be read: {why(error)}", Exit.USAGE)
-    show_facts(operate(requests.AdoptMargin(parameters=text), data, url, key), as_json)
+    return requests.AdoptMargin(parameters=text)
 
 
 @app.command("backtest")
@@ -269,12 +264,6 @@ def _drawing(file: Path | None) -> Any:
     return plot
 
 
-def _dollars(micros: int) -> str:
-    from exchange.clearing.statements import dollars  # noqa: PLC0415
-
-    return dollars(micros)
-
-
 def _historical(clearing: "Clearing") -> dict[int, int]:
     """Return every book's loss in the filtered weeks of the shipped history."""
     from contracts import history  # noqa: PLC0415
@@ -292,11 +281,11 @@ def _show_margins(found: Sequence["Requirement"], losses: Mapping[int, int], ver
         for part in one.parts:
             money = (part.scan, part.calendar, part.delivery, part.liquidity, part.concentration,
                      part.undelivered)  # fmt: skip
-            rows.append((f"{one.account}", part.product, *map(_dollars, money)))
+            rows.append((f"{one.account}", part.product, *map(dollars, money)))
     show_table(heads, rows, left=2)
     print()
     totals = [
-        (f"{one.account}", *map(_dollars, (
+        (f"{one.account}", *map(dollars, (
             one.credit, one.requirement, one.maintenance, losses.get(one.account, 0), one.hold,
             one.cash, one.collateral, one.loss, one.excess, one.call,
         )))

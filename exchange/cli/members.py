@@ -1,15 +1,13 @@
 """Under ``hourbook clear``: expiry, and a lender's box."""
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
+from exchange.app import requests
 from exchange.cli.access import DEFAULT_DATA, Account, Data, Expiry, Json, market_command
 from exchange.cli.output import Exit, fail, show_json
-
-if TYPE_CHECKING:
-    from exchange.app import requests
 
 app = typer.Typer()  # listed among the commands of `clear`
 
@@ -23,10 +21,8 @@ def expire(
             "--at-settlement", help="Where the index has no price: at the last settlement price."
         ),
     ] = False,
-) -> "requests.Expire":
+) -> requests.Expire:
     """Expire a contract after its last trading day, at its final settlement price."""
-    from exchange.app import requests  # noqa: PLC0415
-
     return requests.Expire(code=code, at_settlement=at_settlement)
 
 

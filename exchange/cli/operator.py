@@ -5,16 +5,14 @@ Each function builds the request of one command; ``market_command`` does the res
 
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
+from exchange.app import requests
 from exchange.cli.access import Account, market_command
 from exchange.cli.output import Exit, fail, group, plain, show_facts, show_json, show_table
 from exchange.cli.rulings import show_proposed
-
-if TYPE_CHECKING:
-    from exchange.app import requests
 
 keys = group("API keys.")
 admin = group("Operate a market.")
@@ -127,10 +125,8 @@ def create(
         ),
     ] = None,
     public_key: PublicKey = None,
-) -> "requests.CreateKey":
+) -> requests.CreateKey:
     """Make an API key and print it as JSON, this once. Opens the account if need be."""
-    from exchange.app import requests  # noqa: PLC0415
-
     return requests.CreateKey(
         account=account,
         scope=scope,
@@ -146,44 +142,34 @@ def rotate(
         int, typer.Option(min=0, max=7_776_000, help="Seconds that the old key stays good.")
     ] = 86_400,
     public_key: PublicKey = None,
-) -> "requests.RotateKey":
+) -> requests.RotateKey:
     """Make a key that takes another one's place and print it, this once; the old one ends later."""
-    from exchange.app import requests  # noqa: PLC0415
-
     return requests.RotateKey(
         key_id=key_id, overlap_seconds=overlap, public_key=_public_key(public_key)
     )
 
 
 @market_command(keys, "list", show=_show_keys)
-def list_keys() -> "requests.ListKeys":
+def list_keys() -> requests.ListKeys:
     """Show every API key, without its secret, oldest first."""
-    from exchange.app import requests  # noqa: PLC0415
-
     return requests.ListKeys()
 
 
 @market_command(keys, "revoke")
-def revoke(key_id: KeyId) -> "requests.RevokeKey":
+def revoke(key_id: KeyId) -> requests.RevokeKey:
     """Revoke an API key for good and close its live connections."""
-    from exchange.app import requests  # noqa: PLC0415
-
     return requests.RevokeKey(key_id=key_id)
 
 
 @market_command(admin, "deposit", create=True)
-def deposit(account: Account, usd: Dollars, request_id: RequestId = "") -> "requests.Deposit":
+def deposit(account: Account, usd: Dollars, request_id: RequestId = "") -> requests.Deposit:
     """Book dollars into an account, which is opened if need be."""
-    from exchange.app import requests  # noqa: PLC0415
-
     return requests.Deposit(account=account, amount=usd, request_id=request_id)
 
 
 @market_command(admin, "withdraw")
-def withdraw(account: Account, usd: Dollars, request_id: RequestId = "") -> "requests.Withdraw":
+def withdraw(account: Account, usd: Dollars, request_id: RequestId = "") -> requests.Withdraw:
     """Book dollars out of an account, as far as they are free."""
-    from exchange.app import requests  # noqa: PLC0415
-
     return requests.Withdraw(account=account, amount=usd, request_id=request_id)
 
 
@@ -201,10 +187,8 @@ def account_(
             help="Accounts of one group never trade with each other; a group of its own if absent."
         ),
     ] = None,
-) -> "requests.OpenAccount":
+) -> requests.OpenAccount:
     """Open an account."""
-    from exchange.app import requests  # noqa: PLC0415
-
     return requests.OpenAccount(
         account=account, member=member, kind=kind, self_trade_group=self_trade_group
     )
@@ -226,10 +210,8 @@ def kill(
         bool, typer.Option("--lift", help="Let them trade again: another person approves it.")
     ] = False,
     reason: Annotated[str, typer.Option(help="Why it may be lifted: for the log.")] = "",
-) -> "requests.Kill":
+) -> requests.Kill:
     """Throw a kill switch: orders are cancelled; only cancels and reductions pass until --lift."""
-    from exchange.app import requests  # noqa: PLC0415
-
     if (account is not None) + (member is not None) + exchange != 1:
         raise typer.BadParameter("state one of ACCOUNT, --member and --exchange")
     if session and account is None:
@@ -247,20 +229,16 @@ def kill(
 @market_command(admin, "bust", show=show_proposed)
 def bust(
     match_number: MatchNumber, reason: Reason, malfunction: Malfunction = False
-) -> "requests.Bust":
+) -> requests.Bust:
     """Propose to take a trade of the open day back; another person approves it."""
-    from exchange.app import requests  # noqa: PLC0415
-
     return requests.Bust(match_number=match_number, reason=reason, malfunction=malfunction)
 
 
 @market_command(admin, "adjust", show=show_proposed)
 def adjust(
     match_number: MatchNumber, usd: Dollars, reason: Reason, malfunction: Malfunction = False
-) -> "requests.Adjust":
+) -> requests.Adjust:
     """Propose another price for a trade of the open day; another person approves it."""
-    from exchange.app import requests  # noqa: PLC0415
-
     return requests.Adjust(
         match_number=match_number, price=usd, reason=reason, malfunction=malfunction
     )
@@ -269,18 +247,14 @@ def adjust(
 @market_command(admin, "approve", show=show_proposed)
 def approve(
     proposal: Annotated[str, typer.Argument(help="Its id; `hourbook admin proposals` lists them.")],
-) -> "requests.Approve":
+) -> requests.Approve:
     """Have done what another person proposed in the last ten minutes."""
-    from exchange.app import requests  # noqa: PLC0415
-
     return requests.Approve(proposal=proposal)
 
 
 @market_command(admin, "proposals", show=show_proposals)
-def proposals() -> "requests.ListProposals":
+def proposals() -> requests.ListProposals:
     """Show the proposals that wait for a second person."""
-    from exchange.app import requests  # noqa: PLC0415
-
     return requests.ListProposals()
 
 
@@ -290,10 +264,8 @@ def mode(
         Literal["normal", "cancel_only"],
         typer.Argument(help="cancel_only: only cancels and reductions pass."),
     ],
-) -> "requests.SetMode":
+) -> requests.SetMode:
     """Make the whole market cancel-only, or normal again."""
-    from exchange.app import requests  # noqa: PLC0415
-
     return requests.SetMode(mode=mode)
 
 
@@ -302,18 +274,14 @@ def open_day(
     day: Annotated[
         int | None, typer.Option("--date", help="Business date yyyymmdd; the next if absent.")
     ] = None,
-) -> "requests.OpenDay":
+) -> requests.OpenDay:
     """Open a business date: list new expiries, set the limits, start trading."""
-    from exchange.app import requests  # noqa: PLC0415
-
     return requests.OpenDay(date=day)
 
 
 @market_command(admin, "state", show=_show_state)
 def state(
     every: Annotated[bool, typer.Option("--all", help="Expired instruments, too.")] = False,
-) -> "requests.State":
+) -> requests.State:
     """Show how the market stands."""
-    from exchange.app import requests  # noqa: PLC0415
-
     return requests.State(every=every)

@@ -128,6 +128,13 @@ def show_table(heads: Sequence[str], rows: Sequence[Sequence[str]], left: int = 
         print("  ".join(cells).rstrip())
 
 
+def dollars(micros: int) -> str:
+    """Return micro-dollars as dollars, as ``exchange.clearing.statements.dollars`` does."""
+    from exchange.clearing import statements  # noqa: PLC0415
+
+    return statements.dollars(micros)
+
+
 def percent(bp: int) -> str:
     """Return basis points as per cent."""
     return f"{bp // 100}.{bp % 100:02d} %"

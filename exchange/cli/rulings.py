@@ -2,7 +2,7 @@
 
 from typing import Any, Final
 
-from exchange.cli.output import show_facts, show_json
+from exchange.cli.output import dollars, show_facts, show_json
 
 # Facts in micro-dollars, and in nanoseconds of log time (docs/reference/clearing.md)
 DOLLARS: Final = frozenset((
@@ -56,7 +56,6 @@ def readable(operation: str, facts: dict[str, Any]) -> dict[str, Any]:
 
 
 def _readable(name: str, fact: Any) -> Any:
-    from exchange.clearing.statements import dollars  # noqa: PLC0415
     from exchange.history.walk import time_text  # noqa: PLC0415
 
     if isinstance(fact, dict):
