@@ -21,6 +21,7 @@ CODE = "H100Z26"
 START_NS = 1_795_176_000 * 1_000_000_000  # 20 November 2026, noon: the codes here are listed
 _OFFSET_NS = START_NS - time.time_ns()
 CASH = "50000000"
+Running = contextlib.AbstractAsyncContextManager[Market]
 QUICK = Backoff(first_s=0.01, most_s=0.05)
 
 
@@ -131,6 +132,16 @@ class Cable:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
 
+@contextlib.asynccontextmanager
+async def market_in(directory: Path, **options: Any) -> AsyncIterator[Market]:
+    """A market that is stopped at the end; ``options`` are those of ``Market.start``."""
+    market = await Market.start(directory, **options)
+    try:
+        yield market
+    finally:
+        await market.stop()
+
+
 class Live:
     """A serving market and what a test needs of it."""
 
@@ -167,13 +178,10 @@ class Live:
     @contextlib.asynccontextmanager
     async def open(cls, directory: Path, **sequencing: Any) -> AsyncIterator[Self]:
         """A market in a directory, new or used before; options are those of its sequencer."""
-        market = await Market.start(directory, clock=clock_ns, **sequencing)
-        try:
+        async with market_in(directory, clock=clock_ns, **sequencing) as market:
             live = cls(market, await market.listen("127.0.0.1", 0))
             async with live._clients:
                 yield live
-        finally:
-            await market.stop()
 
 
 @pytest.fixture

@@ -28,14 +28,14 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
     PublicFormat,
 )
-from live import clock_ns
+from live import clock_ns, market_in
 from served import serving
 from several import gateway_pid
 from sockets import House, hear, running
 from typer.testing import CliRunner
 from venue import CODE, RICH, Venue, enter, reject
 
-from exchange.app import Market, admin, requests
+from exchange.app import admin, requests
 from exchange.app.logs import JsonLines
 from exchange.app.market import Within
 from exchange.app.settings import Serve, Settings
@@ -178,8 +178,7 @@ async def test_an_expired_key_closes_its_connection(venue: Venue) -> None:
 async def test_operators_requests_by_scope_b12(
     scope: Scope, settles: bool, halts: bool, tmp_path: Path
 ) -> None:
-    opened = await Market.start(tmp_path, clock=clock_ns)
-    try:
+    async with market_in(tmp_path, clock=clock_ns) as opened:
         key = access.Key("k", 0, scope)
         perform = Within(opened).perform
         for request, may in ((requests.State(), settles), (HALT, halts)):
@@ -190,8 +189,6 @@ async def test_operators_requests_by_scope_b12(
             with pytest.raises(Refused) as refused:
                 await admin.answer_signed(body, perform, key)
             assert refused.value.reason is Reason.SCOPE
-    finally:
-        await opened.stop()
 
 
 # Sockets
@@ -263,8 +260,7 @@ def certificate(folder: Path) -> tuple[str, str]:
 async def test_tls_and_nothing_else_b17(tmp_path: Path) -> None:
     chain, key = certificate(tmp_path)
     settings = Settings(serve=Serve(tls_certificate=chain, tls_key=key))
-    opened = await Market.start(tmp_path / "market", settings=settings)
-    try:
+    async with market_in(tmp_path / "market", settings=settings) as opened:
         addresses = await opened.listen("127.0.0.1", 0)
         assert addresses.ws.startswith("wss://") and addresses.http.startswith("https://")
         trusted = ssl.create_default_context(cafile=chain)
@@ -281,15 +277,10 @@ async def test_tls_and_nothing_else_b17(tmp_path: Path) -> None:
         old.minimum_version, old.maximum_version = ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_2
         async with aiohttp.ClientSession() as client:
             await (await client.ws_connect(addresses.ws, ssl=old)).close()
-    finally:
-        await opened.stop()
     for wrong in (Serve(tls_certificate=chain), Serve(tls_certificate=key, tls_key=chain)):
-        broken = await Market.start(tmp_path / "market", settings=Settings(serve=wrong))
-        try:
+        async with market_in(tmp_path / "market", settings=Settings(serve=wrong)) as broken:
             with pytest.raises(RequestRefused, match="no TLS with"):
                 await broken.listen("127.0.0.1", 0)
-        finally:
-            await broken.stop()
 
 
 async def test_an_address_has_so_many_connections_within_the_handshake(
@@ -299,8 +290,7 @@ async def test_an_address_has_so_many_connections_within_the_handshake(
     monkeypatch.setattr(arrivals, "connections_allowed", lambda address: 2)
     chain, key = certificate(tmp_path)
     settings = Settings(serve=Serve(tls_certificate=chain, tls_key=key))
-    opened = await Market.start(tmp_path / "market", settings=settings)
-    try:
+    async with market_in(tmp_path / "market", settings=settings) as opened:
         host, port = "127.0.0.1", int((await opened.listen("127.0.0.1", 0)).ws.split(":")[2][:-3])
         held = [await asyncio.open_connection(host, port) for _ in range(4)]
         over, its = await asyncio.open_connection(host, port)
@@ -322,8 +312,6 @@ async def test_an_address_has_so_many_connections_within_the_handshake(
                     await asyncio.sleep(0.01)
         for _, writer in held:
             writer.transport.abort()
-    finally:
-        await opened.stop()
 
 
 # Secrets

@@ -5,14 +5,13 @@ import os
 import sqlite3
 import subprocess
 import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
+from live import Running, market_in
 from overrides import override, people
 from yarl import URL
 
@@ -33,15 +32,9 @@ from exchange.sequencer import LogFull
 NOON_NS = int(datetime(2026, 11, 20, 12, tzinfo=UTC).timestamp()) * 10**9
 
 
-@asynccontextmanager
-async def running(directory: Path, at_ns: int = NOON_NS, **limits: Any) -> AsyncIterator[Market]:
+def running(directory: Path, at_ns: int = NOON_NS, **limits: Any) -> Running:
     """A market whose clock stands still."""
-    settings = Settings(limits=Limits(**limits))
-    started = await Market.start(directory, clock=lambda: at_ns, settings=settings)
-    try:
-        yield started
-    finally:
-        await started.stop()
+    return market_in(directory, clock=lambda: at_ns, settings=Settings(limits=Limits(**limits)))
 
 
 async def perform(running_market: Market, request: requests.AnyRequest) -> dict[str, Any]:
@@ -487,8 +480,7 @@ async def test_what_is_no_market_is_told_from_one_that_is_late(
 
 
 async def test_http_takes_admin_keys_and_no_others(tmp_path: Path) -> None:
-    started = await Market.start(tmp_path)  # the signature's time window wants the real clock
-    try:
+    async with market_in(tmp_path) as started:
         addresses = await started.listen("127.0.0.1", 0)
         url, state = addresses.http, requests.State()
         own = tmp_path / market.ADMIN_KEY_NAME
@@ -501,5 +493,3 @@ async def test_http_takes_admin_keys_and_no_others(tmp_path: Path) -> None:
         trader.write_bytes(msgspec.json.encode({"key_id": key_id, "secret": "guess"}))
         refused = await asyncio.to_thread(asking.ask_url, url, trader, state)
         assert "BAD_SIGNATURE" in refused.error
-    finally:
-        await started.stop()

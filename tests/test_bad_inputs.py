@@ -22,11 +22,11 @@ import pytest
 import venue as market
 from bad_frames import CANCEL, ENGINE, FRAMES
 from bad_wire import PING, TEXT, Wire, frame
-from live import Live, clock_ns
+from live import Live, clock_ns, market_in
 from sockets import House, hear, running
 from venue import CODE, OTHER, POOR, RICH, THIRD, enter
 
-from exchange.app import Market, requests
+from exchange.app import requests
 from exchange.app.wishes import RequestRefused
 from exchange.gateway import arrivals, auth, server, session
 from exchange.gateway.seats import Seats
@@ -469,14 +469,11 @@ async def test_bad_inputs(test: Case, house: House) -> None:
 
 
 async def test_combinations_that_are_none_b69(tmp_path: Path) -> None:
-    opened = await Market.start(tmp_path, clock=clock_ns)
-    try:
+    async with market_in(tmp_path, clock=clock_ns) as opened:
         for code in ("H100Z26-H100Z26", "H100Z26-", "-", "H100Z26-H100Z26-H100Z26"):
             wish = requests.ListContract(code=code, price="0.010")
             with pytest.raises(RequestRefused):
                 await opened.operations.perform(wish)
-    finally:
-        await opened.stop()
 
 
 def test_no_case_of_the_vectors_is_left_out(shared: Path) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from live import CODE, Live, clock_ns, until
+from live import CODE, Live, clock_ns, market_in, until
 
 from exchange.app import Market, bookkeeping, wishes
 from exchange.app.bookkeeping import LEDGER_NAME, STREAM_NAME, ClearingDied
@@ -30,13 +30,10 @@ APART = Settings(serve=Serve(clearing="process"), limits=Limits(clearing_pause_s
 
 @asynccontextmanager
 async def running(directory: Path, settings: Settings = APART) -> AsyncIterator[Live]:
-    market = await Market.start(directory, clock=clock_ns, settings=settings)
-    try:
+    async with market_in(directory, clock=clock_ns, settings=settings) as market:
         live = Live(market, await market.listen("127.0.0.1", 0))
         async with live._clients:
             yield live
-    finally:
-        await market.stop()
 
 
 async def trade(live: Live, count: int) -> None:

@@ -5,26 +5,23 @@ They run in this process, but where a terminal or a missing package is at stake.
 
 import asyncio
 import csv
-import io
 import json
 import os
 import shutil
 import subprocess
 import sys
 import time
-from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import pytest
+from command import hourbook, result, run
 from history_market import DAYS, Script, two_days
 from recorded import NOON, SECOND, Clock, open_sequencer, say
 from served import CHECKOUT, COMMAND
 from test_history_divergence import NoPostOnly, rechained
 
 from exchange.cli.replay import SLOWEST, _player
-from exchange.cli.root import main
 from exchange.gateway.decode import ORDER, digest
 from exchange.history import walk
 from exchange.history.picture import Picture
@@ -35,36 +32,11 @@ from exchange.messages import Side
 CLIENT_ID = "quote-118"
 
 
-def run(*arguments: object, code: int) -> tuple[str, str]:
-    """Run a command here, as `main` runs it; its stdout and its stderr."""
-    said, complained, ended = io.StringIO(), io.StringIO(), 0
-    with (
-        pytest.MonkeyPatch.context() as patched,
-        redirect_stdout(said),
-        redirect_stderr(complained),
-    ):
-        patched.setattr(sys, "argv", ["hourbook", *map(str, arguments)])
-        try:
-            main()
-        except SystemExit as exit:
-            ended = int(exit.code or 0)
-    assert ended == code, complained.getvalue() + said.getvalue()
-    return said.getvalue(), complained.getvalue()
-
-
-def hourbook(*arguments: object, code: int = 0) -> str:
-    """Run a command; its stdout, or its stderr if it was to fail."""
-    said, complained = run(*arguments, code=code)
-    return complained if code else said
-
-
 def both(*arguments: object, code: int) -> str:
     """Run a command; all that it says."""
-    return "".join(run(*arguments, code=code))
-
-
-def result(*arguments: object) -> Any:
-    return json.loads(hourbook(*arguments, "--json"))
+    done = run(*arguments)
+    assert done.returncode == code, done.stderr + done.stdout
+    return done.stdout + done.stderr
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
-from live import CODE, QUICK, Live, clock_ns, opened_live
+from live import CODE, QUICK, Live, clock_ns, market_in, opened_live
 from served import CHECKOUT
 from test_access import certificate
 
@@ -22,7 +22,6 @@ from clients.pages import Pages
 from clients.rest import AsyncRest, Rest
 from clients.strip import split
 from clients.sync import Client
-from exchange.app import Market
 from exchange.app.requests import Deposit, Settle
 from exchange.app.settings import Serve, Settings
 from exchange.gateway import rest as gateway_rest
@@ -326,16 +325,13 @@ async def visit(url: str, key: tuple[str, str], **environment: str) -> str:
 async def test_a_certificate_is_checked_and_one_of_ones_own_is_named(tmp_path: Path) -> None:
     chain, private = certificate(tmp_path)
     settings = Settings(serve=Serve(tls_certificate=chain, tls_key=private))
-    market = await Market.start(tmp_path / "market", settings=settings)
-    try:
+    async with market_in(tmp_path / "market", settings=settings) as market:
         await market.operations.perform(Deposit(account=1, amount="5"))
         key = create_key(market.directory, 1, "trade")
         url = (await market.listen("127.0.0.1", 0)).ws
         assert url.startswith("wss://")
         assert "certificate" in await visit(url, key)
         assert await visit(url, key, SSL_CERT_FILE=chain) == "5.000000 1\n"
-    finally:
-        await market.stop()
 
 
 @pytest.fixture

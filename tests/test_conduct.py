@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from live import CODE, Live, until
+from live import CODE, Live, market_in, until
 from overrides import people
 
 from clients.aio import AsyncClient
@@ -373,8 +373,7 @@ async def test_a_days_limits_of_lots_end_with_it_for_a_combination_too(tmp_path:
 async def test_after_its_last_trading_day_a_contract_is_resumed_by_nobody(tmp_path: Path) -> None:
     """By its code as little as with its product, whose other months go on."""
     now = stamp("2026-11-30T12:00")
-    market = await Market.start(tmp_path, clock=lambda: now)
-    try:
+    async with market_in(tmp_path, clock=lambda: now) as market:
         perform, last = market.operations.perform, market.desk.instruments.by_code["H100X26"]
         assert (await perform(requests.Close(code="H100")))["changed"][0] == last.code
         assert (await perform(requests.Resume(code=last.code)))["changed"] == [last.code]
@@ -387,8 +386,6 @@ async def test_after_its_last_trading_day_a_contract_is_resumed_by_nobody(tmp_pa
         await perform(requests.Halt(code="H100"))
         assert len((await perform(requests.Resume(code="H100")))["changed"]) == 12
         assert last.state == TradingState.CLOSED
-    finally:
-        await market.stop()
 
 
 async def test_what_a_combination_has_not_is_not_said_to_be_set(live: Live) -> None:

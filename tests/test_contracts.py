@@ -9,6 +9,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from command import hourbook
 from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
@@ -25,7 +26,6 @@ from contracts.decimal_text import (
 from contracts.registry import CalendarError, UnknownContractError
 from contracts.spec import Instrument
 from exchange.clearing.prices import WINDOW_NS
-from exchange.cli.output import Failure
 from exchange.cli.root import app
 
 CLASSES = ("A100", "B200", "GB200", "H100", "H200", "MI300")
@@ -390,17 +390,6 @@ def test_codes_without_a_contract(code: str, error: type[Exception]) -> None:
 
 
 # The command line, and the files that others own
-
-
-def hourbook(*arguments: object, code: int = 0) -> str:
-    """What a command prints; of one that fails the message that ends it."""
-    done = CliRunner().invoke(app, [str(argument) for argument in arguments])
-    if code:
-        assert isinstance(done.exception, Failure), (done.output, done.exception)
-        assert done.exception.code == code
-        return str(done.exception)
-    assert done.exception is None, done.exception
-    return done.stdout
 
 
 def test_what_is_asked_of_days_and_files_that_are_not_there(tmp_path: Path) -> None:

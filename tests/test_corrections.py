@@ -4,8 +4,6 @@ import asyncio
 import csv
 import subprocess
 import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,6 +11,7 @@ from typing import Any
 import msgspec
 import pytest
 import today
+from live import market_in
 from overrides import people
 
 from clients.portfolio import Portfolio
@@ -56,15 +55,6 @@ class Clock:
 
     def __call__(self) -> int:
         return self.now
-
-
-@asynccontextmanager
-async def running(directory: Path, clock: Clock) -> AsyncIterator[Market]:
-    market = await Market.start(directory, clock=clock)
-    try:
-        yield market
-    finally:
-        await market.stop()
 
 
 async def trade(market: Market, ticks: int, lots: int = 5) -> int:
@@ -111,7 +101,7 @@ async def refused(market: Market, request: requests.AnyRequest, person: str) -> 
 
 
 async def test_a_bust_takes_two_people_and_puts_the_books_back(tmp_path: Path) -> None:
-    async with running(tmp_path, Clock()) as m:
+    async with market_in(tmp_path, clock=Clock()) as m:
         reference = await prepared(m)
         await m.operations.cleared()
         before = books(m)
@@ -140,7 +130,7 @@ async def test_a_bust_takes_two_people_and_puts_the_books_back(tmp_path: Path) -
 
 
 async def test_a_trade_inside_the_range_stands_unless_the_market_failed(tmp_path: Path) -> None:
-    async with running(tmp_path, Clock()) as m:
+    async with market_in(tmp_path, clock=Clock()) as m:
         reference = await prepared(m)
         near = await trade(m, reference + 1)
         request = requests.Bust(match_number=near, reason=REASON)
@@ -164,7 +154,7 @@ async def test_what_is_busted_or_adjusted_makes_no_other_trade_stand(tmp_path: P
         await market.operations.perform(requests.Approve(proposal=proposed["proposal"]), "bert")
         return str(proposed["reference"])
 
-    async with running(tmp_path, Clock()) as m:
+    async with market_in(tmp_path, clock=Clock()) as m:
         reference = await prepared(m)
         listed = m.desk.instruments.by_code[CODE]
         first, second, third = [await trade(m, reference * 1025 // 1000) for _ in range(3)]
@@ -174,14 +164,14 @@ async def test_what_is_busted_or_adjusted_makes_no_other_trade_stand(tmp_path: P
         edge = listed.price_text(reference + 1)
         adjust = requests.Adjust(match_number=second, price=edge, reason=REASON)
         told.append(await corrected(m, adjust))
-    async with running(tmp_path, Clock()) as m:
+    async with market_in(tmp_path, clock=Clock()) as m:
         told.append(await corrected(m, requests.Bust(match_number=third, reason=REASON)))
         was = listed.price_text(reference)
         assert told == [was, was, edge]
 
 
 async def test_an_adjustment_ends_inside_the_range(tmp_path: Path) -> None:
-    async with running(tmp_path, Clock()) as m:
+    async with market_in(tmp_path, clock=Clock()) as m:
         reference = await prepared(m)
         match = await trade(m, reference * 1025 // 1000)
         listed = m.desk.instruments.by_code[CODE]
@@ -200,11 +190,11 @@ async def test_an_adjustment_ends_inside_the_range(tmp_path: Path) -> None:
 
 async def test_a_proposal_outlives_a_restart_and_expires(tmp_path: Path) -> None:
     clock = Clock()
-    async with running(tmp_path, clock) as m:
+    async with market_in(tmp_path, clock=clock) as m:
         match = await trade(m, await prepared(m) * 1025 // 1000)
         request = requests.Bust(match_number=match, reason=REASON)
         first = (await m.operations.perform(request, "anne"))["proposal"]
-    async with running(tmp_path, clock) as m:
+    async with market_in(tmp_path, clock=clock) as m:
         clock.now += 599 * 10**9
         assert len((await m.operations.perform(requests.ListProposals()))["proposals"]) == 1
         clock.now += 10**9
@@ -222,8 +212,7 @@ async def test_a_key_is_a_person_and_makes_no_second_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys.modules[__name__], "CODE", today.code())
-    started = await Market.start(tmp_path)  # the signature's time window wants the real clock
-    try:
+    async with market_in(tmp_path) as started:
         match = await trade(started, await prepared(started) * 1025 // 1000)
         url = (await started.listen("127.0.0.1", 0)).http
         files = []
@@ -242,8 +231,6 @@ async def test_a_key_is_a_person_and_makes_no_second_one(
         own = await ask(0, approve)
         assert not own.ok and "another person" in own.error
         assert (await ask(1, approve)).ok
-    finally:
-        await started.stop()
 
 
 @pytest.fixture(scope="module")
@@ -252,7 +239,7 @@ def corrected(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int, int]
     directory = tmp_path_factory.mktemp("corrected")
 
     async def make() -> tuple[int, int]:
-        async with running(directory, Clock()) as m:
+        async with market_in(directory, clock=Clock()) as m:
             reference = await prepared(m)
             busted = await trade(m, reference * 1025 // 1000, 7)
             # a bust is none to judge by: it takes a malfunction to move what traded at the mark
@@ -345,7 +332,7 @@ def test_busts_are_found_by_kind_and_by_either_account(corrected: tuple[Path, in
 
 async def test_both_accounts_and_the_public_are_told(corrected: tuple[Path, int, int]) -> None:
     directory, busted, adjusted = corrected
-    async with running(directory, Clock()) as m:
+    async with market_in(directory, clock=Clock()) as m:
         released = list(m.tape.read(0, 0, 0))
         number = m.desk.instruments.by_code[CODE].id
         figures = {n: (m.engine.account(n), m.engine.position(n, number)) for n in (1, 2)}
@@ -384,7 +371,7 @@ async def test_both_accounts_and_the_public_are_told(corrected: tuple[Path, int,
 
 
 async def test_the_terms_bands_hold_until_they_are_turned_off(tmp_path: Path) -> None:
-    async with running(tmp_path, Clock()) as m:
+    async with market_in(tmp_path, clock=Clock()) as m:
         reference = await prepared(m)
         assert (await m.operations.perform(requests.Protect()))["protected"] == 48
         far = reference * 110 // 100
@@ -412,7 +399,7 @@ async def combined(market: Market, near: str, far: str) -> int:
 
 
 async def test_a_spread_is_busted_whole_and_a_leg_never_alone(tmp_path: Path) -> None:
-    async with running(tmp_path, Clock()) as m:
+    async with market_in(tmp_path, clock=Clock()) as m:
         await prepared(m)
         number = await combined(m, CODE, "H100F27")
         await m.operations.cleared()

@@ -7,7 +7,8 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
-from test_corrections import CHECKOUT, CODE, REASON, Clock, combined, prepared, refused, running
+from live import market_in
+from test_corrections import CHECKOUT, CODE, REASON, Clock, combined, prepared, refused
 
 from exchange.app import Market, requests
 from exchange.app.wishes import Wish, note
@@ -119,7 +120,7 @@ def settled(market_books: list[Any]) -> list[Any]:
 
 
 async def test_it_is_busted_whole_by_the_number_of_its_executions(tmp_path: Path) -> None:
-    async with running(tmp_path, Clock()) as m:
+    async with market_in(tmp_path, clock=Clock()) as m:
         number = await market_of(m)
         before = settled(books(m))
         match = await traded(m, number, 3)
@@ -222,7 +223,7 @@ def assert_in_words(directory: Path, match: int) -> None:
 @pytest.mark.parametrize("own", [True, False])
 async def test_a_new_price_is_that_of_the_order_that_came_in(tmp_path: Path, own: bool) -> None:
     """Of a month that month moves alone; of the spread its last leg."""
-    async with running(tmp_path, Clock()) as m:
+    async with market_in(tmp_path, clock=Clock()) as m:
         number = await market_of(m)
         book = m.desk.instruments.by_code
         if own:

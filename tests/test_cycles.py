@@ -2,8 +2,7 @@
 
 import random
 import shutil
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 import pytest
 from clearing_house import House
 from clearing_market import ACCOUNTS, DAY, INSTRUMENTS, open_market, random_command
-from live import until
+from live import Running, market_in, until
 from recorded import crashed_copy, frame_bounds
 
 from exchange.app import Market, requests, wishes
@@ -152,14 +151,9 @@ class Clock:
         return self.now
 
 
-@asynccontextmanager
-async def running(directory: Path, clock: Clock, watch: float) -> AsyncIterator[Market]:
-    settings = Settings(limits=Limits(watch_seconds=watch, clearing_pause_seconds=0.01))
-    market = await Market.start(directory, clock=clock, settings=settings)
-    try:
-        yield market
-    finally:
-        await market.stop()
+def running(directory: Path, clock: Clock, watch: float) -> Running:
+    limits = Limits(watch_seconds=watch, clearing_pause_seconds=0.01)
+    return market_in(directory, clock=clock, settings=Settings(limits=limits))
 
 
 async def trade(market: Market) -> None:

@@ -1,20 +1,20 @@
 """``hourbook goodput`` from roster to true-up, a table in the market's log, the pages' figures."""
 
-import io
 import json
 import re
 import subprocess
 import sys
-from contextlib import redirect_stderr, redirect_stdout
 from datetime import UTC, datetime, timedelta
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import attested
 import msgspec
 import pytest
 from attested import SECOND, roster, rules, site
+from command import run
+from live import market_in
 from served import CHECKOUT
 
 from benches import goodput as goodput_bench
@@ -28,7 +28,6 @@ from contracts.grades.schedule import schedule
 from contracts.refusals import Refused
 from exchange.app import Market, requests
 from exchange.app.wishes import RequestRefused
-from exchange.cli import root as cli
 
 DAY = 86_400 * SECOND
 DAYS = schedule(attested.EXPIRY, rules())
@@ -36,31 +35,8 @@ PUBLISHED_NS = int(datetime(2026, 11, 16, 9, tzinfo=UTC).timestamp()) * SECOND
 NOW = "2026-11-16T09:00:00"
 
 
-class Done(NamedTuple):
-    """How a command ended."""
-
-    returncode: int
-    stdout: str
-    stderr: str
-
-
-def hourbook(*arguments: object) -> Done:
-    """The command as the console script runs it, in this process: a start costs a second."""
-    out, err = io.StringIO(), io.StringIO()
-    argv, code = sys.argv, 0
-    sys.argv = ["hourbook", *(str(argument) for argument in arguments)]
-    try:
-        with redirect_stdout(out), redirect_stderr(err):
-            cli.main()
-    except SystemExit as end:
-        code = int(end.code or 0)
-    finally:
-        sys.argv = argv
-    return Done(code, out.getvalue(), err.getvalue())
-
-
 def said(*arguments: object) -> dict[str, Any]:
-    done = hourbook(*arguments, "--json")
+    done = run(*arguments, "--json")
     assert done.returncode == 0, done.stderr
     answer: dict[str, Any] = json.loads(done.stdout)
     return answer
@@ -91,20 +67,20 @@ def test_from_a_roster_to_a_true_up(inputs: Path, tmp_path: Path) -> None:
     made = said("goodput", "factors", listed, *logs, "--now", NOW, "--out", out, "--key-file", key)
     assert [row["state"] for row in made["rows"]] == ["DELIVERABLE"] * 2
     assert key.stat().st_mode & 0o777 == 0o600
-    checked = hourbook("goodput", "factors", listed, *logs, "--now", NOW, "--check", out)
+    checked = run("goodput", "factors", listed, *logs, "--now", NOW, "--check", out)
     assert checked.returncode == 0
     assert "to the byte" in checked.stdout
-    both = hourbook("goodput", "factors", listed, *logs, "--check", out, "--out", out)
+    both = run("goodput", "factors", listed, *logs, "--check", out, "--out", out)
     assert (both.returncode, "leave --out out" in both.stderr) == (2, True)
     for alone in (("--dispute", "node 9 was in repair"), ("--before", str(out))):
-        draft = hourbook("goodput", "factors", listed, *logs, "--now", NOW, *alone)
+        draft = run("goodput", "factors", listed, *logs, "--now", NOW, *alone)
         assert (draft.returncode, "--before and --dispute go together" in draft.stderr) == (2, True)
     whole = ("--before", out, "--dispute", "node 9 was in repair")
     later = said("goodput", "factors", listed, *logs, "--now", NOW, *whole)
     assert (later["version"], later["dispute"]) == (2, "node 9 was in repair")
-    binary = hourbook("goodput", "publish", inputs / "alpha.bin", "--data", tmp_path)
+    binary = run("goodput", "publish", inputs / "alpha.bin", "--data", tmp_path)
     assert (binary.returncode, "not a factor table" in binary.stderr) == (1, True)
-    other = hourbook("goodput", "factors", listed, *logs[:-1], "--now", NOW, "--check", out)
+    other = run("goodput", "factors", listed, *logs[:-1], "--now", NOW, "--check", out)
     assert other.returncode == 1
     assert "these inputs make" in other.stderr
     offers = tmp_path / "offers.json"
@@ -116,12 +92,12 @@ def test_from_a_roster_to_a_true_up(inputs: Path, tmp_path: Path) -> None:
     ranked = said("goodput", "cheapest", out, offers, "--price", "2.650")
     assert [place["provider"] for place in ranked["sites"]] == ["alpha", "beta"]
     assert ranked["left_out"] == ["beta/on"]  # a slip that would be the cheapest
-    shown = hourbook("goodput", "cheapest", out, offers, "--price", "2.650").stdout
+    shown = run("goodput", "cheapest", out, offers, "--price", "2.650").stdout
     assert "left out, for want of a factor: beta/on" in shown
     offers.write_text('[{"provider": "gamma", "facility": "one", "price": "2.6"}]')
-    nobody = hourbook("goodput", "cheapest", out, offers, "--price", "2.650", "--json")
+    nobody = run("goodput", "cheapest", out, offers, "--price", "2.650", "--json")
     assert (nobody.returncode, "no offer is of a site" in nobody.stderr) == (1, True)
-    free = hourbook("goodput", "cheapest", out, offers, "--price", "0")
+    free = run("goodput", "cheapest", out, offers, "--price", "0")
     assert (free.returncode, "must be above zero" in free.stderr) == (1, True)
     month = tmp_path / "december.jsonl"
     attested.write(month, december(lost_hours=60))
@@ -132,9 +108,9 @@ def test_from_a_roster_to_a_true_up(inputs: Path, tmp_path: Path) -> None:
     assert (owed["attested_hours"], owed["hours"]) == (744, 744)
     short = 1 - (684 / 744) / (made["rows"][0]["fixed_e4"] / 10_000) - 0.005
     assert owed["cents"] == pytest.approx(owed["invoice_cents"] * short, abs=2)
-    beta = hourbook(*terms[:5], "beta/one", *terms[6:], "--lots", 64)
+    beta = run(*terms[:5], "beta/one", *terms[6:], "--lots", 64)
     assert (beta.returncode, "UNKNOWN_NODE (2122)" in beta.stderr) == (1, True)
-    nobody = hourbook(*terms[:5], "alpha", *terms[6:], "--lots", 64)
+    nobody = run(*terms[:5], "alpha", *terms[6:], "--lots", 64)
     assert (nobody.returncode, "it has alpha/one, beta/one" in nobody.stderr) == (1, True)
     slashed = table.read(out.read_bytes())
     rows = [msgspec.structs.replace(row, provider=f"x/{row.provider}") for row in slashed.rows]
@@ -143,10 +119,10 @@ def test_from_a_roster_to_a_true_up(inputs: Path, tmp_path: Path) -> None:
     attested.write(month, december(lost_hours=60, provider="x/alpha"))
     places = ("goodput", "true-up", month, tmp_path / "slashed.json", "--site", "x/alpha/one")
     assert said(*places, *terms[6:], "--lots", 64)["cents"] == owed["cents"]
-    half = hourbook(*terms, "--lots", 4)
+    half = run(*terms, "--lots", 4)
     assert (half.returncode, "DELIVERY_UNIT (2130)" in half.stderr) == (1, True)
     attested.write(month, december(lost_hours=200))
-    failed = hourbook(*terms, "--lots", 64)
+    failed = run(*terms, "--lots", 64)
     assert (failed.returncode, "failure to deliver" in failed.stdout) == (1, True)
 
 
@@ -161,14 +137,14 @@ def test_an_import_that_is_refused_leaves_no_log(tmp_path: Path) -> None:
     records.write_bytes(msgspec.json.Encoder().encode_lines(back))
     terms = ("goodput", "import", records, where, out, "--key-file")
     for key in ("node.key", "node.key"):
-        done = hourbook(*terms, tmp_path / key)
+        done = run(*terms, tmp_path / key)
         assert (done.returncode, "TIME_ORDER (2111)" in done.stderr) == (1, True)
     (tmp_path / "bad.key").write_text("zz")
-    done = hourbook(*terms, tmp_path / "bad.key")
+    done = run(*terms, tmp_path / "bad.key")
     assert (done.returncode, "bad.key: SYNTAX (2101)" in done.stderr) == (1, True)
     (tmp_path / "words").write_text("step 1\n")
     for swapped, named in (((records, records), records), ((tmp_path / "words", where), "words")):
-        done = hourbook("goodput", "import", *swapped, out)
+        done = run("goodput", "import", *swapped, out)
         assert (done.returncode, f"{named}: " in done.stderr) == (1, True)
     assert not out.exists()
 
@@ -177,7 +153,7 @@ def test_what_the_draw_cannot_be_of_is_named(tmp_path: Path) -> None:
     listed = tmp_path / "roster.json"
     for changes, reason in (({"expiry": "2041-05"}, 2125), ({"grade": "H100-POD"}, 2121)):
         listed.write_bytes(attested.encoded(roster(site("alpha"), **changes)))
-        done = hourbook("goodput", "draw", listed)
+        done = run("goodput", "draw", listed)
         assert (done.returncode, f"({reason})" in done.stderr) == (1, True)
 
 
@@ -197,12 +173,12 @@ def test_a_refused_log_ends_in_one_line(inputs: Path, tmp_path: Path) -> None:
     log = sorted(inputs.glob("*.jsonl"))[0]
     damaged = tmp_path / "log"
     damaged.write_bytes(log.read_bytes().replace(b'"step":7', b'"step":8', 1))
-    done = hourbook("goodput", "compute", damaged)
+    done = run("goodput", "compute", damaged)
     assert done.returncode == 1
     assert len(done.stderr.splitlines()) == 1
     assert "CHAIN_BROKEN (2106)" in done.stderr
     assert said("goodput", "compute", log)["lost_steps"] == 0
-    assert "H100-NODE" in hourbook("goodput", "grades").stdout
+    assert "H100-NODE" in run("goodput", "grades").stdout
 
 
 def test_two_logs_of_the_same_hours(tmp_path: Path) -> None:
@@ -210,10 +186,10 @@ def test_two_logs_of_the_same_hours(tmp_path: Path) -> None:
     buyer = attested.write(tmp_path / "buyer", december(lost_hours=17))
     doubted = attested.write(tmp_path / "doubted", december(lost_hours=18))
     assert said("goodput", "compute", seller, "--against", buyer)["delivered_e4"] == 9_866
-    done = hourbook("goodput", "compute", seller, "--against", doubted)
+    done = run("goodput", "compute", seller, "--against", doubted)
     assert (done.returncode, "arbiter" in done.stderr) == (1, True)
     other = attested.write(tmp_path / "other", attested.job())
-    done = hourbook("goodput", "compute", seller, "--against", other)
+    done = run("goodput", "compute", seller, "--against", other)
     assert (done.returncode, "STALE (2109)" in done.stderr) == (1, True)
 
 
@@ -242,8 +218,7 @@ async def test_a_table_enters_the_log_once_and_survives_a_restart(
     assert again["recorded_before"]
     await market.stop()
     later = PUBLISHED_NS + DAY
-    market = await Market.start(tmp_path, clock=lambda: later)
-    try:
+    async with market_in(tmp_path, clock=lambda: later) as market:
         assert market.desk.factors["H100-NODE", "2026-12"] == text
         second = signed(inputs, 2, first)
         answer = await market.operations.perform(requests.RecordFactors(table=second))
@@ -258,20 +233,15 @@ async def test_a_table_enters_the_log_once_and_survives_a_restart(
         ):
             with pytest.raises(RequestRefused, match=reason):
                 await market.operations.perform(requests.RecordFactors(table=refused))
-    finally:
-        await market.stop()
 
 
 async def test_a_frozen_table_stays_out_of_the_log(inputs: Path, tmp_path: Path) -> None:
     frozen = int((DAYS.frozen - DAYS.published) / timedelta(days=1)) * DAY
-    market = await Market.start(tmp_path, clock=lambda: PUBLISHED_NS + frozen)
-    try:
+    async with market_in(tmp_path, clock=lambda: PUBLISHED_NS + frozen) as market:
         sequence = market.desk.sequence
         with pytest.raises(RequestRefused, match="FROZEN"):
             await market.operations.perform(requests.RecordFactors(table=signed(inputs)))
         assert market.desk.sequence == sequence
-    finally:
-        await market.stop()
 
 
 # The probe
@@ -295,7 +265,7 @@ def test_the_probe_measures_this_machine(tmp_path: Path) -> None:
 
 
 def test_the_probe_of_a_node_that_has_no_name(tmp_path: Path) -> None:
-    done = hourbook("goodput", "probe", "--node", "a b", "--key-file", tmp_path / "node.key")
+    done = run("goodput", "probe", "--node", "a b", "--key-file", tmp_path / "node.key")
     assert (done.returncode, "SYNTAX (2101): not a node's name" in done.stderr) == (1, True)
 
 
@@ -326,11 +296,11 @@ def test_a_probes_report_is_verified_by_whoever_gets_it(tmp_path: Path) -> None:
     good = _signed(_report(), key)
     file.write_bytes(msgspec.json.encode(good))
     assert said("goodput", "check-probe", file, "--key", key.public.upper()) == good
-    shown = hourbook("goodput", "check-probe", file).stdout
+    shown = run("goodput", "check-probe", file).stdout
     assert "600.000   0.6000       600  0.2400" in shown and f"signed {key.public}" in shown
-    wrong = hourbook("goodput", "check-probe", file, "--key", other.public)
+    wrong = run("goodput", "check-probe", file, "--key", other.public)
     assert (wrong.returncode, "WRONG_KEY (2105)" in wrong.stderr) == (1, True)
-    assert hourbook("goodput", "check-probe", tmp_path / "none").returncode == 3
+    assert run("goodput", "check-probe", tmp_path / "none").returncode == 3
     bad = {
         b"{}": "VERSION", b"[]": "SYNTAX", b"\xff": "SYNTAX",
         msgspec.json.encode({**good, "node": "node-2"}): "WRONG_KEY",
@@ -356,7 +326,7 @@ def test_a_probes_report_is_verified_by_whoever_gets_it(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(find_spec("torch") is not None, reason="torch is here")
 def test_without_torch_the_probe_says_what_to_install(tmp_path: Path) -> None:
-    done = hourbook("goodput", "probe", "--key-file", tmp_path / "node.key")
+    done = run("goodput", "probe", "--key-file", tmp_path / "node.key")
     assert (done.returncode, "hourbook[probe]" in done.stderr) == (3, True)
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from command import hourbook
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from index_panel import (
@@ -24,7 +25,6 @@ from index_panel import (
     flat,
     spread_out,
 )
-from typer.testing import CliRunner
 
 from contracts.calendar import Month
 from contracts.decimal_text import format_price
@@ -39,7 +39,6 @@ from contracts.index.tape import FOREVER_NS, Capture, Tape, TapeError
 from exchange.app import requests, wishes
 from exchange.cli.access import operate
 from exchange.cli.output import Failure
-from exchange.cli.root import app
 
 NOW = BASE_DAYS
 LATER_NS = end_ns(day(NOW + 5))
@@ -392,17 +391,6 @@ def test_a_record_that_makes_no_sense_is_refused(wrong: dict[str, object]) -> No
 # The command line
 
 
-def hourbook(*arguments: str, code: int = 0) -> str:
-    """What a command prints; of one that fails the message that ends it."""
-    done = CliRunner().invoke(app, arguments)
-    if code:
-        assert isinstance(done.exception, Failure), done.output
-        assert done.exception.code == code
-        return str(done.exception)
-    assert done.exception is None, done.exception
-    return done.stdout
-
-
 def csv_file(path: Path, days: range, factor: float = 1.0) -> None:
     lines = ["provider,gpu,kind,usd_hr,fetched_at"]
     lines += [
@@ -424,7 +412,7 @@ def test_the_command_line_fixes_shows_verifies_and_records(
     fixed = hourbook("index", "fix", "march.csv", "--date", last, *only, "--json")
     assert [f["price_micros"] for f in json.loads(fixed)["fixings"][-2:]] == [2_880_000] * 2
     again = hourbook("index", "fix", "march.csv", "--date", last, *only, code=1)
-    assert again.startswith("march.csv: REPLAYED (2202)")
+    assert again.startswith("hourbook: march.csv: REPLAYED (2202)")
     hourbook("index", "fix", "better.csv", "--date", on, *only, "--revise")
     table = hourbook("index", "show", CODE)
     assert "REVISED  2.592000" in table and "PUBLISHED  2.880000" in table

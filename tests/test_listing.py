@@ -3,13 +3,12 @@
 import logging
 import subprocess
 import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from datetime import UTC, date, datetime
 from pathlib import Path
 
 import msgspec
 import pytest
+from live import Running, market_in
 from overrides import override
 
 from contracts import registry, symbol
@@ -28,14 +27,9 @@ def noon(day: date) -> int:
     return int(datetime(day.year, day.month, day.day, 12, tzinfo=UTC).timestamp()) * 10**9
 
 
-@asynccontextmanager
-async def running(directory: Path, day: date = TODAY) -> AsyncIterator[Market]:
+def running(directory: Path, day: date = TODAY) -> Running:
     """A market whose clock stands still at noon of a day."""
-    started = await Market.start(directory, clock=lambda: noon(day))
-    try:
-        yield started
-    finally:
-        await started.stop()
+    return market_in(directory, clock=lambda: noon(day))
 
 
 def changed(old: str, new: str, file: str = "h100.toml") -> registry.Registry:

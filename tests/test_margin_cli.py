@@ -10,7 +10,8 @@ import figures
 import margin_figures
 import msgspec
 import pytest
-from test_goodput_cli import hourbook
+from command import run
+from live import market_in
 
 from contracts import history, registry
 from exchange.app import Market, requests
@@ -43,8 +44,7 @@ def rate_of(market: Market, code: str) -> int:
 
 async def test_adopted_parameters_move_the_engines_rates(tmp_path: Path) -> None:
     terms = proposed()
-    market = await Market.start(tmp_path, clock=noon)
-    try:
+    async with market_in(tmp_path, clock=noon) as market:
         listed = market.desk.terms["H100F27"]
         own = rate_of(market, "H100F27")
         assert own == listed.margin_rate(price_micros=_price(market), on=DAY)
@@ -63,14 +63,11 @@ async def test_adopted_parameters_move_the_engines_rates(tmp_path: Path) -> None
         lot = lot_rates(later, "H100F27", listed.multiplier, _price(market), date(2026, 12, 2))
         assert rate_of(market, "H100F27") == lot.hold
         await _is_refused(market, later)
-    finally:
-        await market.stop()
 
 
 async def test_limits_that_an_operator_set_outlive_the_adoption_of_margin(tmp_path: Path) -> None:
     """Of its first time as of a repeat: only the rates are new."""
-    market = await Market.start(tmp_path, clock=noon)
-    try:
+    async with market_in(tmp_path, clock=noon) as market:
         own = rate_of(market, "H100F27")
         limits = requests.SetLimits(code="H100F27", position_limit=7, max_order=3)
         await market.operations.perform(limits)
@@ -80,8 +77,6 @@ async def test_limits_that_an_operator_set_outlive_the_adoption_of_margin(tmp_pa
             (one,) = [one for one in shown if one["code"] == "H100F27"]
             assert (one["position_limit"], one["max_order"]) == (7, 3)
             assert rate_of(market, "H100F27") > own
-    finally:
-        await market.stop()
 
 
 async def _is_refused(market: Market, second: MarginParameters) -> None:
@@ -112,23 +107,23 @@ def test_from_prices_to_the_requirement_on_the_command_line(tmp_path: Path) -> N
     """calibrate, adopt, trade, margin: the figures agree, and a short account is exit code 1."""
     file, picture, data = tmp_path / "m.json", tmp_path / "m.svg", tmp_path / "market"
     today = datetime.now(UTC).date()
-    done = hourbook("clear", "calibrate", "--output", file, "--plot", picture, "--json")
+    done = run("clear", "calibrate", "--output", file, "--plot", picture, "--json")
     assert done.returncode == 0, done.stderr
     shown = json.loads(done.stdout)
     terms = msgspec.json.decode(file.read_bytes(), type=MarginParameters)
     assert shown["parameters"] == json.loads(file.read_text())
     assert (terms.version, terms.effective) == (1, int(f"{today:%Y%m%d}"))
     assert picture.read_text().startswith("<?xml") and "gpurentalprices.com" in picture.read_text()
-    hourbook("admin", "deposit", "1", "100000", "--data", data)
-    done = hourbook("clear", "margin", "--data", data)
+    run("admin", "deposit", "1", "100000", "--data", data)
+    done = run("clear", "margin", "--data", data)
     assert (done.returncode, "no margin parameters" in done.stderr) == (1, True)
-    done = hourbook("clear", "adopt", file, "--data", data, "--json")
+    done = run("clear", "adopt", file, "--data", data, "--json")
     assert json.loads(done.stdout)["adopted"], done.stderr
-    done = hourbook("clear", "margin", "--data", data, "--json")
+    done = run("clear", "margin", "--data", data, "--json")
     assert json.loads(done.stdout) == {"version": 1, "accounts": [], "unknown": {}}
-    done = hourbook("clear", "calibrate", "--data", data, "--json")
+    done = run("clear", "calibrate", "--data", data, "--json")
     assert json.loads(done.stdout)["parameters"]["version"] == 2
-    done = hourbook("clear", "adopt", tmp_path / "absent", "--data", data)
+    done = run("clear", "adopt", tmp_path / "absent", "--data", data)
     assert done.returncode == 2
 
 
@@ -141,14 +136,14 @@ last_day=2026-08-22\n[{panel}.products.H100]\nseries="x"\nlevels={[9] * count}\n
     )
     file = tmp_path / "prices.toml"
     file.write_text(text)
-    done = hourbook("clear", "calibrate", "--prices", file)
+    done = run("clear", "calibrate", "--prices", file)
     assert (done.returncode, done.stdout) == (2, "")
     assert f"{file} is too short a price history: H100 has" in done.stderr
 
 
 def test_a_date_on_which_no_version_can_take_effect_is_a_usage_error() -> None:
     for day, why in (("1999-01-01", "no contract spec covers"), ("2100-01-01", "end of 2099")):
-        done = hourbook("clear", "calibrate", "--effective", day)
+        done = run("clear", "calibrate", "--effective", day)
         assert (done.returncode, done.stdout) == (2, "")
         assert done.stderr.startswith("hourbook: --effective") and why in done.stderr
 
@@ -174,7 +169,7 @@ def test_margin_is_shown_with_its_parts(tmp_path: Path) -> None:
     requirements = clearing.margins()
     assert clearing.daily_volumes(20) == {"A100": 1, "H100": 14}
     clearing.close()
-    done = hourbook("clear", "margin", "--data", tmp_path, "--json")
+    done = run("clear", "margin", "--data", tmp_path, "--json")
     assert done.returncode == 1
     assert done.stderr == (
         "hourbook: accounts short of their margin: 2; account 3 is left out: no margin parameters"
@@ -187,15 +182,15 @@ def test_margin_is_shown_with_its_parts(tmp_path: Path) -> None:
         (r.account, r.requirement) for r in requirements
     ]
     assert all(0 < a["historical"] < a["requirement"] for a in shown)
-    done = hourbook("clear", "limits", "--data", tmp_path, "--supply", "H100F27=4003", "--json")
+    done = run("clear", "limits", "--data", tmp_path, "--supply", "H100F27=4003", "--json")
     limits = {row["code"]: row for row in json.loads(done.stdout)}
     assert limits["H100F27"] == {
         "code": "H100F27", "open_interest": 10, "limit": 1, "spot_limit": 1_000,
     }  # fmt: skip
     assert limits["H100G27"]["spot_limit"] is None
-    assert hourbook("clear", "limits", "--data", tmp_path, "--supply", "X=1").returncode == 2
-    assert hourbook("clear", "limits", "--data", tmp_path, "--supply", "X").returncode == 2
-    done = hourbook("clear", "margin", "--data", tmp_path, "--account", "1")
+    assert run("clear", "limits", "--data", tmp_path, "--supply", "X=1").returncode == 2
+    assert run("clear", "limits", "--data", tmp_path, "--supply", "X").returncode == 2
+    done = run("clear", "margin", "--data", tmp_path, "--account", "1")
     assert (done.returncode, done.stderr) == (0, "")
     assert "concentration" in done.stdout and f"{requirements[0].requirement % 10**6:06d}" in (
         done.stdout

@@ -16,7 +16,7 @@ from typing import Any
 
 import aiohttp
 import pytest
-from live import CODE, Live, clock_ns, opened_live, until
+from live import CODE, Live, clock_ns, market_in, opened_live, until
 from prometheus_client.parser import text_string_to_metric_families
 from served import CHECKOUT, COMMAND, STOP_SECONDS
 
@@ -214,15 +214,12 @@ async def test_a_part_that_ended_is_unhealthy_and_not_ready(
 
 async def test_a_ledger_that_is_off_makes_the_market_cancel_only(tmp_path: Path) -> None:
     settings = Settings(limits=Limits(watch_seconds=0.01))
-    market = await Market.start(tmp_path, clock=clock_ns, settings=settings)
-    try:
+    async with market_in(tmp_path, clock=clock_ns, settings=settings) as market:
         assert market.balanced
         market.clearing._state.ledger.balances[1 << 32] += 1
         await until(lambda: market.desk.mode == Mode.CANCEL_ONLY)
         assert not market.balanced and not market.ready()["ledger_balanced"]
         market.clearing._state.ledger.balances[1 << 32] -= 1
-    finally:
-        await market.stop()
 
 
 @pytest.mark.parametrize(
@@ -235,13 +232,10 @@ def test_metrics_are_for_this_machine(remote: str | None, let_in: bool) -> None:
 
 async def test_metrics_can_be_off(tmp_path: Path) -> None:
     settings = Settings(serve=Serve(metrics="off"))
-    market = await Market.start(tmp_path, clock=clock_ns, settings=settings)
-    try:
+    async with market_in(tmp_path, clock=clock_ns, settings=settings) as market:
         live = Live(market, await market.listen("127.0.0.1", 0))
         assert (await get(live, "/metrics"))[0] == 404
         assert (await get(live, "/ready"))[0] == 200
-    finally:
-        await market.stop()
 
 
 def test_a_match_through_several_books_is_one_trade() -> None:
@@ -290,8 +284,7 @@ async def test_a_stop_reports_what_was_queued_and_refuses_the_rest(tmp_path: Pat
     await live._clients.aclose()
     report = replay(tmp_path, Engine)
     assert report.divergence is None and report.state_hash.hex() == final
-    again = await Market.start(tmp_path, clock=clock_ns)
-    try:
+    async with market_in(tmp_path, clock=clock_ns) as again:
         quotes = await again.desk.quotes.read()
         assert bool(accepted) is (listed.id in quotes and quotes[listed.id][0] == price)
         kinds = [
@@ -301,8 +294,6 @@ async def test_a_stop_reports_what_was_queued_and_refuses_the_rest(tmp_path: Pat
         ]
         before_restart = kinds[: len(kinds) - kinds[::-1].index(EventKind.RECOVERED) - 1]
         assert EventKind.CHECKPOINTED in before_restart[-3:]
-    finally:
-        await again.stop()
 
 
 async def test_a_connection_that_has_ended_leaves_nothing_for_the_collector(live: Live) -> None:

@@ -6,7 +6,8 @@ from typing import Any
 
 import msgspec
 import pytest
-from test_corrections import Clock, running
+from live import market_in
+from test_corrections import Clock
 
 from exchange.app import Market, requests
 from exchange.app.wishes import RequestRefused
@@ -19,7 +20,7 @@ MINUTE = 60
 
 @pytest.fixture
 async def market(tmp_path: Path) -> AsyncIterator[Market]:
-    async with running(tmp_path, Clock()) as started:
+    async with market_in(tmp_path, clock=Clock()) as started:
         await started.operations.perform(requests.OpenAccount(account=1))
         yield started
 
@@ -110,7 +111,7 @@ async def test_of_a_key_that_is_gone_nothing_is_approved(
 async def test_a_key_that_is_rotated_again_ends_when_that_was_first_said(tmp_path: Path) -> None:
     """And once it has ended it counts as revoked: nothing follows it any more."""
     clock = Clock()
-    async with running(tmp_path, clock) as market:
+    async with market_in(tmp_path, clock=clock) as market:
         key_id = made(market, "trade")
         ends = [
             (await market.operations.perform(requests.RotateKey(key_id=key_id, overlap_seconds=s)))[
@@ -139,7 +140,7 @@ async def test_nobody_makes_himself_a_second_name_over_http(market: Market, scop
 async def test_a_clock_set_back_brings_no_proposal_back(tmp_path: Path) -> None:
     """What the log's own time has left behind is over, also after a restart."""
     clock = Clock()
-    async with running(tmp_path, clock) as market:
+    async with market_in(tmp_path, clock=clock) as market:
         await market.operations.perform(requests.OpenAccount(account=1))
         anne, bert = made(market), made(market)
         hers = await proposed(market, anne)
@@ -149,7 +150,7 @@ async def test_a_clock_set_back_brings_no_proposal_back(tmp_path: Path) -> None:
         clock.now += 10 * MINUTE * 10**9
         his = await proposed(market, bert)
     clock.now -= 60 * MINUTE * 10**9
-    async with running(tmp_path, clock) as market:
+    async with market_in(tmp_path, clock=clock) as market:
         assert "expired" in await refused(market, hers, bert)
         assert [one["by"] for one in market.operations._approvals.waiting()] == [bert]
         assert (await market.operations.perform(his, anne))["approved_by"] == anne
@@ -185,7 +186,7 @@ async def test_a_switch_that_is_thrown_again_is_lifted_by_no_older_proposal(
     """Of the second reason who proposed before it knew nothing; also after a restart."""
     lift = msgspec.structs.replace(kill, lift=True, reason="mended")
     clock = Clock()
-    async with running(tmp_path, clock) as market:
+    async with market_in(tmp_path, clock=clock) as market:
         perform = market.operations.perform
         await perform(requests.OpenAccount(account=1))
         anne, bert = made(market), made(market)
@@ -193,7 +194,7 @@ async def test_a_switch_that_is_thrown_again_is_lifted_by_no_older_proposal(
         first, second = [await perform(lift, anne) for _ in range(2)]
         await perform(requests.Approve(proposal=first["proposal"]), bert)
         await perform(kill)
-    async with running(tmp_path, clock) as market:
+    async with market_in(tmp_path, clock=clock) as market:
         stale = requests.Approve(proposal=second["proposal"])
         assert "thrown again after proposal" in await refused(market, stale, bert)
         assert market.desk.killed_by(1) == [kill.scope]

@@ -3,7 +3,7 @@
 import random
 from pathlib import Path
 
-from live import CODE, Live, clock_ns
+from live import CODE, Live, clock_ns, market_in
 
 from clients.aio import AsyncClient
 from exchange.app import Market
@@ -75,11 +75,8 @@ async def test_a_day_settled_offline_after_a_restart_is_moved_into_the_quote(
         await client.enter(CODE, "buy", 1, bid)
         await other.enter(CODE, "sell", 1, bid + 4)
         scale = listed.tick_scale
-    market = await Market.start(tmp_path, clock=clock_ns)
-    try:
+    async with market_in(tmp_path, clock=clock_ns) as market:
         assert not market.listening
         settled = await market.operations.perform(Settle())
         assert settled["settlement_prices"][CODE] == f"{bid * scale / 1_000_000:.6f}"
         assert settled["divergences"] == 0
-    finally:
-        await market.stop()

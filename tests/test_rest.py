@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import aiohttp
 import pytest
+from live import market_in
 
 from clients.aio import AsyncClient
 from exchange.app import Market
@@ -116,15 +117,12 @@ class House:
 @pytest.fixture
 async def house(tmp_path: Path) -> AsyncIterator[House]:
     clock = Clock()
-    market = await Market.start(tmp_path, clock=clock)
-    try:
+    async with market_in(tmp_path, clock=clock) as market:
         base = (await market.listen("127.0.0.1", 0)).http.removesuffix("/api/v1")
         opened = House(market, clock, base)
         async with opened.http:
             await opened.trade()
             yield opened
-    finally:
-        await market.stop()
 
 
 def text(ticks: int) -> str:

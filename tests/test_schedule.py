@@ -16,6 +16,7 @@ from random import Random
 from typing import Any, NamedTuple
 
 import pytest
+from live import market_in
 from overrides import override
 from served import COMMAND
 
@@ -345,8 +346,7 @@ def test_a_served_market_follows_its_calendar_if_its_settings_say_so(tmp_path: P
 
 async def test_a_first_combination_may_be_listed_while_a_look_waits(tmp_path: Path) -> None:
     monday = stamp("2026-11-23T15:00")
-    market = await Market.start(tmp_path, clock=lambda: monday, settings=MARKET)
-    try:
+    async with market_in(tmp_path, clock=lambda: monday, settings=MARKET) as market:
         request = requests.ListContract(code="H100Z26-H100F27")
         listing = asyncio.create_task(market.operations.perform(request))
         await asyncio.sleep(0)  # it has the turn
@@ -354,8 +354,6 @@ async def test_a_first_combination_may_be_listed_while_a_look_waits(tmp_path: Pa
         await look.look()
         await listing
         assert market.desk.instruments.by_code[request.code].state == CONTINUOUS
-    finally:
-        await market.stop()
 
 
 @pytest.mark.parametrize("settles", [True, False])
@@ -366,8 +364,7 @@ async def test_a_market_suspended_over_a_close_trades_in_the_next_session(
     operator closed it. If an operator settles, nothing trades on the old date meanwhile."""
     now = stamp("2026-11-23T20:00")
     settings = Settings(schedule=Schedule(follow=True, settle=settles))
-    market = await Market.start(tmp_path, clock=lambda: now, settings=settings)
-    try:
+    async with market_in(tmp_path, clock=lambda: now, settings=settings) as market:
         follower = Follower(market.desk, market.operations, lambda: now, settles=settles)
         listed = market.desk.instruments.by_code[CODE]
         assert listed.state == CONTINUOUS
@@ -378,8 +375,6 @@ async def test_a_market_suspended_over_a_close_trades_in_the_next_session(
             await market.operations.perform(requests.Settle())
             await follower.look()
         assert (listed.state, market.desk.business_date) == (CONTINUOUS, 20261124)
-    finally:
-        await market.stop()
 
 
 async def test_what_was_resumed_after_its_last_session_is_closed_when_the_next_begins(
@@ -387,8 +382,7 @@ async def test_what_was_resumed_after_its_last_session_is_closed_when_the_next_b
 ) -> None:
     now = stamp("2026-11-30T21:59")
     settings = Settings(schedule=Schedule(follow=True))
-    market = await Market.start(tmp_path, clock=lambda: now, settings=settings)
-    try:
+    async with market_in(tmp_path, clock=lambda: now, settings=settings) as market:
         follower = Follower(market.desk, market.operations, lambda: now, settles=True)
         last, other = (market.desk.instruments.by_code[code] for code in (LAST, CODE))
         now = stamp("2026-11-30T22:10")
@@ -403,8 +397,6 @@ async def test_what_was_resumed_after_its_last_session_is_closed_when_the_next_b
         now = stamp("2026-11-30T22:31")
         await follower.look()
         assert (last.state, other.state) == (CLOSED, PRE_OPEN)
-    finally:
-        await market.stop()
 
 
 async def test_a_volatility_auction_at_the_close_goes_on_as_the_closing_auction(
@@ -413,8 +405,7 @@ async def test_a_volatility_auction_at_the_close_goes_on_as_the_closing_auction(
     """And the market's other auctions are told their indicative prices meanwhile."""
     now = stamp("2026-11-23T21:54")
     settings = Settings(schedule=Schedule(follow=True))
-    market = await Market.start(tmp_path, clock=lambda: now, settings=settings)
-    try:
+    async with market_in(tmp_path, clock=lambda: now, settings=settings) as market:
         follower = Follower(market.desk, market.operations, lambda: now, settles=True)
         listed, other = (market.desk.instruments.by_code[code] for code in (CODE, LAST))
         await market.operations.perform(requests.Auction(code=CODE))
@@ -426,8 +417,6 @@ async def test_a_volatility_auction_at_the_close_goes_on_as_the_closing_auction(
         now = stamp("2026-11-23T22:00:01")
         await follower.look()
         assert (listed.state, other.state, market.desk.day_open) == (CLOSED, CLOSED, False)
-    finally:
-        await market.stop()
 
 
 @pytest.mark.parametrize("looks", [True, False])
@@ -437,8 +426,7 @@ async def test_a_correction_of_the_settled_date_is_booked_before_the_next_one_op
     """By the schedule that settles, whether it looks in between or the next date is due first."""
     now = stamp("2026-11-23T21:00")
     settings = Settings(schedule=Schedule(follow=True))
-    market = await Market.start(tmp_path, clock=lambda: now, settings=settings)
-    try:
+    async with market_in(tmp_path, clock=lambda: now, settings=settings) as market:
         follower = Follower(market.desk, market.operations, lambda: now, settles=True)
         listed = market.desk.instruments.by_code[CODE]
         now = stamp("2026-11-23T22:05")
@@ -451,8 +439,6 @@ async def test_a_correction_of_the_settled_date_is_booked_before_the_next_one_op
         await follower.look()
         assert (listed.settlement_price, market.desk.business_date) == (2_900_000, 20261124)
         assert listed.state == PRE_OPEN
-    finally:
-        await market.stop()
 
 
 async def test_listings_that_a_crash_left_without_a_date_get_one(
@@ -465,24 +451,18 @@ async def test_listings_that_a_crash_left_without_a_date_get_one(
         assert market.desk.instruments.by_id and not market.desk.business_date
         await market.stop()
     settings = Settings(schedule=Schedule(follow=True))
-    market = await Market.start(tmp_path, clock=lambda: now, settings=settings)
-    try:
+    async with market_in(tmp_path, clock=lambda: now, settings=settings) as market:
         listed = market.desk.instruments.by_code[CODE]
         assert (listed.state, market.desk.business_date) == (CONTINUOUS, 20261123)
-    finally:
-        await market.stop()
 
 
 async def test_a_date_opened_early_is_the_next_business_date(tmp_path: Path) -> None:
     now = stamp("2026-12-24T15:00")  # a Thursday; Friday is a holiday
     settings = Settings(schedule=Schedule(follow=True))
-    market = await Market.start(tmp_path, clock=lambda: now, settings=settings)
-    try:
+    async with market_in(tmp_path, clock=lambda: now, settings=settings) as market:
         await market.operations.perform(requests.Settle())
         opened = await market.operations.perform(requests.OpenDay())
         assert opened["business_date"] == 20261228
-    finally:
-        await market.stop()
 
 
 async def test_a_step_that_comes_while_a_look_waits_is_carried_out_after_it(
@@ -495,8 +475,7 @@ async def test_a_step_that_comes_while_a_look_waits_is_carried_out_after_it(
     def clock() -> int:
         return before + int((loop.time() - begun) * NS)
 
-    market = await Market.start(tmp_path, clock=lambda: before)
-    try:
+    async with market_in(tmp_path, clock=lambda: before) as market:
         await market.operations.perform(requests.Settle())
         await market.operations.perform(requests.OpenDay(date=20261124))
         listed = market.desk.instruments.by_code[CODE]
@@ -510,8 +489,6 @@ async def test_a_step_that_comes_while_a_look_waits_is_carried_out_after_it(
             while listed.state != CONTINUOUS:
                 await asyncio.sleep(0.01)
         following.cancel()
-    finally:
-        await market.stop()
 
 
 async def test_what_holds_the_schedule_up_is_logged_once(

@@ -8,6 +8,7 @@ from asyncio import AbstractEventLoop
 from pathlib import Path
 
 import pytest
+from live import market_in
 from test_app import NOON_NS, eventually, perform, running, states
 
 from exchange.app import Market, identity, requests, standby, wishes
@@ -165,12 +166,9 @@ async def test_a_calendar_that_does_not_settle_waits_for_who_does(
     async with running(tmp_path, FRIDAY_NS) as m:
         await m.desk.perform([wishes.close_day(20261120)])
     monday = FRIDAY_NS + 3 * DAY_NS
-    m = await Market.start(tmp_path, clock=lambda: monday, settings=follows)
-    try:
+    async with market_in(tmp_path, clock=lambda: monday, settings=follows) as m:
         assert m.desk.business_date == 20261120
         assert "20261123 waits: settle business date 20261120" in caplog.text
-    finally:
-        await m.stop()
 
 
 async def test_who_asks_a_market_that_nobody_serves_opens_no_day(tmp_path: Path) -> None:

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from live import market_in
 
-from exchange.app import Market
 from exchange.app.requests import Deposit
 from exchange.gateway.auth import create_key
 
@@ -25,8 +25,7 @@ def address(tmp_path: Path) -> Iterator[str]:
     found: list[str] = []
 
     async def serve() -> None:
-        market = await Market.start(tmp_path / "market")
-        try:
+        async with market_in(tmp_path / "market") as market:
             await market.operations.perform(Deposit(account=1, amount="5000000"))
             key_id, secret = create_key(tmp_path / "market", 1, "trade")
             (tmp_path / "key.json").write_text(json.dumps({"key_id": key_id, "secret": secret}))
@@ -34,8 +33,6 @@ def address(tmp_path: Path) -> Iterator[str]:
             ready.set()
             while not done.is_set():
                 await asyncio.sleep(0.01)
-        finally:
-            await market.stop()
 
     thread = threading.Thread(target=lambda: asyncio.run(serve()))
     thread.start()
