@@ -349,10 +349,10 @@ class AsyncRest:
             raise ConnectionLost(f"no answer from {self.url}: {error}") from error
 
 
-def signed_headers(key: Key, target: str, now_ns: int, method: str = "GET") -> dict[str, str]:
-    """Return the headers that sign a request without a body."""
+def signed_headers(key: Key, target: str, now_ns: int) -> dict[str, str]:
+    """Return the headers that sign a GET."""
     timestamp_ms, nonce = now_ns // 1_000_000, key.next_nonce(now_ns)
-    text = signed_request(timestamp_ms, nonce, key.key_id, method, target, b"")
+    text = signed_request(timestamp_ms, nonce, key.key_id, "GET", target, b"")
     return {
         "Hourbook-Key": key.key_id,
         "Hourbook-Timestamp": str(timestamp_ms),

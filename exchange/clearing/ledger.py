@@ -100,11 +100,6 @@ PURPOSES: Final = {
 Posting = tuple[int, int, int]  # (debit, credit, amount): ledger account ids and micro-dollars > 0
 
 
-def ledger_account(code: Code, owner: int = 0) -> int:
-    """Return the id of a ledger account; for CASH ``owner`` is the trading account."""
-    return code << OWNER_BITS | owner
-
-
 @cache
 def ledger_name(account: int) -> str:
     """Return the name of a ledger account: ``bank``, ``cash/7``."""
@@ -112,10 +107,10 @@ def ledger_name(account: int) -> str:
     return f"cash/{owner}" if code is Code.CASH else code.name.lower()
 
 
-BANK: Final = ledger_account(Code.BANK)
-HOUSE_FEES: Final = ledger_account(Code.HOUSE_FEES)
-VM_CLEARING: Final = ledger_account(Code.VM_CLEARING)
-SUSPENSE: Final = ledger_account(Code.SUSPENSE)
+BANK: Final = Code.BANK << OWNER_BITS
+HOUSE_FEES: Final = Code.HOUSE_FEES << OWNER_BITS
+VM_CLEARING: Final = Code.VM_CLEARING << OWNER_BITS
+SUSPENSE: Final = Code.SUSPENSE << OWNER_BITS
 _CASH_CODE: Final = int(Code.CASH)
 CASH: Final = _CASH_CODE << OWNER_BITS  # with a trading account's number: its cash
 TRADE_ENTRY: Final = int(EntryKind.TRADE)

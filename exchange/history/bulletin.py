@@ -12,9 +12,10 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from exchange.history.picture import Picture, clearing_price
+from exchange.history.picture import Picture
 from exchange.history.records import CORRECTIONS, TRADE, TRANSFERRED, EventRow, event_row, kinds_of
 from exchange.journal.frame import Frame
+from exchange.marketdata.instruments import micros_text
 from exchange.messages import INDEX_BITS, EventFlag, EventKind, TransferKind
 
 LARGE_LOTS: Final = 25
@@ -195,7 +196,7 @@ class Bulletin:
             price = self.picture.listed(number)
             assert price is not None, "a line is of a listed instrument"
             was = before.get(number, 0)
-            settlement = None if line.settlement is None else clearing_price(line.settlement)
+            settlement = None if line.settlement is None else micros_text(line.settlement)
 
             def ticks(value: int | None, text: Any = price.price_text) -> str | None:
                 return None if value is None else str(text(value))

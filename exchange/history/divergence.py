@@ -41,6 +41,7 @@ from exchange.messages import (
     EventKind,
 )
 
+COMMANDS_SHOWN: Final = 20  # of a divergent batch
 _COPIED: Final = {  # fields that the first event of such a command copies from it
     CommandKind.ENTER: ("account", "instrument", "price", "quantity", "key_lo", "key_hi"),
     CommandKind.DEPOSIT: ("account", "price", "key_lo", "key_hi"),
@@ -186,13 +187,15 @@ def _events(
     return batch
 
 
-def _commands(frame: Frame, picture: Picture, most: int = 20) -> list[tuple[int, str]]:
+def _commands(frame: Frame, picture: Picture) -> list[tuple[int, str]]:
     first, count = frame.opening.first_sequence, frame.opening.count
     shown = [
         (first + n, command_line(command_at(frame.commands, n), picture))
-        for n in range(min(count, most))
+        for n in range(min(count, COMMANDS_SHOWN))
     ]
-    return shown if count <= most else [*shown, (first + most, f"... and {count - most} more")]
+    if count > COMMANDS_SHOWN:
+        shown.append((first + COMMANDS_SHOWN, f"... and {count - COMMANDS_SHOWN} more"))
+    return shown
 
 
 def _first_difference(recorded: bytes, replayed: bytes) -> int:

@@ -10,7 +10,6 @@ from exchange.marketdata.instruments import (
     MICRO_DIGITS,
     Instrument,
     Instruments,
-    decimal_text,
 )
 from exchange.messages import EventKind, Mode
 
@@ -91,8 +90,3 @@ def money(micros: int) -> str:
     whole, part = divmod(abs(micros), 10**MICRO_DIGITS)
     decimals = f"{part:0{MICRO_DIGITS}d}".rstrip("0").ljust(2, "0")
     return f"{'-' if micros < 0 else ''}{whole:,}.{decimals}"
-
-
-def clearing_price(micros: int) -> str:
-    """Return a clearing price (mark, settlement) as dollars per GPU-hour."""
-    return decimal_text(micros, MICRO_DIGITS)

@@ -3,15 +3,15 @@
 from typing import Any
 
 from exchange.engine import Engine
-from exchange.history.picture import Picture, clearing_price, money
+from exchange.history.picture import Picture, money
+from exchange.marketdata.instruments import micros_text
 from exchange.messages import AccountKind, TradingState
 
 
-def book(engine: Engine, picture: Picture, code: str, levels: int = 0) -> dict[str, Any]:
-    """Return an instrument's book, its best ``levels`` or all (0), and its state. KeyError: not
-    listed."""
+def book(engine: Engine, picture: Picture, code: str) -> dict[str, Any]:
+    """Return an instrument's whole book and its state. KeyError: not listed."""
     listed = picture.instruments.by_code[code]
-    bids, asks = engine.book(listed.id, levels)
+    bids, asks = engine.book(listed.id, 0)
     stands = engine.instrument(listed.id)
 
     def shown(side: list[tuple[int, int, int]]) -> list[dict[str, Any]]:
@@ -24,7 +24,7 @@ def book(engine: Engine, picture: Picture, code: str, levels: int = 0) -> dict[s
         "instrument": code,
         "state": TradingState(stands["state"]).name,
         # The engine's mark of a combination is micro-dollars per lot
-        "mark": clearing_price(picture.instruments.mark(listed) if listed.legs else stands["mark"]),
+        "mark": micros_text(picture.instruments.mark(listed) if listed.legs else stands["mark"]),
         "low_limit": listed.price_text(stands["low"]),
         "high_limit": listed.price_text(stands["high"]),
         "bids": shown(bids),

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any, Final
 
-from exchange.history.picture import Picture, clearing_price, money
+from exchange.history.picture import Picture, money
 from exchange.history.records import (
     COMMANDS_OF_ACCOUNT,
     COMMANDS_OF_INSTRUMENT,
@@ -15,6 +15,7 @@ from exchange.history.records import (
     EventRow,
 )
 from exchange.history.walk import time_text
+from exchange.marketdata.instruments import micros_text
 from exchange.marketdata.stream import signed
 from exchange.messages import (
     INDEX_BITS,
@@ -289,7 +290,7 @@ def command_line(command: Command, picture: Picture, instrument: int | None = No
         return (
             f"{kind} {member_name(TransferKind, command.tif)}: {account} {verb} account"
             f" {command.target_lo} {command.quantity:,} {picture.code(command.instrument)} at"
-            f" {clearing_price(command.price)}"
+            f" {micros_text(command.price)}"
         )
     return kind + _of_whom(command, picture)
 
@@ -381,15 +382,14 @@ def _leg_line(row: EventRow, picture: Picture) -> str:
     line = f"{start}: account {row[6]} {verb} {row[9]:,} of account {row[12]} at"
     leg = f"leg {row[4] & 0xFF} of {row[4] >> 8} of {match}"
     if row[2] == EventKind.LEG_ADJUSTED:
-        was, now = clearing_price(signed(row[11])), clearing_price(row[8])
+        was, now = micros_text(signed(row[11])), micros_text(row[8])
         return f"{line} {was}, now at {now}, {leg}"
     if row[2] == EventKind.LEG_STATED:
-        return f"{line} {clearing_price(row[8])}, {leg}, corrected with the last"
+        return f"{line} {micros_text(row[8])}, {leg}, corrected with the last"
     fees = (-row[13], -row[14]) if traded else (row[13], row[14])
     back = "" if traded else " back"
     return (
-        f"{line} {clearing_price(row[8])}, {leg}, fees {money(fees[0])} and {money(fees[1])}"
-        f" USD{back}"
+        f"{line} {micros_text(row[8])}, {leg}, fees {money(fees[0])} and {money(fees[1])} USD{back}"
     )
 
 
@@ -399,7 +399,7 @@ def _transfer_line(row: EventRow, picture: Picture) -> str:
     what = "the first answer again" if again else member_name(TransferKind, row[4])
     return (
         f"LOTS_TRANSFERRED {what}: account {row[6]} {verb} {row[9]:,} {picture.code(row[5])} of"
-        f" account {row[7]} at {clearing_price(row[8])}"
+        f" account {row[7]} at {micros_text(row[8])}"
     )
 
 
@@ -533,7 +533,7 @@ def _instrument_line(row: EventRow, picture: Picture) -> str:
     listed = picture.listed(number)
     if kind == EventKind.INSTRUMENT_LISTED and listed is not None and listed.legs:
         return start  # a combination has no clearing price of its own
-    return f"{start} at {clearing_price(row[8])}"
+    return f"{start} at {micros_text(row[8])}"
 
 
 def _account_line(row: EventRow) -> str:

@@ -191,13 +191,12 @@ def headers(file: File, offset: int) -> Iterator[tuple[int, Opening]]:
         offset += head.length
 
 
-def make_index(storage: Storage, segment: Segment, marks: Marks | None = None) -> list[Mark]:
-    """Return a segment's marks from its frames' headers, continuing after ``marks`` if given."""
-    made = marks or Marks()
+def make_index(storage: Storage, segment: Segment) -> list[Mark]:
+    """Return a segment's marks from its frames' headers."""
+    made = Marks()
     file = open_segment(storage, segment)
     try:
-        start = made.marks[-1][2] if made.marks else 0
-        for offset, head in headers(file, start):
+        for offset, head in headers(file, 0):
             made.note(head.first_sequence, head.stamp, offset)
     finally:
         file.close()

@@ -178,7 +178,7 @@ class Examined(msgspec.Struct, frozen=True):
     why: str
 
 
-def examine(storage: Storage, engine: Engine, exchange_id: bytes | None = None) -> list[Examined]:
+def examine(storage: Storage, engine: Engine) -> list[Examined]:
     """Check all snapshots as recovery would, with the whole self-check; newest first.
 
     ``engine`` is overwritten: each snapshot is restored into it. The tape is not compared.
@@ -190,7 +190,7 @@ def examine(storage: Storage, engine: Engine, exchange_id: bytes | None = None) 
             size = storage.size(name)
             header = read_header(storage, name)
             state_hash = header.state_hash.hex()
-            check_kin(header, own, exchange_id)
+            check_kin(header, own, None)
             header, point, image = load(storage, name)
             stamp = point.stamp
             check_log(storage, header, point)
