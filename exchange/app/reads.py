@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from exchange.clearing import Clearing
-from exchange.clearing.reading import Candle, Price, Reading
+from exchange.clearing.reading import Reading
 from exchange.clearing.standing import Standing
 from exchange.clearing.statements import CASH_LINES, Statement
 from exchange.marketdata.instruments import micros_text
@@ -19,24 +19,12 @@ from exchange.messages.rest import (
 _MONEY = ("opening", *CASH_LINES, "closing", "unrealized", "profit")
 
 
-class Books:
+class Books(Reading):
     """Clearing for readers; called in a thread that is neither the loop's nor clearing's own."""
 
     def __init__(self, clearing: Clearing, ledger: Path) -> None:
+        super().__init__(ledger)
         self._clearing = clearing
-        self._reading = Reading(ledger)
-
-    def candles(
-        self, instrument: int, seconds: int, start: int, most: int
-    ) -> tuple[list[Candle], int | None]:
-        """As ``Reading.candles``."""
-        return self._reading.candles(instrument, seconds, start, most)
-
-    def prices(
-        self, instrument: int | None, dates: tuple[int, int], after: int, most: int
-    ) -> list[Price]:
-        """As ``Reading.prices``."""
-        return self._reading.prices(instrument, dates, after, most)
 
     def statement(self, account: int, date: int | None) -> StatementReport:
         """Return an account's statement. KeyError: clearing does not know the account yet."""

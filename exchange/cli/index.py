@@ -10,6 +10,7 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
+import msgspec
 import typer
 
 from exchange.app import requests
@@ -401,8 +402,6 @@ def _named(counts: dict[str, int]) -> str:
 
 def _facts(index: "Index", methodology: "Methodology") -> dict[str, Any]:
     """Return an index's rules as text, in order."""
-    import msgspec  # noqa: PLC0415
-
     facts: dict[str, Any] = msgspec.to_builtins(index, str_keys=True)
     return facts | {"rules_hash": methodology.rules_hash(index.code).hex()}
 

@@ -10,6 +10,7 @@ import typer
 
 from exchange.app import requests
 from exchange.cli.access import DEFAULT_DATA, Data, Json, market_command
+from exchange.cli.clear import ledger
 from exchange.cli.output import (
     Exit,
     dollars,
@@ -54,8 +55,6 @@ def margin(
 ) -> None:
     """Print what every account with positions or deliveries must have, and of what parts; 1 if one
     is short, or holds what the parameters do not cover."""
-    from exchange.cli.clear import ledger  # noqa: PLC0415
-
     with ledger(data) as clearing, progress("margin") as advance:
         try:
             found = clearing.margins(advance or _quiet)
@@ -99,7 +98,6 @@ def limits(
 ) -> None:
     """Print what one account may hold by open interest, or of a deliverable supply, per expiry."""
     from exchange.clearing.margin import rules  # noqa: PLC0415
-    from exchange.cli.clear import ledger  # noqa: PLC0415
 
     supplies = {}
     for given in supply or []:
@@ -164,8 +162,6 @@ def calibrate(
         fail(f"--effective {on}: a version takes effect by the end of {YEAR_MOST}", Exit.USAGE)
     before, volumes = None, dict[str, int]()
     if data is not None:
-        from exchange.cli.clear import ledger  # noqa: PLC0415
-
         with ledger(data) as clearing:
             adopted = clearing.margin_versions()
             before = adopted[-1] if adopted else None

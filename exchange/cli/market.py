@@ -5,6 +5,7 @@ import contextlib
 import errno
 import logging
 import socket
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
@@ -175,8 +176,6 @@ def demo(
 
 
 async def _demo(seconds: int, seed: int, stay: bool, as_json: bool) -> bool:
-    import tempfile  # noqa: PLC0415
-
     from exchange.sim import demo  # noqa: PLC0415
 
     stopped = signals.stop_signal()

@@ -7,6 +7,7 @@ import typer
 
 from exchange.app import requests
 from exchange.cli.access import DEFAULT_DATA, Account, Data, Expiry, Json, market_command
+from exchange.cli.clear import ledger
 from exchange.cli.output import Exit, fail, show_json
 
 app = typer.Typer()  # listed among the commands of `clear`
@@ -29,8 +30,6 @@ def expire(
 @app.command("box")
 def box(account: Account, data: Data = DEFAULT_DATA, as_json: Json = False) -> None:
     """Show a lender what a box holds, its margin, coverage and liquidity. Reads alone."""
-    from exchange.cli.clear import ledger  # noqa: PLC0415
-
     with ledger(data) as clearing:
         try:
             found = clearing.box(account)

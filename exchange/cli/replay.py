@@ -10,6 +10,7 @@ import typer
 
 from exchange.cli.access import Json
 from exchange.cli.output import Exit, fail, plain, progress, show_facts, show_json, show_table
+from exchange.messages import EVENT_BYTES
 
 if TYPE_CHECKING:
     from exchange.history.picture import Picture
@@ -158,7 +159,6 @@ def _player(factor: float, picture: "Picture", as_json: bool) -> "Take":
     from exchange.history.records import event_row  # noqa: PLC0415
     from exchange.history.walk import time_text  # noqa: PLC0415
     from exchange.history.words import event_line  # noqa: PLC0415
-    from exchange.messages import EVENT_BYTES  # noqa: PLC0415
 
     started: list[tuple[int, int]] = []  # stamp of the first batch, and when it was printed
 

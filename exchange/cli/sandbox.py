@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
+import msgspec
 import typer
 
 from exchange.cli import signals
@@ -116,8 +117,6 @@ def _folder(data: Path | None, *, in_memory: bool) -> Iterator[Path]:
 
 
 def _rates(text: str, delay_ms: int) -> "Rates":
-    import msgspec  # noqa: PLC0415
-
     from exchange.gateway.faults import Rates  # noqa: PLC0415
 
     given = dict(part.partition("=")[::2] for part in text.split(",") if part)

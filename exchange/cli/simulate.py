@@ -1,6 +1,7 @@
 """``hourbook simulate``: the whole market in a seeded storm of faults."""
 
 import logging
+import time
 from typing import Annotated
 
 import typer
@@ -28,8 +29,6 @@ def simulate(
     Exit code 1 names the seed that failed; the same seed fails again in the same way. With a bug
     in it is 1 also if no seed found it, and says that.
     """
-    import time  # noqa: PLC0415
-
     from exchange.sim import storm  # noqa: PLC0415
     from exchange.sim.bugs import BUGS  # noqa: PLC0415
 

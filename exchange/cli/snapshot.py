@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, NoReturn
 
+import msgspec
 import typer
 
 from exchange.cli import signals
@@ -87,8 +88,6 @@ def verify(directory: Directory, as_json: Json = False) -> None:
     Exit code 1 if none is good or one of this build is not. Those of another build are told apart,
     and so is what gateway and desk know, without which a start only takes longer.
     """
-    import msgspec  # noqa: PLC0415
-
     from exchange.app.standby import view_reason  # noqa: PLC0415
     from exchange.engine import Engine  # noqa: PLC0415
     from exchange.journal import snapshots  # noqa: PLC0415

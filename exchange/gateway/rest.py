@@ -183,12 +183,9 @@ class Rest:
     # From memory
 
     async def contracts(self, asked: Asked) -> rest.Contracts:
-        day = str(self._hub.feed.instruments.business_date or "")
-        on = (
-            date.fromisoformat(day)
-            if day
-            else datetime.fromtimestamp(self._hub.now_ms() // 1_000, UTC).date()
-        )
+        number = self._hub.feed.instruments.business_date
+        now = datetime.fromtimestamp(self._hub.now_ms() // 1_000, UTC)
+        on = date_of(number) if number else now.date()
         return rest.Contracts(contracts=list(products(self._contracts, on)))
 
     async def instruments(self, asked: Asked) -> wire.Instruments:
