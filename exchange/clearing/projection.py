@@ -229,13 +229,10 @@ class Projection:
 
         It is not a trade of the leg's book, so it adds no volume and no last price.
         """
-        state, changes = self.state, self.changes
         instrument, account, maker = event.instrument, event.account, event.key_hi
-        buyer, seller = (maker, account) if event.flags & _SELL else (account, maker)
-        value = event.quantity * event.price * state.instruments[instrument].multiplier
-        state.positions.trade(instrument, buyer, seller, event.quantity, value)
-        changes.positions.add((buyer, instrument))
-        changes.positions.add((seller, instrument))
+        buyer, seller = _sides(event)
+        value = event.quantity * event.price * self.state.instruments[instrument].multiplier
+        self._move(instrument, buyer, seller, event.quantity, value)
         self._active(_number(event), account, event.quantity, 0, -event.a)
         self._active(_number(event), maker, event.quantity, -event.b, 0)
         postings = transfer(CASH | account, HOUSE_FEES, -event.a)
@@ -248,23 +245,21 @@ class Projection:
     def _residual_posted(self, event: Event) -> None:
         """Book the residual between a combination's price and those of its legs, which one side
         pays the other; for a corrected trade its reversal."""
-        account, maker = event.account, event.key_hi
+        account, (buyer, seller) = event.account, _sides(event)
         self._book(
-            _number(event), EntryKind.RESIDUAL, transfer(CASH | account, CASH | maker, -event.a),
-            instrument=event.instrument, price=event.price, quantity=event.quantity,
-            buyer=maker if event.flags & _SELL else account,
-            seller=account if event.flags & _SELL else maker,
+            _number(event), EntryKind.RESIDUAL,
+            transfer(CASH | account, CASH | event.key_hi, -event.a), instrument=event.instrument,
+            price=event.price, quantity=event.quantity, buyer=buyer, seller=seller,
         )  # fmt: skip
         self._compare(_number(event), "residual", -event.a, event.b, account, event.instrument)
 
     def _transferred(self, event: Event) -> None:
         """Book an off-book transfer at a clearing price: positions only, no cash or volume."""
-        state, changes, number = self.state, self.changes, _number(event)
+        state, number = self.state, _number(event)
         instrument, taker, giver = event.instrument, event.account, event.order_id
         buyer, seller = (giver, taker) if event.flags & _SELL else (taker, giver)
         value = event.quantity * event.price * state.instruments[instrument].multiplier
-        state.positions.trade(instrument, buyer, seller, event.quantity, value)
-        changes.positions.update({(buyer, instrument), (seller, instrument)})
+        self._move(instrument, buyer, seller, event.quantity, value)
         self._active(number, buyer, 0, 0, 0)
         self._active(number, seller, 0, 0, 0)
         self._book(
@@ -304,11 +299,13 @@ class Projection:
         kind = EntryKind.LEG_BUST if busted else EntryKind.LEG_ADJUSTMENT
         self._book_correction(event, kind, price)
 
+    def _move(self, instrument: int, buyer: int, seller: int, lots: int, value: int) -> None:
+        self.state.positions.trade(instrument, buyer, seller, lots, value)
+        self.changes.positions.update({(buyer, instrument), (seller, instrument)})
+
     def _move_back(self, event: Event, lots: int, value: int) -> None:
         """Update the positions and the activity of both sides of a corrected trade."""
-        buyer, seller = _sides(event)
-        self.state.positions.trade(event.instrument, buyer, seller, lots, value)
-        self.changes.positions.update({(buyer, event.instrument), (seller, event.instrument)})
+        self._move(event.instrument, *_sides(event), lots, value)
         self._active(_number(event), event.account, lots, 0, 0)
         self._active(_number(event), event.key_hi, lots, 0, 0)
 
@@ -503,7 +500,7 @@ def _number(event: Event) -> int:
 
 
 def _sides(event: Event) -> tuple[int, int]:
-    """Return buyer and seller of a correction, whose layout is that of its trade."""
+    """Return buyer and seller of a leg, a residual or a correction, laid out as a trade is."""
     sold = event.flags & _SELL
     return (event.key_hi, event.account) if sold else (event.account, event.key_hi)
 

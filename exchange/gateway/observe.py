@@ -5,12 +5,14 @@ checks, and what to do if one fails: docs/reference/operations.md.
 """
 
 from collections.abc import Awaitable, Callable, Mapping
-from ipaddress import ip_address
 from typing import Final, Literal
 
 import msgspec
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST
+
+from exchange.gateway.access import is_loopback
+from exchange.gateway.http import json_answer
 
 MetricsFor = Literal["loopback", "any", "off"]
 UNAVAILABLE: Final = 503
@@ -32,7 +34,7 @@ def add_routes(
     """
 
     async def show_metrics(request: web.Request) -> web.Response:
-        if metrics_for == "loopback" and not _is_loopback(request.remote):
+        if metrics_for == "loopback" and not is_loopback(request.remote or ""):
             raise web.HTTPForbidden(text="metrics are for this machine alone; see serve.metrics")
         return web.Response(body=await metrics(), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
@@ -51,12 +53,4 @@ def add_routes(
 def _answer(checks: Mapping[str, bool]) -> web.Response:
     good = all(checks.values())
     body = msgspec.json.encode({"ok": good, "checks": checks})
-    status = 200 if good else UNAVAILABLE
-    return web.Response(body=body, status=status, content_type="application/json")
-
-
-def _is_loopback(remote: str | None) -> bool:
-    try:
-        return remote is not None and ip_address(remote).is_loopback
-    except ValueError:
-        return False
+    return json_answer(body, 200 if good else UNAVAILABLE)
