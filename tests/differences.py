@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
+from exchange.engine import Engine
 from exchange.messages import (
     COMMAND,
     COMMAND_BYTES,
@@ -14,6 +15,7 @@ from exchange.messages import (
     TRADE_FIELDS,
     CancelReason,
     CommandKind,
+    Event,
     EventFlag,
     EventKind,
     Reason,
@@ -36,6 +38,23 @@ class Machine(Protocol):
     def instrument(self, instrument_id: int) -> Views: ...
     def book(self, instrument_id: int, levels: int = 0) -> tuple[Levels, Levels]: ...
     def counts(self) -> Views: ...
+
+
+def restored(machine: Machine) -> Machine:
+    """The engine, made anew from its image; the oracle as it is."""
+    if not isinstance(machine, Engine):
+        return machine
+    other = Engine()
+    other.restore(machine.snapshot())
+    other.check()
+    assert other.state_bytes() == machine.state_bytes()
+    assert other.snapshot() == machine.snapshot()
+    return other
+
+
+def decoded(events: bytes) -> list[Event]:
+    """The events by their names."""
+    return [Event(**dict(zip(EVENT_FIELDS, e, strict=True))) for e in EVENT.iter_unpack(events)]
 
 
 Step = tuple[int, bytes]  # the stamp of a batch and its commands

@@ -8,7 +8,7 @@ from pathlib import Path
 from random import Random
 
 import pytest
-from differences import Machine, first_difference
+from differences import Machine, decoded, first_difference
 from generator import pack
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -29,7 +29,6 @@ from exchange.messages import (
     TradingState,
 )
 
-NAMES = Event.__struct_fields__
 both = pytest.mark.parametrize("machine", [Oracle, Engine])
 STAMP = 1_000_000_000_000
 CALLED = TradingState.AUCTION
@@ -77,7 +76,7 @@ class Hall:
     def do(self, kind: CommandKind, **fields: int) -> list[Event]:
         events = self.machine.apply(pack(kind, **fields), self.sequence, STAMP)
         self.sequence += 1
-        told = [Event(**dict(zip(NAMES, e, strict=True))) for e in EVENT.iter_unpack(events)]
+        told = decoded(events)
         assert told[0].kind != EventKind.REJECTED, told
         return told
 

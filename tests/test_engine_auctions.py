@@ -3,7 +3,7 @@
 from random import Random
 
 import pytest
-from differences import Machine
+from differences import Machine, restored
 from generator import pack
 from oracle import Oracle
 from test_matching_vectors import Desk
@@ -293,10 +293,7 @@ def test_an_image_of_a_crossed_book() -> None:
     floor.enter(1, BUY, 105, 5, tif=TimeInForce.GFA)
     floor.enter(2, SELL, 95, 3)
     floor.enter(3, SELL, 0, 4, flags=CommandFlag.MARKET)
-    other = Engine()
-    other.restore(engine.snapshot())
-    other.check()
-    assert other.state_bytes() == engine.state_bytes()
+    other = restored(engine)
     assert other.book(0) == engine.book(0)
     state = pack(CommandKind.SET_STATE, tif=TradingState.CONTINUOUS)
     assert other.apply(state, 999, 1) == engine.apply(state, 999, 1)

@@ -4,14 +4,13 @@ Outrights 0 and 1 are months of 744 and 720 hours at 1e-6 a tick x 1000; 2 is a 
 """
 
 import pytest
-from differences import Machine
+from differences import Machine, decoded
 from generator import pack
 from oracle import Oracle
 
 from exchange.engine import Engine
 from exchange.messages import (
     COMMAND_BYTES,
-    EVENT,
     CombinationRule,
     CommandKind,
     Event,
@@ -89,8 +88,7 @@ class Desk:
         events = self.machine.apply(batch, self.sequence, self.stamp)
         self.sequence += len(batch) // COMMAND_BYTES
         self.machine.check()
-        names = Event.__struct_fields__
-        return [Event(**dict(zip(names, e, strict=True))) for e in EVENT.iter_unpack(events)]
+        return decoded(events)
 
     def enter(
         self, account: int, number: int, side: int, quantity: int, price: int, **more: int

@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from differences import Machine
+from differences import Machine, restored
 from generator import pack
 from oracle import Oracle
 from test_engine_rules import BUY, DATE, SELL, Desk
@@ -206,8 +206,5 @@ def test_an_image_remembers_what_was_corrected() -> None:
     desk = Desk(Engine())
     trade = traded(desk)
     bust(desk, trade)
-    again = Engine()
-    again.restore(desk.machine.snapshot())  # type: ignore[attr-defined]
-    assert again.state_bytes() == desk.machine.state_bytes()
-    desk.machine = again
+    desk.machine = restored(desk.machine)
     assert bust(desk, trade)[0].reason == Reason.ALREADY_CORRECTED

@@ -7,7 +7,7 @@ of either month holds 1,000,000, a pair 600,000 less than two lots.
 from random import Random
 
 import pytest
-from differences import Machine
+from differences import Machine, restored
 from generator import pack
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -399,25 +399,19 @@ def test_only_so_many_spreads_have_a_credit(machine: type[Machine]) -> None:
     assert spared(desk, 1, last) == ["RISK_CHANGED"]
     pairs(desk, 3)
     assert desk.machine.account(TRADER)["credit"] == 3 * (last - 2)
-    if isinstance(desk.machine, Engine):  # as many as there may be, in an image as well
-        restored = Engine()
-        restored.restore(desk.machine.snapshot())
-        assert restored.state_bytes() == desk.machine.state_bytes()
+    restored(desk.machine)  # as many as there may be, in an image as well
 
 
 def test_a_snapshot_knows_who_is_credited() -> None:
     desk = open_desk(Engine)
     pairs(desk, 6)
     desk.enter(TRADER, 0, BUY, 2, AT)
-    restored = Engine()
-    restored.restore(desk.machine.snapshot())  # type: ignore[attr-defined]
-    restored.check()
-    assert restored.state_bytes() == desk.machine.state_bytes()
-    for machine in (desk.machine, restored):
+    other = restored(desk.machine)
+    for machine in (desk.machine, other):
         machine.apply(cancel(desk.key), desk.sequence, STAMP)
         machine.check()
-    assert restored.state_bytes() == desk.machine.state_bytes()
-    assert restored.account(TRADER)["credit"] == 6 * CREDIT
+    assert other.state_bytes() == desk.machine.state_bytes()
+    assert other.account(TRADER)["credit"] == 6 * CREDIT
 
 
 # --- no trade needs money

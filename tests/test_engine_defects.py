@@ -4,7 +4,7 @@ What is asserted is always the rule of docs/reference/engine.md that such a defe
 """
 
 import pytest
-from differences import Machine
+from differences import Machine, restored
 from generator import pack
 from oracle import Oracle
 from test_engine_icebergs import Sea
@@ -275,10 +275,7 @@ def test_an_engine_restored_with_stops_and_icebergs_goes_on_alike() -> None:
     desk.do(pack(CommandKind.SET_LIMITS, target_lo=60, target_hi=120))
     ids = [desk.stop(1, BUY, 1, 105 - k % 3) for k in range(9)]
     desk.name(CommandKind.CANCEL, 1, ids[4])
-    other = Engine()
-    other.restore(desk.machine.snapshot())  # type: ignore[attr-defined]
-    other.check()
-    assert other.state_bytes() == desk.machine.state_bytes()
+    other = restored(desk.machine)
     twin = Floor.__new__(Floor)
     twin.__dict__.update(desk.__dict__, machine=other)
     assert twin.print_at(105) == desk.print_at(105)

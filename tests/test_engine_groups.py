@@ -3,7 +3,7 @@
 from operator import attrgetter
 
 import pytest
-from differences import Machine
+from differences import Machine, restored
 from generator import pack
 from oracle import Oracle
 from test_engine_rules import BUY, IOC, MARKET, NEW_ID, SECOND, SELL, Desk, words
@@ -488,10 +488,6 @@ def test_special_orders_are_restored() -> None:
     one = desk.rest(1, SELL, 5, 110, spare=REDUCES)
     desk.grouped(SELL, 5, 111, one, spare=GROUPED | REDUCES)
     desk.rest(1, SELL, 4, 112, spare=REDUCES)
-    assert isinstance(desk.machine, Engine)
-    copy = Engine()
-    copy.restore(desk.machine.snapshot())
-    copy.check()
-    assert copy.state_bytes() == desk.machine.state_bytes()
+    copy = restored(desk.machine)
     batch = pack(CommandKind.ENTER, side=BUY, quantity=9, price=115, account=3, key_lo=5)
     assert copy.apply(batch, 900, 1) == desk.machine.apply(batch, 900, 1)

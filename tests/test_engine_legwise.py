@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from differences import Machine
+from differences import Machine, restored
 from generator import pack
 from test_engine_combinations import BUY, FLY, SELL, SPREAD, STRIP, Desk, both, kinds, rejects
 from test_engine_implied import desk_of, implied_in
@@ -226,10 +226,7 @@ def test_an_image_remembers_what_was_stated() -> None:
     desk, before, events = traded(CASES[2], Engine)
     *first, last = legwise(events)
     desk.do(*first)
-    again = Engine()
-    again.restore(desk.machine.snapshot())  # type: ignore[attr-defined]
-    assert again.state_bytes() == desk.machine.state_bytes()
-    desk.machine = again
+    desk.machine = restored(desk.machine)
     desk.do(last)
     assert figures(desk) == before
 

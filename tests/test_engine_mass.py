@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from differences import Machine
+from differences import Machine, restored
 from generator import pack
 from oracle import Oracle
 from test_engine_rules import BUY, SELL, Desk, words
@@ -263,11 +263,7 @@ def test_a_killed_market_is_restored_killed() -> None:
     desk = Street(Engine())
     for scope in KillScope:
         desk.switch(CommandKind.KILL, scope)
-    copy = Engine()
-    assert isinstance(desk.machine, Engine)
-    copy.restore(desk.machine.snapshot())
-    assert copy.state_bytes() == desk.machine.state_bytes()
-    desk.machine = copy
+    desk.machine = restored(desk.machine)
     for scope in KillScope:
         (event,) = desk.enter(1, BUY, 1, 90, session=desk.first)
         assert event.reason == KILLED[scope]

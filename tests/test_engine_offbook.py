@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from differences import Machine
+from differences import Machine, restored
 from generator import pack
 from oracle import Oracle
 from test_engine_rules import BUY, SELL, Desk
@@ -199,8 +199,5 @@ def test_a_missing_position_record_is_made_for_both(machine: type[Machine]) -> N
 def test_an_image_knows_what_was_done() -> None:
     desk = Desk(Engine())
     transfer(desk, key_lo=7)
-    again = Engine()
-    again.restore(desk.machine.snapshot())  # type: ignore[attr-defined]
-    assert again.state_bytes() == desk.machine.state_bytes()
-    desk.machine = again
+    desk.machine = restored(desk.machine)
     assert transfer(desk, key_lo=7)[0].flags & EventFlag.DUPLICATE

@@ -6,7 +6,7 @@ Budget: 4 seconds.
 
 import numpy as np
 import pytest
-from differences import Machine
+from differences import Machine, restored
 from generator import pack
 from oracle import Oracle
 from packing import COMMAND_ROWS
@@ -50,18 +50,6 @@ def list_month(desk: Desk, number: int) -> None:
 
 def records(machine: Machine) -> int:
     return machine.counts()["positions"]
-
-
-def again(machine: Machine) -> Machine:
-    """The engine, made anew from its image; the oracle as it is."""
-    if not isinstance(machine, Engine):
-        return machine
-    other = Engine()
-    other.restore(machine.snapshot())
-    other.check()
-    assert other.state_bytes() == machine.state_bytes()
-    assert other.snapshot() == machine.snapshot()
-    return other
 
 
 @both
@@ -121,7 +109,7 @@ def test_ids_of_ended_orders_are_remembered_without_their_records(machine: type[
     list_month(desk, NEXT)
     for account, side in ((4, BUY), (3, SELL), (2, SELL)):
         desk.enter(account, NEXT, side, 2, 2650)
-    desk.machine = again(desk.machine)
+    desk.machine = restored(desk.machine)
     for number, (command, order_id, reason) in enumerate(orders, 1):
         (told,) = desk.do(command)
         was = before[command][0]
@@ -178,7 +166,7 @@ def test_who_takes_a_record_starts_from_nothing(machine: type[Machine]) -> None:
     desk.do(*expire(0))
     list_month(desk, NEXT)
     desk.do(pack(CommandKind.SET_PROTECTIONS, instrument=NEXT, **level))
-    desk.machine = again(desk.machine)
+    desk.machine = restored(desk.machine)
     desk.enter(3, NEXT, BUY, 2, 2650)
     told = desk.enter(4, NEXT, SELL, 2, 2650)
     assert [e.account for e in told if e.kind == EventKind.ACCOUNTABILITY_PASSED] == [4, 3]
@@ -242,7 +230,7 @@ def test_a_market_lives_for_many_cycles_with_as_many_records(
             if isinstance(life.machine, Engine):
                 touched.add(life.machine.memory()["positions"])
         if number % 16 == 15:
-            life.machine = again(life.machine)
+            life.machine = restored(life.machine)
     assert seen == {LIVING * accounts}
     assert len(touched) == (machine is Engine)
     life.machine.check()
@@ -256,7 +244,7 @@ def test_a_life_on_engine_and_oracle_is_the_same() -> None:
     for _ in range(12):
         for life in (slow, fast):
             life.cycle()
-        fast.machine = again(fast.machine)
+        fast.machine = restored(fast.machine)
         nets = [
             [[m.position(a, i)["net"] for a in range(10)] for i in range(slow.month)]
             for m in (slow.machine, fast.machine)

@@ -5,12 +5,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pytest
+from differences import decoded
 from generator import MIXED, Generator
 
 from exchange.engine import Engine
 from exchange.messages import (
     COMMAND_BYTES,
-    EVENT,
     CommandKind,
     Event,
     EventFlag,
@@ -18,7 +18,6 @@ from exchange.messages import (
     OrderFeature,
 )
 
-NAMES = Event.__struct_fields__
 BOOK_KINDS = (
     EventKind.ORDER_ACCEPTED,
     EventKind.ORDER_REPLACED,
@@ -38,10 +37,6 @@ TAKEN = (EventKind.ORDER_CANCELLED, EventKind.ORDER_REDUCED)
 NEVER_MORE = (CommandKind.CANCEL, CommandKind.REDUCE)
 
 seeds = pytest.mark.parametrize("seed", range(6))
-
-
-def decoded(events: bytes) -> list[Event]:
-    return [Event(**dict(zip(NAMES, e, strict=True))) for e in EVENT.iter_unpack(events)]
 
 
 def run(

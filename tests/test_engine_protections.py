@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from differences import Machine
+from differences import Machine, restored
 from generator import pack
 from oracle import Oracle
 from test_engine_rules import BUY, DATE, IOC, MARKET, SECOND, SELL, START, Desk
@@ -441,8 +441,4 @@ def test_an_image_has_it_all() -> None:
     desk.do(pack(CommandKind.SET_ACCOUNT, account=4, price=100))
     trade(desk, 100, 5)
     trade(desk, 105)
-    other = Engine()
-    other.restore(desk.machine.snapshot())  # type: ignore[attr-defined]
-    assert other.state_bytes() == desk.machine.state_bytes()
-    assert other.next_deadline() == START + MINUTE
-    other.check()
+    assert restored(desk.machine).next_deadline() == START + MINUTE

@@ -1,7 +1,7 @@
 """Mass quotes and their protection by example, on engine and oracle."""
 
 import pytest
-from differences import Machine
+from differences import Machine, restored
 from generator import pack
 from oracle import Oracle
 from test_engine_mass import LAST, Street
@@ -333,11 +333,7 @@ def test_quotes_are_restored() -> None:
     desk.protect(8, 10 * SECOND)
     desk.quote(99, 5, 101, 6)
     desk.enter(3, SELL, 3, 99)
-    assert isinstance(desk.machine, Engine)
-    copy = Engine()
-    copy.restore(desk.machine.snapshot())
-    copy.check()
-    assert copy.state_bytes() == desk.machine.state_bytes()
+    copy = restored(desk.machine)
     fields = {"account": 1, "price": 98, "quantity": 5, "target_lo": 101, "target_hi": 6}
     batch = pack(CommandKind.MASS_QUOTE, **fields)
     batch += pack(CommandKind.ENTER, side=BUY, quantity=6, price=101, account=3, key_lo=5)

@@ -6,14 +6,13 @@ Every test names its events in short words: kind, then what matters of it.
 from typing import Any
 
 import pytest
-from differences import Machine
+from differences import Machine, decoded
 from generator import pack
 from oracle import Oracle
 
 from exchange.engine import Engine
 from exchange.messages import (
     COMMAND_BYTES,
-    EVENT,
     CancelReason,
     CommandFlag,
     CommandKind,
@@ -72,8 +71,7 @@ class Desk:
         events = self.machine.apply(batch, self.sequence, self.stamp)
         self.sequence += len(batch) // COMMAND_BYTES
         self.machine.check()
-        names = Event.__struct_fields__
-        return [Event(**dict(zip(names, e, strict=True))) for e in EVENT.iter_unpack(events)]
+        return decoded(events)
 
     def enter(self, account: int, side: int, quantity: int, price: int, **more: int) -> list[Event]:
         self.key += 1

@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from differences import Machine
+from differences import Machine, restored
 from generator import pack
 from test_engine_combinations import (
     BUY,
@@ -195,9 +195,6 @@ def test_an_image_remembers_what_legs_traded_by() -> None:
     desk.enter(2, SPREAD, SELL, 2, -40)
     events = desk.enter(1, SPREAD, BUY, 2, -40)
     desk.do(*changes_of_terms(desk))
-    again = Engine()
-    again.restore(desk.machine.snapshot())  # type: ignore[attr-defined]
-    assert again.state_bytes() == desk.machine.state_bytes()
-    desk.machine = again
+    desk.machine = restored(desk.machine)
     desk.do(whole(events))
     assert figures(desk) == before

@@ -10,14 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from differences import Machine
+from differences import Machine, decoded
 from generator import pack
 from oracle import Oracle
 
 from exchange.engine import Engine
 from exchange.messages import (
     COMMAND_BYTES,
-    EVENT,
     CancelReason,
     CommandFlag,
     CommandKind,
@@ -83,10 +82,7 @@ class Desk:
         batch = b"".join(commands)
         events = self.machine.apply(batch, self.sequence, self.stamp)
         self.sequence += len(batch) // COMMAND_BYTES
-        names = Event.__struct_fields__
-        return [
-            Event(**dict(zip(names, event, strict=True))) for event in EVENT.iter_unpack(events)
-        ]
+        return decoded(events)
 
     def accepts(self, command: bytes) -> bool:
         return self.do(command)[0].kind != EventKind.REJECTED
