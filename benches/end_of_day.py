@@ -6,7 +6,6 @@ the end raw SQLite writes the same postings and positions for comparison; it com
 memory is not counted as the market's.
 """
 
-import resource
 import sqlite3
 import tempfile
 import time
@@ -17,7 +16,7 @@ from typing import Final
 
 from msgspec.structs import astuple
 
-from benches.rows import Row, row
+from benches.rows import Row, peak_mib, row
 from contracts import symbol
 from contracts.calendar import Month
 from exchange.app.wishes import adopt_margin
@@ -164,11 +163,6 @@ def raw_seconds(folder: Path, ledger: Path) -> float:
     took = time.perf_counter() - started
     raw.close()
     return took
-
-
-def peak_mib() -> float:
-    """Return the peak resident memory of this process in MiB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def rows(accounts: int, instruments: int, disk: Path | None) -> Iterator[Row]:

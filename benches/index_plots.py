@@ -8,6 +8,7 @@ import numpy as np
 
 from benches.index_manipulation import CHOSEN, Point
 from benches.index_panel import Panel, equal_median
+from exchange.cli.plot import library
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -24,22 +25,9 @@ COLOURS: Final = ("#b2182b", "#777777", "#2166ac")
 CREDIT: Final = "Prices by gpurentalprices.com, CC BY 4.0; index and medians computed here"
 
 
-def _pyplot() -> Any:
-    import matplotlib  # noqa: PLC0415 - needed for drawing only
-
-    matplotlib.use("svg")
-    matplotlib.rcParams.update({
-        "svg.hashsalt": "hourbook", "svg.fonttype": "none", "font.family": "sans-serif",
-        "axes.spines.top": False, "axes.spines.right": False, "font.size": 10,
-    })  # fmt: skip
-    from matplotlib import pyplot  # noqa: PLC0415
-
-    return pyplot
-
-
 def curve(points: Sequence[Point], folder: Path) -> Path:
     """Draw how far one provider can move the index against its delay, in two markets."""
-    pyplot = _pyplot()
+    pyplot = library()
     figure, axes = pyplot.subplots(1, 2, figsize=(9.5, 4.4), sharey=True)
     titles = ("whole market on one day", "each provider on its own day of thirty")
     for place, (axis, title) in enumerate(zip(axes, titles, strict=True)):
@@ -76,7 +64,7 @@ def _draw_curve(axis: "Axes", points: Sequence[Point], place: int) -> None:
 
 def fixings(panels: Sequence[Panel], folder: Path) -> Path:
     """Draw every index beside the raw median of the same providers' quotes."""
-    pyplot = _pyplot()
+    pyplot = library()
     figure, axes = pyplot.subplots(2, 2, figsize=(9.5, 6), sharex=True)
     for axis, panel in zip(axes.flat, panels, strict=True):
         known = [not np.isnan(of_day).all() for of_day in panel.votes]

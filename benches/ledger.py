@@ -11,7 +11,6 @@ does not depend on the disk or on other load.
 
 import argparse
 import random
-import resource
 import sqlite3
 import sys
 import tempfile
@@ -139,11 +138,6 @@ def transfer_rows(options: argparse.Namespace) -> Iterator[Row]:
                       round(ratio, 4), raw)  # fmt: skip
             core = median(count / worked for *_, worked in done)
             yield row(f"ledger.{size}_a_batch.core", core, "transfers / s of a core")
-
-
-def peak_mib() -> float:
-    """Return the peak resident memory of this process in MiB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

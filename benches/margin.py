@@ -10,7 +10,6 @@ book. The run fails below a million positions of sixteen scenarios per second of
 """
 
 import sys
-import time
 import tracemalloc
 from collections.abc import Callable, Iterator, Sequence
 from statistics import median
@@ -18,7 +17,7 @@ from typing import Final
 
 import numpy as np
 
-from benches.rows import Row, bench_parser, publish, row, whole
+from benches.rows import Row, bench_parser, publish, row, seconds, whole
 from exchange.clearing.margin import scan
 from exchange.clearing.margin.scan import Ints, Rates
 
@@ -64,13 +63,6 @@ def floor(held: Book, rates: Rates) -> Ints:
     for _ in scan.SCENARIOS:
         total = total + np.add.reduceat(net * rates.scan_range[what], starts)
     return total
-
-
-def seconds(work: Callable[[], object]) -> float:
-    """Return the CPU seconds of one call, over all threads."""
-    started = time.process_time()
-    work()
-    return time.process_time() - started
 
 
 def margin_rows(accounts: int = ACCOUNTS, rounds: int = ROUNDS) -> Iterator[Row]:

@@ -8,23 +8,11 @@ import numpy as np
 from benches.mlperf import Verdict
 from benches.normalization_faults import UNITS, Array, deliveries
 from benches.normalization_prices import HYPERSCALERS, Quote
+from exchange.cli.plot import library
 
 BLUE: Final = "#2166ac"
 RED: Final = "#b2182b"
 GREY: Final = "#777777"
-
-
-def _pyplot() -> Any:
-    import matplotlib  # noqa: PLC0415 - needed for drawing only
-
-    matplotlib.use("svg")
-    matplotlib.rcParams.update({
-        "svg.hashsalt": "hourbook", "svg.fonttype": "none", "font.family": "sans-serif",
-        "axes.spines.top": False, "axes.spines.right": False, "font.size": 10,
-    })  # fmt: skip
-    from matplotlib import pyplot  # noqa: PLC0415
-
-    return pyplot
 
 
 def _save(figure: Any, path: Path, credit: str) -> None:
@@ -35,7 +23,7 @@ def _save(figure: Any, path: Path, credit: str) -> None:
 
 def forecast(found: Verdict, folder: Path) -> None:
     """Draw predicted against published GPU-minutes of the last round."""
-    figure, axis = _pyplot().subplots(figsize=(6.4, 4.6))
+    figure, axis = library().subplots(figsize=(6.4, 4.6))
     published = found.new.y / np.log(10)
     foretold = (found.new.y + found.off) / np.log(10)
     for chosen, colour, label in (
@@ -54,7 +42,7 @@ def forecast(found: Verdict, folder: Path) -> None:
 
 def months(there: Array, folder: Path) -> None:
     """Draw the delivered share of a month by size of the delivery unit."""
-    figure, axis = _pyplot().subplots(figsize=(6.4, 4.0))
+    figure, axis = library().subplots(figsize=(6.4, 4.0))
     for (unit, nodes), colour in zip(UNITS.items(), (RED, GREY, BLUE), strict=True):
         shares = np.sort(deliveries(there, nodes))
         ranks = np.arange(1, len(shares) + 1) / len(shares)
@@ -71,7 +59,7 @@ def months(there: Array, folder: Path) -> None:
 
 def prices(found: list[Quote], work_sd: float, folder: Path) -> None:
     """Draw prices by GPU, with the factor's bounds and the benchmark's spread."""
-    figure, axis = _pyplot().subplots(figsize=(6.4, 4.0))
+    figure, axis = library().subplots(figsize=(6.4, 4.0))
     names = sorted({quote.gpu for quote in found})
     for place, gpu in enumerate(names):
         axis.fill_between([place - 0.35, place + 0.35], 0.80, 1.10, color=BLUE, alpha=0.12)

@@ -23,7 +23,7 @@ from pathlib import Path
 from statistics import median
 from typing import Final
 
-from benches.rows import Row, bench_parser, publish, row, whole
+from benches.rows import Row, bench_parser, publish, row, seconds, whole
 from benches.workloads import Draw, Profile
 from exchange.engine import Engine
 from exchange.journal import sealed, snapshots
@@ -58,14 +58,6 @@ def drawn(orders: int, tail: int) -> Flow:
     """Return the commands: the same market for the same numbers."""
     profile = Profile(16, (45, 40, 5, 5, 3, 2), orders, 900, symbols=SYMBOLS)
     return prepare(b"".join(Draw(profile, profile.seed).records(tail)), orders)
-
-
-def seconds(work: Callable[[], object]) -> float:
-    """Return the CPU time of a call in all threads, including the kernel's, where copying
-    happens."""
-    started = time.process_time()
-    work()
-    return time.process_time() - started
 
 
 async def submit(sequencer: Sequencer, batches: list[bytes]) -> None:

@@ -3,9 +3,11 @@
 import argparse
 import json
 import os
+import resource
 import subprocess
 import sys
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -98,3 +100,16 @@ def _append(rows: list[Row]) -> None:
             workload, _, name = one.name.partition(".")
             entry = {"commit": commit, "date": date, "workload": workload}
             history.write(json.dumps(entry | asdict(one) | {"name": name}) + "\n")
+
+
+def seconds(work: Callable[[], object]) -> float:
+    """Return the CPU time of a call in all threads, including the kernel's, where copying
+    happens."""
+    started = time.process_time()
+    work()
+    return time.process_time() - started
+
+
+def peak_mib() -> float:
+    """Return the peak resident memory of this process in MiB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
