@@ -3,7 +3,7 @@ is due, no change of state, and a market that goes on.
 
 ``CASES`` has a test of every case that meets the gateway, ``ELSEWHERE`` names the tests of those
 that do not, and of those that another file tries harder; a case of the file that is in neither
-fails. Budget: 35 seconds.
+fails. Budget: 20 seconds.
 """
 
 import asyncio
