@@ -24,7 +24,6 @@ from exchange.gateway import channels as channels_room
 from exchange.gateway import session as session_room
 from exchange.gateway.session import Session
 from exchange.messages import COMMAND, Command, CommandKind, Side, TradingState, wire
-from exchange.messages.wire_market import text_checksum
 
 BOOKS = [f"{kind}.{CODE}" for kind in ("top", "depth", "queue")]
 Named = wire.TopOfBook | wire.QueueDelta | wire.InstrumentStatistics | wire.ChannelMark
@@ -327,9 +326,3 @@ async def test_a_stalled_reader_is_conflated_then_evicted_and_others_do_not_feel
 def packed(command: Command) -> bytes:
     """The bytes of a command."""
     return COMMAND.pack(*msgspec.structs.astuple(command))
-
-
-def test_the_documented_checksum() -> None:
-    page = (Path(__file__).parents[1] / "docs" / "reference" / "wire.md").read_text()
-    told = text_checksum(["2.650", "12", 3, None, None, None])
-    assert f"`2.650:12:3::::`, {told}." in page
