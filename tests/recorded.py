@@ -6,13 +6,13 @@ import shutil
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from random import Random
 
 import msgspec
 import pytest
 
 from exchange.engine import Engine
 from exchange.journal import frame as frames
+from exchange.journal.memory import MemoryStorage
 from exchange.journal.reader import LogReader, Recovered
 from exchange.journal.replay import Engine as AnyEngine
 from exchange.journal.segments import Journal
@@ -29,7 +29,6 @@ from exchange.messages import (
     TradingState,
 )
 from exchange.sequencer import Sequencer
-from exchange.sim.disk import SimDisk
 
 EXCHANGE_ID = bytes(range(16))
 SPEC_HASH = bytes(range(100, 132))
@@ -144,9 +143,9 @@ def crashed_copy(directory: Path, copy: Path) -> Path:
     return copy
 
 
-def log_in_memory(data: bytes) -> SimDisk:
+def log_in_memory(data: bytes) -> MemoryStorage:
     """A log of one segment of those bytes, and nothing beside it."""
-    storage = SimDisk(Random(1))
+    storage = MemoryStorage()
     storage.replace(FIRST_SEGMENT, data)
     return storage
 

@@ -9,7 +9,6 @@ import gc
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from random import Random
 from typing import Any
 
 import pytest
@@ -37,11 +36,11 @@ from exchange.gateway import access, auth
 from exchange.gateway.access import Proof, sign
 from exchange.journal import room, tape
 from exchange.journal.errors import DiskFull, JournalStopped, ReadOnlyDirectory, WriteFailed
+from exchange.journal.memory import MemoryStorage
 from exchange.journal.room import COMMAND_COST, FRAME_COST, admits
 from exchange.journal.tapecheck import check_tape
 from exchange.messages import CommandKind, Limit, Reason, wire
 from exchange.sequencer import LogFull, Sequencer, replay
-from exchange.sim.disk import SimDisk
 
 RESERVE = 1 << 18
 REAL_RESERVE, REAL_STEP = room.RESERVE_BYTES, room.STEP_BYTES
@@ -215,7 +214,7 @@ async def test_a_due_timer_does_not_make_a_full_market_spin(
 ) -> None:
     """It goes with the next batch, and one that waits for room is looked after once a while."""
     monkeypatch.setattr("exchange.sequencer.LOOK_SECONDS", 0.1)
-    storage, engine, looks = SimDisk(Random(1)), Due(), 0
+    storage, engine, looks = MemoryStorage(1 << 19), Due(), 0
     sequencer = open_sequencer(tmp_path, engine, storage=storage, clock=Clock())
     run, look = asyncio.create_task(sequencer.run()), sequencer._journal.look_for_room
 
@@ -225,7 +224,7 @@ async def test_a_due_timer_does_not_make_a_full_market_spin(
         look()
 
     await say(sequencer, deposits(3))
-    storage.is_full = True
+    storage.capacity = sum(one.space for one in storage._files.values())
     sequencer._journal.look_for_room = looked  # type: ignore[method-assign]
     for number in range(3_000):
         sequencer.submit(1, deposit(100 + number), text="x" * 200)

@@ -1,9 +1,9 @@
 """The contract of a place that keeps the log (exchange.journal.storage), run on every engine.
 
-A new engine is right if it passes this file: add it to ``ENGINES``.
+A new engine, or a wrapper that puts faults into one, is right if it passes this file: add it to
+``ENGINES``, and to ``CRASHABLE`` if it can tell what a power cut would leave.
 """
 
-import copy
 import errno
 import os
 import random
@@ -15,14 +15,20 @@ import pytest
 from disks import small_disk
 
 from exchange.journal.errors import DirectoryLocked
+from exchange.journal.memory import MemoryStorage
 from exchange.journal.storage import File, LocalStorage, Storage, read_whole
-from exchange.sim.disk import DiskFaults, SimDisk
+from exchange.sim.disk import SimDisk
 
 NAME = "log/a"
 ENGINES: dict[str, Callable[[Path], Storage]] = {
     "local files": LocalStorage,
+    "memory": lambda directory: MemoryStorage(),
     "simulated disk": lambda directory: SimDisk(random.Random(1)),
 }
+
+
+# Engines whose power a test can cut: ``crashed`` of theirs is what would be left.
+CRASHABLE: dict[str, Callable[[], MemoryStorage]] = {"memory": MemoryStorage}
 
 
 @pytest.fixture(params=list(ENGINES))
@@ -246,15 +252,10 @@ def test_there_is_one_writer(storage: Storage) -> None:
     storage.lock().close()
 
 
-def test_a_power_cut_leaves_what_was_synced() -> None:
-    storage = SimDisk(random.Random(1))
-    storage.faults = DiskFaults(torn_percent=100)
-
-    def crashed() -> SimDisk:
-        left = copy.deepcopy(storage)
-        left.power_cut()
-        return left
-
+@pytest.mark.parametrize("engine", list(CRASHABLE))
+def test_a_power_cut_leaves_what_was_synced(engine: str) -> None:
+    storage = CRASHABLE[engine]()
+    crashed = storage.crashed
     file = storage.open(NAME, write=True)
     storage.replace("head", b"1")
     file.append(b"abc")
@@ -283,9 +284,14 @@ def filled(file: File) -> None:
             return
 
 
-def test_a_full_disk_takes_all_or_nothing(two_megabytes: Path) -> None:
+@pytest.mark.parametrize("engine", ["local files", "memory"])
+def test_a_full_disk_takes_all_or_nothing(
+    engine: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
     """What does not fit leaves no trace, what was reserved can be written, what goes makes room."""
-    storage = LocalStorage(two_megabytes / "market")
+    storage: Storage = MemoryStorage(2 << 20)
+    if engine == "local files":
+        storage = LocalStorage(request.getfixturevalue("two_megabytes") / "market")
     file, other = storage.open(NAME, write=True), storage.open("log/b", write=True)
     file.append(b"begin")
     file.reserve(100_000)

@@ -2,7 +2,8 @@
 
 A storage holds named files that grow at their end, and small files that are replaced whole. The log
 needs nothing else, so that a replicated log could be used in place. tests/test_storage_contract.py
-is the contract that every implementation passes: local files here, and the simulation's disk.
+is the contract that every implementation passes: local files here, ``exchange.journal.memory``, and
+the simulation's wrappers.
 
 Failures are OSErrors with an errno, which the caller translates. Nothing here retries.
 """
