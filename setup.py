@@ -59,7 +59,9 @@ if sys.platform == "linux" and platform.machine() == "x86_64":
     # boundary of 32 bytes: so their microcode mends an erratum (SKX102).
     GCC_ONLY += ["-Wa,-mbranches-within-32B-boundaries"]
 SPEED = PLAIN + GCC_ONLY
-QUIET = ["-Wno-unused-but-set-variable"]  # Cython's own temporaries
+# Cython's own temporaries, and what is set whenever it is read, of which GCC sees too little.
+UNSURE = "-Wno-maybe-uninitialized"
+QUIET = ["-Wno-unused-but-set-variable", UNSURE]
 # run once in a while: compiled sooner
 SELDOM = {"adopt", "check", "image", "snapshot", "flow_records"}
 LINK = ["-fsanitize=undefined"] if CHECKED else []
@@ -139,7 +141,9 @@ class Build(build_ext):
         if "Free Software Foundation" not in told:
             for extension in self.extensions:
                 options = extension.extra_compile_args
-                extension.extra_compile_args = [one for one in options if one not in GCC_ONLY]
+                extension.extra_compile_args = [
+                    one for one in options if one not in (*GCC_ONLY, UNSURE)
+                ]
         super().build_extensions()
 
 
